@@ -1,0 +1,23 @@
+"""What compression buys: FLOPs, KV-cache and activation bytes from a model's config, and timers."""
+
+from .flops import Flops, decode_flops, prefill_flops, skips_masked_pairs
+from .paper import paper_flops, paper_layer_flops, paper_schedule
+from .shape import AttentionShape, DeltaNetShape, ExpertsShape, LayerShape, ModelShape, VisionShape
+from .vision import vision_flops
+
+__all__ = [
+    "AttentionShape",
+    "DeltaNetShape",
+    "ExpertsShape",
+    "Flops",
+    "LayerShape",
+    "ModelShape",
+    "VisionShape",
+    "decode_flops",
+    "paper_flops",
+    "paper_layer_flops",
+    "paper_schedule",
+    "prefill_flops",
+    "skips_masked_pairs",
+    "vision_flops",
+]

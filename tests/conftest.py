@@ -1,0 +1,19 @@
+"""Shared by all tests."""
+
+import torch
+
+
+def _let_torchvision_load() -> None:
+    """Wheels of torchvision beside a CPU build of torch miss two operators that transformers never calls."""
+    try:
+        import torchvision  # noqa: F401
+    except ImportError:
+        return
+    except RuntimeError:
+        global _library
+        _library = torch.library.Library("torchvision", "FRAGMENT")
+        for name in ("nms", "qnms"):
+            _library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+
+
+_let_torchvision_load()
