@@ -1,0 +1,279 @@
+"""The one idea of this library: what a method does to visual tokens is a map from source tokens to output tokens.
+
+A :class:`Merge` says for each of S source tokens which of M output tokens it goes to and with which share. Pruning,
+averaging, clustering and pooling are all such maps, so applying, composing, drawing and testing them is written once,
+here, for every method.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+DROPPED = -1
+_CHUNK_BYTES = 1 << 21  # rows copied at a time on a CPU, so that they are added while still in its cache
+
+
+@dataclass(frozen=True, eq=False)
+class Shares:
+    """Shares of source tokens in output tokens beyond their first one, as a list of E edges.
+
+    Only methods in which a source feeds several outputs need it (FastVID's anchor frames draw on one common pool).
+
+    Args:
+        source: (E,) int64, source indexes.
+        output: (E,) int64, output indexes.
+        weight: (E,) float32, the share of the source in that output.
+    """
+
+    source: Tensor
+    output: Tensor
+    weight: Tensor
+
+    def __post_init__(self) -> None:
+        if not (self.source.shape == self.output.shape == self.weight.shape and self.source.dim() == 1):
+            raise ValueError(
+                "Shares takes three tensors of one length (E,), got "
+                f"{tuple(self.source.shape)}, {tuple(self.output.shape)} and {tuple(self.weight.shape)}"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Merge:
+    """A map from S source tokens to M output tokens.
+
+    ``apply(x)[m] = sum of weight[s] * x[s] over target[s] == m``
+
+    Args:
+        target: (S,) int64, the output a source goes to; -1: dropped.
+        weight: (S,) floating point, the source's share in that output. The weights of one output sum to 1, except in
+            parity modes that reproduce an official quirk. Kept as float32; ignored where the source is dropped.
+        anchor: (M,) int64, the source whose place (order, position ids, row, frame) the output takes.
+        shares: further shares for methods in which one source feeds several outputs, otherwise None.
+
+    Raises:
+        TypeError, ValueError: when shapes, dtypes or devices do not fit. Values are checked by :meth:`validate`,
+            because looking at them would make a GPU wait.
+    """
+
+    target: Tensor
+    weight: Tensor
+    anchor: Tensor
+    shares: Shares | None = None
+
+    def __post_init__(self) -> None:
+        for name, tensor in (("target", self.target), ("anchor", self.anchor)):
+            if tensor.dtype != torch.int64:
+                raise TypeError(f"Merge.{name} holds indexes and must be int64, got {tensor.dtype}: use .long()")
+            if tensor.dim() != 1:
+                raise ValueError(f"Merge.{name} must have one dimension, got shape {tuple(tensor.shape)}")
+        if self.weight.shape != self.target.shape:
+            raise ValueError(
+                f"Merge.weight needs one value per source: expected shape {tuple(self.target.shape)}, "
+                f"got {tuple(self.weight.shape)}"
+            )
+        if not self.weight.is_floating_point():
+            raise TypeError(f"Merge.weight must be floating point, got {self.weight.dtype}")
+        if not self.target.device == self.weight.device == self.anchor.device:
+            raise ValueError(
+                "Merge keeps its tensors on one device, got "
+                f"target on {self.target.device}, weight on {self.weight.device}, anchor on {self.anchor.device}"
+            )
+        if self.weight.dtype != torch.float32:
+            object.__setattr__(self, "weight", self.weight.float())
+
+    @classmethod
+    def identity(cls, tokens: int, device: torch.device | str | None = None) -> Merge:
+        """The map that keeps ``tokens`` tokens as they are."""
+        places = torch.arange(tokens, device=device)
+        return cls(places, torch.ones(tokens, device=device), places)
+
+    @classmethod
+    def keep(cls, index: Tensor, sources: int) -> Merge:
+        """Pure pruning: the sources ``index`` (M,), in this order, stay as they are; the others are dropped.
+
+        Raises:
+            TypeError: when ``index`` is not int64.
+        """
+        if index.dtype != torch.int64:
+            raise TypeError(f"Merge.keep takes int64 indexes, got {index.dtype}: use .long() or mask.nonzero()[:, 0]")
+        target = index.new_full((sources,), DROPPED)
+        target[index] = torch.arange(len(index), device=index.device)
+        return cls(target, torch.ones(sources, device=index.device), index)
+
+    @property
+    def inputs(self) -> int:
+        """S, the number of source tokens."""
+        return self.target.numel()
+
+    @property
+    def outputs(self) -> int:
+        """M, the number of output tokens."""
+        return self.anchor.numel()
+
+    @property
+    def retention(self) -> float:
+        """M / S (1.0 for an empty map)."""
+        return self.outputs / self.inputs if self.inputs else 1.0
+
+    def apply(self, x: Tensor) -> Tensor:
+        """Moves token rows along the map.
+
+        Args:
+            x: (S, ...) one row per source token, any floating dtype.
+
+        Returns:
+            (M, ...) in the dtype of ``x``; sums are accumulated in float32 (float64 stays float64).
+            A row with one source of weight 1 is that source, bit for bit.
+
+        Raises:
+            ValueError: when ``x`` does not have S rows.
+        """
+        if x.shape[0] != self.inputs:
+            raise ValueError(f"this Merge maps {self.inputs} source tokens, got {x.shape[0]} rows: {tuple(x.shape)}")
+        rows = x.reshape(self.inputs, -1)
+        if not (self.outputs and self.inputs):
+            return x[:0]
+        source, output, weight = self._by_output
+        wide = torch.promote_types(x.dtype, torch.float32)
+        if x.dtype != wide and x.device.type == "cpu":
+            out = torch.zeros(self.outputs, rows.shape[1], dtype=wide, device=x.device)
+            step = max(1, _CHUNK_BYTES // (4 * rows.shape[1]))
+            for start in range(0, len(source), step):
+                part = slice(start, start + step)
+                out.index_add_(0, output[part], rows[source[part]].to(wide) * weight[part, None])
+        else:
+            if x.dtype != wide:
+                rows, source = rows[source].to(wide), torch.arange(len(source), device=x.device)
+            first = torch.searchsorted(output, torch.arange(self.outputs, device=x.device))
+            out = F.embedding_bag(source, rows, first, mode="sum", per_sample_weights=weight.to(wide))
+        return out.to(x.dtype).reshape(self.outputs, *x.shape[1:])
+
+    def gather(self, x: Tensor) -> Tensor:
+        """(S, ...) -> (M, ...): each output takes its anchor's row. For what cannot be averaged, as position ids."""
+        return x[self.anchor]
+
+    def compose(self, then: Merge) -> Merge:
+        """This map followed by ``then``, as one map from this map's sources to the outputs of ``then``.
+
+        Raises:
+            ValueError: when ``then`` does not take as many sources as this map has outputs.
+        """
+        if then.inputs != self.outputs:
+            raise ValueError(
+XX
+            )
+        if self.shares is not None or then.shares is not None:
+            return self._compose_shares(then)
+        kept = self.target >= 0
+        via = self.target.clamp(min=0)
+        if not then.inputs:
+            return Merge(self.target, self.weight, self.anchor)
+        target = torch.where(kept, then.target[via], self.target)
+        return Merge(target, self.weight * then.weight[via], self.anchor[then.anchor])
+
+    def edges(self) -> tuple[Tensor, Tensor, Tensor]:
+        """All shares as edges: source (E,) int64, output (E,) int64, weight (E,) float32, in order of the source."""
+        source = (self.target >= 0).nonzero()[:, 0]
+        output, weight = self.target[source], self.weight[source]
+        if self.shares is None:
+            return source, output, weight
+        more = self.shares
+        source = torch.cat([source, more.source])
+        order = source.argsort(stable=True)
+        output, weight = torch.cat([output, more.output]), torch.cat([weight, more.weight])
+        return source[order], output[order], weight[order]
+
+    @cached_property
+    def _by_output(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The edges in order of the output, and of the source within one output: fixes the order of summation."""
+        source, output, weight = self.edges()
+        order = output.argsort(stable=True)
+        return source[order], output[order], weight[order]
+
+    @classmethod
+    def from_edges(cls, source: Tensor, output: Tensor, weight: Tensor, anchor: Tensor, sources: int) -> Merge:
+        """A map from a list of E edges; the first edge of a source becomes its target, further ones its shares.
+
+        Args:
+            source, output: (E,) int64. weight: (E,) floating point. anchor: (M,) int64. sources: S.
+        """
+        order = source.argsort(stable=True)
+        source, output, weight = source[order], output[order], weight[order].float()
+        first = torch.ones_like(source, dtype=torch.bool)
+        first[1:] = source[1:] != source[:-1]
+        target = source.new_full((sources,), DROPPED)
+        target[source[first]] = output[first]
+        share = torch.zeros(sources, device=source.device)
+        share[source[first]] = weight[first]
+        rest = ~first
+        more = Shares(source[rest], output[rest], weight[rest])
+        return cls(target, share, anchor, more if more.source.numel() else None)
+
+    def sources(self, output: int) -> tuple[Tensor, Tensor]:
+        """The sources of one output: (k,) int64 indexes ascending, (k,) float32 weights.
+
+        Raises:
+            IndexError: when there is no such output.
+        """
+        if not 0 <= output < self.outputs:
+            raise IndexError(f"output {output} does not exist: this Merge has outputs 0..{self.outputs - 1}")
+        source, target, weight = self.edges()
+        mine = target == output
+        return source[mine], weight[mine]
+
+    def to(self, device: torch.device | str) -> Merge:
+        """The same map on another device."""
+        more = self.shares
+        if more is not None:
+            more = Shares(more.source.to(device), more.output.to(device), more.weight.to(device))
+        return Merge(self.target.to(device), self.weight.to(device), self.anchor.to(device), more)
+
+    def validate(self, normalised: bool = True, tolerance: float = 1e-4) -> Merge:
+        """Checks the values (a GPU has to wait for it) and returns the map itself.
+
+        Args:
+            normalised: also check that the weights of every output sum to 1.
+            tolerance: the largest accepted deviation of such a sum.
+
+        Raises:
+            ValueError: naming the first source or output that is wrong.
+        """
+        low, high = (int(self.target.min()), int(self.target.max())) if self.inputs else (DROPPED, DROPPED)
+        if low < DROPPED or high >= self.outputs:
+            raise ValueError(f"Merge.target must lie in -1..{self.outputs - 1}, got values from {low} to {high}")
+        if self.outputs and (int(self.anchor.min()) < 0 or int(self.anchor.max()) >= self.inputs):
+            raise ValueError(f"Merge.anchor must name sources 0..{self.inputs - 1}, got {self.anchor.tolist()[:8]}...")
+        source, output, weight = self.edges()
+        if not torch.isfinite(weight).all():
+            raise ValueError("Merge.weight holds values that are not finite")
+        own = torch.zeros(self.outputs, dtype=torch.bool, device=self.anchor.device)
+        own[output[source == self.anchor[output]]] = True
+        if not own.all():
+            worst = int((~own).nonzero()[0])
+            raise ValueError(f"output {worst}: its anchor {int(self.anchor[worst])} is not one of its sources")
+        if normalised:
+            sums = torch.zeros(self.outputs, dtype=torch.float64, device=weight.device)
+            sums.index_add_(0, output, weight.double())
+            off = (sums - 1).abs() > tolerance
+            if off.any():
+                worst = int(off.nonzero()[0])
+                raise ValueError(f"the weights of output {worst} sum to {float(sums[worst]):.6f}, expected 1")
+        return self
+
+    def __repr__(self) -> str:
+        return f"Merge({self.inputs} -> {self.outputs} tokens, {self.retention:.1%})"
+
+    def _compose_shares(self, then: Merge) -> Merge:
+        """compose() for maps in which sources feed several outputs: the sparse product of both, edge by edge."""
+        source, middle, weight = self.edges()
+        first = torch.sparse_coo_tensor(torch.stack([source, middle]), weight.double(), (self.inputs, self.outputs))
+        source, output, weight = then.edges()
+        second = torch.sparse_coo_tensor(torch.stack([source, output]), weight.double(), (then.inputs, then.outputs))
+        product = torch.sparse.mm(first, second).coalesce()
+        source, output = product.indices()
+        return Merge.from_edges(source, output, product.values(), self.anchor[then.anchor], self.inputs)

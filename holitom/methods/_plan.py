@@ -1,0 +1,116 @@
+"""What of HoliTom's outer stage can be counted on the host, from the static links alone."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from holitom.ops.segmentation import Segmentation, segment_links, static_positions
+from holitom.tokens import largest_remainder
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """The static tokens of one segment: columns ``start..stop-1`` become outputs ``output..output+clusters-1``."""
+
+    start: int
+    stop: int
+    clusters: int
+    output: int
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Where every static source goes and how many outputs each part of the video gets. All tensors on the CPU.
+
+    A column is a static position of a segment, merged over the segment's frames.
+
+    Args:
+        column: (T, N) int64, the column of a source; -1: dynamic.
+        first: (C,) int64, the first source of each column. length: (C,) float32, the sources of each column.
+        parts: one for each segment with static positions.
+        kept: (T,) int64, how many dynamic tokens each frame keeps. output: (T,) int64, the first output of each frame.
+        outputs: M.
+    """
+
+    column: Tensor
+    first: Tensor
+    length: Tensor
+    parts: list[Part]
+    kept: Tensor
+    output: Tensor
+    outputs: int
+
+
+def plan_outer(
+    links: np.ndarray, max_frames: int, retention: float, exact: int | None, scores: Tensor
+) -> tuple[Segmentation, Plan]:
+    """Segments a video and shares its budget out.
+
+    Args:
+        links: (T-1, N) bool. exact: the number of outputs to meet, or None for the published rounding.
+        scores: (T, N) float32; looked at only when ``exact`` exceeds what segments and dynamic tokens offer.
+    """
+    frames, positions = scores.shape
+    cut = segment_links(links, max_frames)
+    column = np.full((frames, positions), -1, dtype=np.int64)
+    static = static_positions(links, cut.spans)
+    columns = 0
+    for (start, stop), where in zip(cut.spans, static, strict=True):
+        column[start : stop + 1, where] = np.arange(columns, columns + len(where))
+        columns += len(where)
+    offered = frames * positions - cut.redundant
+    if exact is not None and exact > offered:
+        _lift(column, exact - offered, scores)
+
+    sizes = np.array([len(where) for where in static], dtype=np.int64)
+    dynamic = (column < 0).sum(1)
+    if exact is None:
+        share = min(retention / (offered / (frames * positions)), 1.0)
+        merged = [round(int(size) * share) for size in sizes]
+        kept = [math.ceil(int(size) * share) for size in dynamic]
+        if not sum(merged) + sum(kept):
+            merged[int(sizes.argmax())] = 1  # at least one token of every video reaches the LLM
+    else:
+        shares = largest_remainder(torch.from_numpy(np.concatenate([sizes, dynamic])), exact).tolist()
+        merged, kept = shares[: len(sizes)], shares[len(sizes) :]
+
+    parts, output, outputs, start = [], [], 0, 0
+    for (first, last), size, clusters in zip(cut.spans, sizes.tolist(), merged, strict=True):
+        if size:
+            parts.append(Part(start, start + size, clusters, outputs))
+            start, outputs = start + size, outputs + clusters
+        for frame in range(first, last + 1):
+            output.append(outputs)
+            outputs += kept[frame]
+
+    flat = column.ravel()
+    found, first_source, length = np.unique(flat, return_index=True, return_counts=True)
+    real = found >= 0
+    plan = Plan(
+        column=torch.from_numpy(column),
+        first=torch.from_numpy(first_source[real]),
+        length=torch.from_numpy(length[real].astype(np.float32)),
+        parts=parts,
+        kept=torch.tensor(kept, dtype=torch.int64),
+        output=torch.tensor(output, dtype=torch.int64),
+        outputs=outputs,
+    )
+    return cut, plan
+
+
+def _lift(column: np.ndarray, count: int, scores: Tensor) -> None:
+    """Takes the ``count`` static sources with the largest scores out of their columns, in place.
+
+    The first source of a column stays, so that the column does too.
+    """
+    flat = column.reshape(-1)
+    movable = flat >= 0
+    movable[np.unique(flat, return_index=True)[1]] = False
+    candidates = movable.nonzero()[0]
+    order = np.argsort(-scores.cpu().numpy().ravel()[candidates], kind="stable")
+    flat[candidates[order[:count]]] = -1

@@ -1,0 +1,109 @@
+"""Density-peak clustering (DPC-kNN): cluster centres are dense points far from any denser one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+def pairwise_distances(x: Tensor) -> Tensor:
+    """Euclidean distances between rows, divided by sqrt(D) as is usual for DPC, in float32.
+
+    Args:
+        x: (n, D) floating point.
+
+    Returns:
+        (n, n) float32, exactly symmetric, exactly zero on the diagonal.
+    """
+    x = x.float()
+    x = x - x.mean(0)  # the differences stay, and with smaller numbers less of them is lost to rounding
+    gram = x @ x.T
+    square = gram.diagonal()
+    distance = (square[:, None] + square[None, :] - gram - gram.T).clamp_(min=0).sqrt_() / x.shape[1] ** 0.5
+    return distance.fill_diagonal_(0)
+
+
+def density_scores(distances: Tensor, neighbours: int) -> Tensor:
+    """DPC-kNN score of each point: its density times its distance to the nearest denser point.
+
+    density = exp(-mean of the squared distances to the ``neighbours`` nearest points, the point itself included).
+    Of equally dense points the one with the lower index counts as denser (published codes add random noise instead).
+    The densest point gets the largest of all distances.
+
+    Args:
+        distances: (n, n) float32. neighbours: k, at most n are used.
+
+    Returns:
+        (n,) float32.
+    """
+    count = distances.shape[0]
+    nearest = distances.topk(min(neighbours, count), dim=-1, largest=False).values
+    density = (-nearest.square().mean(-1)).exp()
+    order = density.argsort(descending=True, stable=True)
+    rank = torch.empty_like(order)
+    rank[order] = torch.arange(count, device=order.device)
+    denser = rank[None, :] < rank[:, None]
+    gap = torch.where(denser, distances, torch.inf).amin(-1)
+    return density * torch.where(rank == 0, distances.amax(), gap)
+
+
+def join_nearest(distances: Tensor, centres: Tensor) -> Tensor:
+    """(n,) int64: for each point the number (0..m-1) of its nearest centre; a centre belongs to itself.
+
+    Args:
+        distances: (n, n) float32. centres: (m,) int64. Of equally near centres the first in ``centres`` is taken.
+    """
+    joined = distances[:, centres].argmin(-1)
+    joined[centres] = torch.arange(len(centres), device=centres.device)
+    return joined
+
+
+@dataclass(frozen=True, eq=False)
+class DensityPeaks:
+    """Clusters of n points: ``centres`` (m,) int64 and ``cluster`` (n,) int64, the number of each point's centre."""
+
+    centres: Tensor
+    cluster: Tensor
+
+    @classmethod
+    def of(cls, x: Tensor, centres: int, neighbours: int, *, ascending: bool = True) -> DensityPeaks:
+        """Clusters rows (n, D) around ``centres`` density peaks.
+
+        Args:
+            neighbours: k of the density, used as given (:func:`density_peaks` takes at most ``centres``).
+            ascending: centres in order of their index, else in order of descending score.
+        """
+        distances = pairwise_distances(x)
+        order = density_scores(distances, neighbours).argsort(descending=True, stable=True)[:centres]
+        order = order.sort().values if ascending else order
+        return cls(order, join_nearest(distances, order))
+
+
+def density_peaks(x: Tensor, centres: int, neighbours: int = 7) -> Tensor:
+    """The ``centres`` density peaks among rows, ascending; deterministic.
+
+    Args:
+        x: (n, D) floating point, on any device; no synchronisation.
+        centres: m, from 1 to n.
+        neighbours: k of the density estimate; as in HoliTom's code at most ``centres`` are used.
+
+    Returns:
+        (m,) int64. Source: HoliTom, section 3.3; Rodriguez and Laio 2014; Du et al. 2016 (DPC-kNN).
+
+    Raises:
+        ValueError: when ``x`` is not (n, D) or ``centres`` or ``neighbours`` is out of range.
+    """
+    check_clusters(x, centres, neighbours)
+    return DensityPeaks.of(x, centres, min(neighbours, centres)).centres
+
+
+def check_clusters(x: Tensor, centres: int, neighbours: int) -> None:
+    """Raises ValueError unless ``centres`` clusters can be made of rows ``x`` with k ``neighbours``."""
+    if x.dim() != 2:
+        raise ValueError(f"density peaks are found among rows (n, D), got shape {tuple(x.shape)}")
+    if not 1 <= centres <= x.shape[0]:
+        raise ValueError(f"centres={centres} must lie in 1..{x.shape[0]}, the number of points")
+    if neighbours < 1:
+        raise ValueError(f"neighbours={neighbours} must be at least 1")

@@ -1,0 +1,63 @@
+"""How alike a position is from one frame to the next."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_CPU_CHUNK_BYTES = 1 << 21  # a chunk's product is summed while it is still in the cache
+_DEVICE_CHUNK_BYTES = 1 << 28  # bounds the memory beside the features on an accelerator
+
+
+def row_chunk(row_numbers: int, device: torch.device) -> int:
+    """How many rows of ``row_numbers`` float32 numbers to work on at a time on a device."""
+    budget = _CPU_CHUNK_BYTES if device.type == "cpu" else _DEVICE_CHUNK_BYTES
+    return max(1, budget // (4 * max(1, row_numbers)))
+
+
+def row_norms(x: Tensor) -> Tensor:
+    """Euclidean norms of rows (R, D) in float32 (R,), without a float32 copy of all of them."""
+    norms = torch.empty(x.shape[0], dtype=torch.float32, device=x.device)
+    step = row_chunk(x.shape[1], x.device)
+    for start in range(0, x.shape[0], step):
+        norms[start : start + step] = torch.linalg.vector_norm(x[start : start + step].float(), dim=-1)
+    return norms
+
+
+def neighbour_cosine(features: Tensor, norms: Tensor | None = None, step: int = 1) -> Tensor:
+    """Cosine similarity of each position with itself ``step`` frames later, in float32.
+
+    Computed in chunks of rows: reads the features about twice and allocates no second copy of them.
+
+    Args:
+        features: (T, N, D) floating point. norms: (T, N) float32 row norms, where known already. step: frames apart.
+
+    Returns:
+        (T - step, N) float32 in [-1, 1]; 0 where a token is zero. Empty when there are not enough frames.
+    """
+    frames, positions, width = features.shape
+    if frames <= step:
+        return features.new_empty((0, positions), dtype=torch.float32)
+    rows = features.reshape(-1, width)
+    if norms is None:
+        norms = row_norms(rows).view(frames, positions)
+    earlier, later = rows[: -step * positions], rows[step * positions :]
+    dots = torch.empty(len(earlier), dtype=torch.float32, device=features.device)
+    chunk = row_chunk(width, features.device)
+    for start in range(0, len(earlier), chunk):
+        part = slice(start, start + chunk)
+        torch.sum(earlier[part].float() * later[part].float(), dim=-1, out=dots[part])
+    scale = (norms[:-step] * norms[step:]).clamp_(min=torch.finfo(torch.float32).tiny)
+    return dots.view(frames - step, positions).div_(scale).clamp_(-1, 1)
+
+
+def static_links(features: Tensor, similarity: float) -> Tensor:
+    """Where a position stays the same from one frame to the next: cosine strictly above ``similarity``.
+
+    Args:
+        features: (T, N, D) floating point.
+
+    Returns:
+        (T-1, N) bool. Source: HoliTom, section 3.2 (the threshold tau).
+    """
+    return neighbour_cosine(features) > torch.tensor(similarity, dtype=torch.float32, device=features.device)

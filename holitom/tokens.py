@@ -1,0 +1,151 @@
+"""What a method gets to see: the visual tokens of one video, before the LLM or in the middle of it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class VideoTokens:
+    """The visual tokens of one video as they would enter the LLM: T frames of N = h * w positions, row by row.
+
+    Args:
+        features: (T, N, D) floating point, projected and pooled features.
+        grid: (h, w), the rows and columns of a frame.
+        scores: (T, N) importance of each position as the vision tower sees it (HoliTom: attention received, mean over
+            heads and queries of the last used layer), or None where no method asks for it.
+        keys: (T, N, K) attention keys of the same layer, mean over heads, or None. VisionZip compares these.
+        frame_embeddings: (T, E) one vector per frame, or None. FastVID cuts scenes with these.
+
+    Raises:
+        TypeError, ValueError: naming the argument whose shape or dtype does not fit.
+    """
+
+    features: Tensor
+    grid: tuple[int, int]
+    scores: Tensor | None = None
+    keys: Tensor | None = None
+    frame_embeddings: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        features = self.features
+        if not isinstance(features, Tensor) or not features.is_floating_point():
+            kind = features.dtype if isinstance(features, Tensor) else type(features).__name__
+            raise TypeError(f"VideoTokens.features must be a floating point tensor (T, N, D), got {kind}")
+        if features.dim() != 3 or 0 in features.shape:
+            raise ValueError(
+                "VideoTokens.features must have shape (T, N, D): frames, positions of a frame, channels, each at least "
+                f"1; got {tuple(features.shape)}"
+            )
+        rows, columns = self.grid
+        if rows * columns != features.shape[1]:
+            raise ValueError(
+                f"VideoTokens.grid {self.grid} has {rows * columns} positions, but features {tuple(features.shape)} "
+                f"have N = {features.shape[1]} a frame: give the (rows, columns) of the pooled frame"
+            )
+        for name, dims in (("scores", 2), ("keys", 3)):
+            value = getattr(self, name)
+            if value is not None and (value.dim() != dims or value.shape[:2] != features.shape[:2]):
+                raise ValueError(
+                    f"VideoTokens.{name} must start with (T, N) = {tuple(features.shape[:2])} and have {dims} "
+                    f"dimensions, got {tuple(value.shape)}"
+                )
+        frames = self.frame_embeddings
+        if frames is not None and (frames.dim() != 2 or frames.shape[0] != features.shape[0]):
+            raise ValueError(
+                f"VideoTokens.frame_embeddings must have shape (T = {features.shape[0]}, E), got {tuple(frames.shape)}"
+            )
+
+    @property
+    def frames(self) -> int:
+        """T, the number of frames."""
+        return int(self.features.shape[0])
+
+    @property
+    def positions(self) -> int:
+        """N, the number of positions of a frame."""
+        return int(self.features.shape[1])
+
+    def require_scores(self, method: str) -> Tensor:
+        """(T, N) scores as float32, or an error that says who needs them.
+
+        Raises:
+            ValueError: when there are no scores.
+        """
+        if self.scores is None:
+            raise ValueError(
+                f"{method} ranks positions by the vision tower's patch scores, but this video has none: pass "
+                "VideoTokens(..., scores=(T, N)), or use a method that needs none (see `holitom methods`)"
+            )
+        return self.scores.float()
+
+
+@dataclass(frozen=True, eq=False)
+class SpanStates:
+    """The visual span of one video in the middle of the LLM, in front of one decoder layer.
+
+    Args:
+        hidden: (V, D) hidden states of the span's tokens, in sequence order.
+        attention: (V,) float32, how strongly the last prompt token attends to each (mean over heads), or None for a
+            method that does not ask for it.
+        layer: the decoder layer in front of which this is (0-based).
+        depth: the number of decoder layers.
+        place: (V,) int64, the flat position t * N + n of each token's anchor in the video; -1 for a token without one
+            (a newline).
+        frames: T. grid: (h, w) of the video.
+        entered: the number of this span's tokens that entered the LLM.
+        memory: a dict of the method's own, one for each video and prefill, empty in front of the first layer.
+    """
+
+    hidden: Tensor
+    attention: Tensor | None
+    layer: int
+    depth: int
+    place: Tensor
+    frames: int
+    grid: tuple[int, int]
+    entered: int
+    memory: dict[str, object] = field(default_factory=dict)
+
+
+def exact_count(frames: int, grid: tuple[int, int], retention: float) -> int:
+    """The number of tokens that ``exact=True`` keeps of a video: round(T * h * w * retention), at least 1.
+
+    A pure function of its arguments, so that a server can reserve places before it sees the features. Rounds half to
+    even, in float64.
+
+    Raises:
+        ValueError: when a size is not positive or the retention is outside (0, 1].
+    """
+    if frames < 1 or grid[0] < 1 or grid[1] < 1:
+        raise ValueError(f"a video has at least one frame, row and column; got {frames} frames of {grid}")
+    check_share("retention", retention)
+    return max(1, round(frames * grid[0] * grid[1] * retention))
+
+
+def check_share(name: str, value: float) -> None:
+    """Raises ValueError unless ``value`` is a number in (0, 1]."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or not 0 < value <= 1:
+        raise ValueError(f"{name} is the share of tokens that stay and must lie in (0, 1], got {value!r}")
+
+
+def largest_remainder(sizes: Tensor, total: int) -> Tensor:
+    """Splits ``total`` over parts in proportion to their sizes, exactly and never beyond a part's size.
+
+    Args:
+        sizes: (P,) int64 on the CPU, the largest share of each part. total: at most their sum.
+
+    Returns:
+        (P,) int64 with sum ``total``: floors first, then one each to the largest fractions (ties: the first).
+    """
+    if not 0 <= total <= int(sizes.sum()):
+        raise ValueError(f"cannot split {total} tokens over parts that hold {int(sizes.sum())}")
+    ideal = sizes.double() * (total / max(1, int(sizes.sum())))
+    share = ideal.floor().long().minimum(sizes)
+    fraction = torch.where(share < sizes, ideal - share, -1.0)
+    share[fraction.argsort(descending=True, stable=True)[: total - int(share.sum())]] += 1
+    return share
