@@ -17,3 +17,4 @@ def _let_torchvision_load() -> None:
 
 
 _let_torchvision_load()
+torch.set_num_threads(1)  # the tests are many small products; threads only get in each other's way

@@ -1,6 +1,7 @@
 """What compression buys: FLOPs, KV-cache and activation bytes from a model's config, and timers."""
 
 from .flops import Flops, decode_flops, prefill_flops, skips_masked_pairs
+from .memory import activation_peak_bytes, kv_cache_bytes
 from .paper import paper_flops, paper_layer_flops, paper_schedule
 from .shape import AttentionShape, DeltaNetShape, ExpertsShape, LayerShape, ModelShape, VisionShape
 from .vision import vision_flops
@@ -13,7 +14,9 @@ __all__ = [
     "LayerShape",
     "ModelShape",
     "VisionShape",
+    "activation_peak_bytes",
     "decode_flops",
+    "kv_cache_bytes",
     "paper_flops",
     "paper_layer_flops",
     "paper_schedule",

@@ -52,7 +52,8 @@ def _decoder_layers(config: Any, text: Any) -> tuple[LayerShape, ...]:
         return tuple(_gemma4_layer(text, index) for index in count)
     raise ValueError(
         f"{type(config).__name__} with a decoder of {type(text).__name__} (model type {text.model_type!r}) has a cost "
-        f"that is not known; known decoders: {', '.join(sorted(_PLAIN_DECODERS))}, qwen3_5_text, qwen3_5_moe_text, gemma4_text"
+        f"that is not known; known decoders: {', '.join(sorted(_PLAIN_DECODERS))}, qwen3_5_text, qwen3_5_moe_text, "
+        "gemma4_text"
     )
 
 

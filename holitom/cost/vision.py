@@ -26,7 +26,7 @@ def vision_flops(shape: ModelShape, frames: int, grid: tuple[int, int] | None = 
         raise ValueError(f"the shape of {shape.family} has no vision tower: build it with ModelShape.from_config")
     if isinstance(frames, bool) or not isinstance(frames, int) or frames < 1:
         raise ValueError(f"frames must be an int of at least 1, got {frames!r}")
-    rows, columns = patch_grid(vision, shape.family, grid)
+    rows, columns = _patch_grid(vision, shape.family, grid)
     steps = -(-frames // vision.frames_per_step)
     patches = rows * columns
     positions = patches + vision.class_tokens
@@ -47,7 +47,7 @@ def vision_flops(shape: ModelShape, frames: int, grid: tuple[int, int] | None = 
     return Flops(**{part: steps * count for part, count in total.as_dict().items() if part != "total"})
 
 
-def patch_grid(vision: VisionShape, family: str, grid: tuple[int, int] | None) -> tuple[int, int]:
+def _patch_grid(vision: VisionShape, family: str, grid: tuple[int, int] | None) -> tuple[int, int]:
     """The patch grid of a frame: the given one, or the tower's own; errors say which one is needed."""
     rows_columns = grid or vision.grid
     if rows_columns is None:

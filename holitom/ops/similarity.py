@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,6 +14,18 @@ def row_chunk(row_numbers: int, device: torch.device) -> int:
     """How many rows of ``row_numbers`` float32 numbers to work on at a time on a device."""
     budget = _CPU_CHUNK_BYTES if device.type == "cpu" else _DEVICE_CHUNK_BYTES
     return max(1, budget // (4 * max(1, row_numbers)))
+
+
+def row_dots(x: Tensor, y: Tensor) -> Tensor:
+    """Inner products of the rows of (R, D) and (R, D) as (R,) float32, without a product of that size in memory."""
+    if x.device.type == "cpu" and x.dtype == y.dtype == torch.float32:
+        return torch.from_numpy(np.vecdot(x.detach().numpy(), y.detach().numpy()))  # one pass; torch would take three
+    dots = torch.empty(x.shape[0], dtype=torch.float32, device=x.device)
+    step = row_chunk(x.shape[1], x.device)
+    for start in range(0, x.shape[0], step):
+        part = slice(start, start + step)
+        dots[part] = (x[part].float() * y[part].float()).sum(-1)
+    return dots
 
 
 def row_norms(x: Tensor) -> Tensor:
@@ -41,12 +54,7 @@ def neighbour_cosine(features: Tensor, norms: Tensor | None = None, step: int = 
     rows = features.reshape(-1, width)
     if norms is None:
         norms = row_norms(rows).view(frames, positions)
-    earlier, later = rows[: -step * positions], rows[step * positions :]
-    dots = torch.empty(len(earlier), dtype=torch.float32, device=features.device)
-    chunk = row_chunk(width, features.device)
-    for start in range(0, len(earlier), chunk):
-        part = slice(start, start + chunk)
-        torch.sum(earlier[part].float() * later[part].float(), dim=-1, out=dots[part])
+    dots = row_dots(rows[: -step * positions], rows[step * positions :])
     scale = (norms[:-step] * norms[step:]).clamp_(min=torch.finfo(torch.float32).tiny)
     return dots.view(frames - step, positions).div_(scale).clamp_(-1, 1)
 
