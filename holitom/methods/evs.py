@@ -1,0 +1,77 @@
+"""EVS: efficient video sampling (NVIDIA, 2025), as vLLM ships it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from holitom.merge import Merge
+from holitom.methods.base import Method
+from holitom.ops import neighbour_cosine, top_indexes
+from holitom.tokens import VideoTokens, check_share, exact_count
+
+FIRST_FRAME = 255.0  # the change ascribed to a frame without a predecessor: above any 1 - cosine
+
+
+@dataclass(frozen=True)
+class EVS(Method):
+    """Drops the tokens that change least from one frame to the next: change = 1 - cos(f[t, n], f[t-1, n]).
+
+    Paper: https://arxiv.org/abs/2510.14624. Reproduces vLLM's ``evs``. The first frame has no predecessor and stays
+    whole, so never fewer than one frame's tokens remain; of equal changes the earlier token stays.
+
+    Args:
+        retention: share of the visual tokens that enter the LLM: max(N, round(T*N * retention)) tokens.
+        pruning_rate: vLLM's parameter q in [0, 1), instead of the retention: max(N, floor(T*N * (1 - q))) tokens.
+        exact: keep exactly ``exact_count(T, (h, w), retention)``, also below one frame (then the first positions of
+            the first frame, as all its changes are equal).
+
+    Raises:
+        ValueError: naming the parameter that is out of range.
+    """
+
+    name: ClassVar[str] = "evs"
+    paper: ClassVar[str] = "https://arxiv.org/abs/2510.14624"
+    outer: ClassVar[bool] = True
+    exact_count: ClassVar[bool] = True
+
+    retention: float = 0.25
+    pruning_rate: float | None = None
+    exact: bool = False
+
+    def __post_init__(self) -> None:
+        check_share("retention", self.retention)
+        check_rate(self.pruning_rate, self.exact)
+
+    def retained(self, frames: int, grid: tuple[int, int]) -> int:
+        """The number of tokens that stay, a function of the grid."""
+        positions = grid[0] * grid[1]
+        if self.pruning_rate is not None:
+            return max(positions, math.floor(frames * positions * (1 - self.pruning_rate)))
+        count = exact_count(frames, grid, self.retention)
+        return count if self.exact else max(positions, count)
+
+    def changes(self, features: Tensor) -> Tensor:
+        """(T, N, D) -> (T, N) float32: how much each token differs from the one before it."""
+        change = torch.full(features.shape[:2], FIRST_FRAME, device=features.device)
+        change[1:] = 1 - neighbour_cosine(features)
+        return change
+
+    def merge_video(self, video: VideoTokens) -> Merge:
+        """The tokens with the largest change over the whole video, in order. No synchronisation."""
+        kept = top_indexes(self.changes(video.features).flatten(), self.retained(video.frames, video.grid))
+        return Merge.keep(kept, video.frames * video.positions)
+
+
+def check_rate(rate: float | None, exact: bool) -> None:
+    """Raises ValueError unless a pruning rate is None or in [0, 1), and not combined with ``exact``."""
+    if rate is None:
+        return
+    if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate < 1:
+        raise ValueError(f"pruning_rate is the share of tokens that go and must lie in [0, 1), got {rate!r}")
+    if exact:
+        raise ValueError("pruning_rate brings its own count: leave it out with exact=True, or leave exact out")

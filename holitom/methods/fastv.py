@@ -1,0 +1,58 @@
+"""FastV: an image is worth 1/2 tokens after layer 2 (Chen et al., ECCV 2024)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from holitom.merge import Merge
+from holitom.methods.base import Attention, Method, check_layer, resolve_layer
+from holitom.ops import top_indexes
+from holitom.tokens import check_share
+
+
+@dataclass(frozen=True)
+class FastV(Method):
+    """Inside the LLM, drops the visual tokens that the last prompt token attends to least.
+
+    Paper: https://arxiv.org/abs/2403.06764. In front of decoder layer K the mean over heads of the last token's
+    attention in layer K-1 ranks the visual tokens; the best stay, in order, with their original positions (the
+    official in-place variant). Every video of a prompt keeps its own share.
+
+    Args:
+        layer: K, an index or a share of the depth. Published: 2.
+        share: share of the visual tokens that stay from there on: floor(V * share), at least 1. Published: 0.5.
+        keep: the number of tokens that stay, instead of a share, as the official code takes it (at most V stay).
+
+    Raises:
+        TypeError, ValueError: naming the parameter that is out of range.
+    """
+
+    name: ClassVar[str] = "fastv"
+    paper: ClassVar[str] = "https://arxiv.org/abs/2403.06764"
+    attention: ClassVar[Attention] = "last"
+
+    layer: float | int = 2
+    share: float = 0.5
+    keep: int | None = None
+
+    def __post_init__(self) -> None:
+        check_layer("layer", self.layer)
+        check_share("share", self.share)
+        if self.layer is None:
+            raise ValueError("layer=None leaves nothing of FastV, which has no stage before the LLM: give a layer")
+        if self.keep is not None and self.keep < 1:
+            raise ValueError(f"keep={self.keep!r} is a number of tokens and must be at least 1")
+
+    def layers(self, depth: int) -> tuple[int, ...]:
+        """The one layer in front of which tokens are dropped."""
+        return (resolve_layer("layer", self.layer, depth),)
+
+    def merge_inner(self, hidden: Tensor, attention: Tensor) -> Merge:
+        """Keeps the most attended of L visual tokens: hidden (L, D), attention (L,). No synchronisation."""
+        length = attention.numel()
+        count = max(1, math.floor(length * self.share)) if self.keep is None else self.keep
+        return Merge.keep(top_indexes(attention, min(count, length)), length)

@@ -1,0 +1,69 @@
+"""Exact counts: the one rule by which every method reaches a given number of tokens."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from holitom.merge import Merge
+
+
+def keep_exactly(kept: Tensor, scores: Tensor, count: int) -> Tensor:
+    """Changes a selection as little as possible so that it has ``count`` members.
+
+    Too many: those with the lowest scores go. Too few: the dropped with the highest scores come back. Of equal scores
+    the lower index is preferred.
+
+    Args:
+        kept: (S,) bool, what the method keeps. scores: (S,), larger is more worth keeping. count: at most S.
+
+    Returns:
+        (count,) int64 ascending. No synchronisation.
+    """
+    order = scores.argsort(descending=True, stable=True)
+    order = order[kept[order].byte().argsort(descending=True, stable=True)]
+    return order[:count].sort().values
+
+
+def fit_count(merge: Merge, scores: Tensor, count: int) -> Merge:
+    """:func:`keep_exactly` for a map that merges: the same number of outputs for every content.
+
+    Too many outputs: those whose anchors have the lowest scores go, with all their sources. Too few: the sources with
+    the highest scores that anchor nothing leave their outputs and become outputs of their own; what is left of an
+    output is rescaled to its former sum. The outputs come in the order of their anchors.
+
+    Args:
+        merge: a map of S sources. scores: (S,), larger is more worth a place of its own. count: at most S.
+    """
+    source, output, weight = merge.edges()
+    anchor = merge.anchor
+    if merge.outputs > count:
+        stays = torch.zeros(merge.outputs, dtype=torch.bool, device=anchor.device)
+        stays[scores[anchor].argsort(descending=True, stable=True)[:count]] = True
+        number = torch.where(stays, stays.cumsum(0) - 1, -1)
+        mine = stays[output]
+        source, output, weight, anchor = source[mine], number[output[mine]], weight[mine], anchor[stays]
+    elif merge.outputs < count:
+        free = scores.clone()
+        free[anchor] = -torch.inf
+        freed = free.argsort(descending=True, stable=True)[: count - merge.outputs]
+        alone = torch.zeros(merge.inputs, dtype=torch.bool, device=anchor.device)
+        alone[freed] = True
+        mine = ~alone[source]
+        before = weight.new_zeros(merge.outputs).index_add_(0, output, weight)
+        source, output, weight = source[mine], output[mine], weight[mine]
+        after = weight.new_zeros(merge.outputs).index_add_(0, output, weight)
+        weight = weight * (before / after.clamp(min=torch.finfo(torch.float32).tiny))[output]
+        source = torch.cat([source, freed])
+        output = torch.cat([output, torch.arange(merge.outputs, count, device=anchor.device)])
+        weight, anchor = torch.cat([weight, weight.new_ones(len(freed))]), torch.cat([anchor, freed])
+    order = anchor.argsort(stable=True)
+    place = torch.empty_like(order)
+    place[order] = torch.arange(len(order), device=order.device)
+    return Merge.from_edges(source, place[output], weight, anchor[order], merge.inputs)
+
+
+def spread_scores(count: int, device: torch.device | str | None = None) -> Tensor:
+    """(count,) float32 scores whose best k lie evenly over 0..count-1, for every k (multiples of the golden ratio)."""
+    steps = torch.arange(count, dtype=torch.float64, device=device) * 0.6180339887498949
+    return (1 - steps.frac()).float()

@@ -1,0 +1,66 @@
+"""Frames as wholes, and how single rows compare with others: in chunks, without a second copy of the features."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from holitom.ops.similarity import row_chunk, row_norms
+
+_TINY = torch.finfo(torch.float32).tiny
+
+
+def frame_chunks(features: Tensor) -> list[slice]:
+    """Slices of frames of (T, N, D) whose float32 copies are small enough to stay in a CPU's cache."""
+    frames, positions, width = features.shape
+    step = max(1, row_chunk(positions * width, features.device))
+    return [slice(start, min(start + step, frames)) for start in range(0, frames, step)]
+
+
+def frame_means(features: Tensor) -> Tensor:
+    """(T, N, D) -> (T, D) float32: the mean of each frame's tokens."""
+    return torch.cat([features[part].mean(1, dtype=torch.float32) for part in frame_chunks(features)])
+
+
+def token_norms(features: Tensor) -> Tensor:
+    """(T, N, D) -> (T, N) float32: the Euclidean norm of each token."""
+    return row_norms(features.flatten(0, 1)).view(features.shape[:2])
+
+
+def cosine_of_pairs(a: Tensor, b: Tensor) -> Tensor:
+    """Cosine similarity of each token of ``a`` with the token of ``b`` at the same place.
+
+    Args:
+        a, b: (P, N, D) floating point, of any strides.
+
+    Returns:
+        (P, N) float32 in [-1, 1]; 0 where a token is zero.
+    """
+    cosine = torch.empty(a.shape[:2], dtype=torch.float32, device=a.device)
+    step = row_chunk(a.shape[2], a.device)
+    for pair in range(a.shape[0]):
+        for start in range(0, a.shape[1], step):
+            x, y = a[pair, start : start + step].float(), b[pair, start : start + step].float()
+            scale = torch.linalg.vector_norm(x, dim=-1) * torch.linalg.vector_norm(y, dim=-1)
+            cosine[pair, start : start + step] = (x * y).sum(-1) / scale.clamp_(min=_TINY)
+    return cosine.clamp_(-1, 1)
+
+
+def dots_with(features: Tensor, vectors: Tensor) -> Tensor:
+    """Inner products of each token with vectors of its frame.
+
+    Args:
+        features: (T, N, D) floating point. vectors: (T, C, D) float32.
+
+    Returns:
+        (T, N, C) float32.
+    """
+    parts = [features[part].float() @ vectors[part].transpose(1, 2) for part in frame_chunks(features)]
+    return torch.cat(parts)
+
+
+def consecutive_cosine(vectors: Tensor) -> Tensor:
+    """(T, E) -> (T-1,) float32: cosine of each frame's vector with the next frame's."""
+    unit = F.normalize(vectors.float(), dim=-1)
+    return (unit[:-1] * unit[1:]).sum(-1)
