@@ -4,6 +4,7 @@ from .flops import Flops, decode_flops, prefill_flops, skips_masked_pairs
 from .memory import activation_peak_bytes, kv_cache_bytes
 from .paper import paper_flops, paper_layer_flops, paper_schedule
 from .shape import AttentionShape, DeltaNetShape, ExpertsShape, LayerShape, ModelShape, VisionShape
+from .timing import Ratio, Sample, StageTimer, interleave, ratios, synchronize
 from .vision import vision_flops
 
 __all__ = [
@@ -13,14 +14,20 @@ __all__ = [
     "Flops",
     "LayerShape",
     "ModelShape",
+    "Ratio",
+    "Sample",
+    "StageTimer",
     "VisionShape",
     "activation_peak_bytes",
     "decode_flops",
+    "interleave",
     "kv_cache_bytes",
     "paper_flops",
     "paper_layer_flops",
     "paper_schedule",
     "prefill_flops",
+    "ratios",
     "skips_masked_pairs",
+    "synchronize",
     "vision_flops",
 ]
