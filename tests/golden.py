@@ -68,8 +68,9 @@ def assert_reproduces(merge: Merge, features: torch.Tensor, index: torch.Tensor,
 def span(hidden: torch.Tensor, attention: torch.Tensor | None, **fields: Any) -> SpanStates:
     """The visual span of a made-up video in front of layer 2 of 28; ``fields`` override."""
     count = hidden.shape[0]
-    defaults = dict(layer=2, depth=28, place=torch.arange(count), frames=1, grid=(1, count), entered=count, memory={})
-    return SpanStates(hidden, attention, **{**defaults, **fields})
+    settings: dict[str, Any] = {"layer": 2, "depth": 28, "frames": 1, "grid": (1, count), "entered": count}
+    settings |= {"place": torch.arange(count), "memory": {}} | fields
+    return SpanStates(hidden, attention, **settings)
 
 
 def kept_sequence(merge: Merge, start: int, length: int) -> list[int]:

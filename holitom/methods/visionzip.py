@@ -125,7 +125,7 @@ def visionzip_image(attention: Tensor, keys: Tensor, dominant: int = 54, context
     Raises:
         ValueError: when an image has fewer positions.
     """
-    if not (0 <= dominant and 0 <= contextual and dominant + contextual < keys.shape[1]):
+    if min(dominant, contextual) < 0 or not (dominant + contextual < keys.shape[1]):
         raise ValueError(f"dominant={dominant} and contextual={contextual} exceed the {keys.shape[1] - 1} positions")
     scores = attention.float().sum(1)
     scores[:, 0] = torch.inf  # the CLS token is one of those that stay

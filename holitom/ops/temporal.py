@@ -64,3 +64,39 @@ def consecutive_cosine(vectors: Tensor) -> Tensor:
     """(T, E) -> (T-1,) float32: cosine of each frame's vector with the next frame's."""
     unit = F.normalize(vectors.float(), dim=-1)
     return (unit[:-1] * unit[1:]).sum(-1)
+
+
+def channel_variance(features: Tensor) -> Tensor:
+    """(T, N, D) -> (D,) float32: the variance of each channel over all T*N tokens (one pass, Chan et al. 1979)."""
+    mean = features.new_zeros(features.shape[2], dtype=torch.float32)
+    spread = torch.zeros_like(mean)
+    count = 0
+    for part in frame_chunks(features):
+        rows = features[part].flatten(0, 1).float()
+        near = rows.mean(0)
+        gap = near - mean
+        total = count + len(rows)
+        spread += (rows - near).square_().sum(0) + gap.square() * (count * len(rows) / total)
+        mean += gap * (len(rows) / total)
+        count = total
+    return spread / max(1, count - 1)
+
+
+def weighted_frame_sums(features: Tensor, channels: Tensor) -> tuple[Tensor, Tensor]:
+    """Sums of the unit vectors of each frame's tokens, in some of the channels.
+
+    Args:
+        features: (T, N, D) floating point. channels: (D,) float32, 1 for a channel that counts and 0 for one that
+            does not.
+
+    Returns:
+        (T, D) float32, 0 in the other channels; (T, N) float32 the norms, at least a tiny number.
+    """
+    frames, positions, width = features.shape
+    sums = torch.empty(frames, width, device=features.device)
+    norms = torch.empty(frames, positions, device=features.device)
+    for part in frame_chunks(features):
+        x = features[part].float()
+        norms[part] = (x.square() @ channels).sqrt_().clamp_(min=_TINY)
+        sums[part] = (norms[part].reciprocal()[:, None] @ x)[:, 0] * channels
+    return sums, norms

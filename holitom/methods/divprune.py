@@ -1,0 +1,53 @@
+"""DivPrune: diversity-based visual token pruning (Alvar et al., CVPR 2025)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from holitom.merge import Merge
+from holitom.methods.base import Method
+from holitom.ops.diversity import farthest_rows
+from holitom.tokens import VideoTokens, check_share, exact_count
+
+
+@dataclass(frozen=True)
+class DivPrune(Method):
+    """Keeps the tokens of a video that are most unlike each other: the max-min diversity problem, solved greedily.
+
+    Paper: https://arxiv.org/abs/2503.02175. With d = 1 - cos over all tokens of the video, the first pick is the token
+    whose nearest neighbour is farthest, every further one the token whose nearest pick is farthest. The official code
+    may pick a token again where all others duplicate a pick; here none is picked twice. Neither scores nor text are
+    used. The first pick looks at every pair of tokens, which makes this the slowest method here, and quadratic.
+
+    Args:
+        retention: share of the visual tokens that enter the LLM: round(T*N * retention), which is exact. Published:
+            0.098.
+        exact: accepted for uniformity; the count is exact in any case.
+
+    Raises:
+        ValueError: naming the parameter that is out of range.
+    """
+
+    name: ClassVar[str] = "divprune"
+    paper: ClassVar[str] = "https://arxiv.org/abs/2503.02175"
+    outer: ClassVar[bool] = True
+    exact_count: ClassVar[bool] = True
+
+    retention: float = 0.098
+    exact: bool = True
+
+    def __post_init__(self) -> None:
+        check_share("retention", self.retention)
+
+    def retained(self, frames: int, grid: tuple[int, int]) -> int:
+        """round(T*N * retention), at least 1."""
+        return exact_count(frames, grid, self.retention)
+
+    def merge_video(self, video: VideoTokens) -> Merge:
+        """Keeps the most diverse tokens, in order."""
+        total = video.frames * video.positions
+        count = self.retained(video.frames, video.grid)
+        if count == total:
+            return Merge.identity(total, video.features.device)
+        return Merge.keep(farthest_rows(video.features.flatten(0, 1), count).sort().values, total)

@@ -1,0 +1,122 @@
+"""Max-min diversity: pick, one after the other, the token that is farthest from all picked ones."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from holitom.ops.similarity import row_norms
+
+_BLOCK = 512  # rows of the similarity matrix at a time, so that it never exists as a whole
+_TINY = torch.finfo(torch.float32).tiny
+
+
+def most_isolated(rows: Tensor, norms: Tensor | None = None) -> Tensor:
+    """() int64: the row whose most similar other row is the least similar, by cosine.
+
+    The first pick of max-min diversity. Works on blocks of the similarity matrix and on each pair once.
+
+    Args:
+        rows: (n, D) floating point. norms: (n,) float32, where known already.
+    """
+    count = len(rows)
+    norms = row_norms(rows).clamp_(min=_TINY) if norms is None else norms
+    nearest = torch.full((count,), -2.0, device=rows.device)
+    blocks = [slice(start, min(start + _BLOCK, count)) for start in range(0, count, _BLOCK)]
+    for i, left in enumerate(blocks):
+        unit = rows[left].float() / norms[left, None]
+        for right in blocks[i:]:
+            cosine = unit @ (rows[right].float() / norms[right, None]).T if right != left else unit @ unit.T
+            if right == left:
+                cosine.fill_diagonal_(-2.0)
+            else:
+                nearest[right] = nearest[right].maximum(cosine.amax(0))
+            nearest[left] = nearest[left].maximum(cosine.amax(1))
+    return nearest.argmin()
+
+
+def farthest_rows(rows: Tensor, count: int) -> Tensor:
+    """Greedy max-min selection by cosine distance: the most isolated row, then ever the one farthest from all picked.
+
+    Distances to picks only ever shrink, so a distance from before the latest picks is an upper bound. On a CPU a block
+    of rows is brought up to date only when its bound is the largest, for all picks since, in one product.
+
+    Args:
+        rows: (n, D) floating point. count: m, from 1 to n; no row is picked twice.
+
+    Returns:
+        (m,) int64 in order of picking. Of equals the lower index, as far as rounding lets them be equal. On an
+        accelerator no synchronisation.
+    """
+    total, width = rows.shape
+    norms = row_norms(rows).clamp_(min=_TINY)
+    picked = torch.empty(count, dtype=torch.int64, device=rows.device)
+    picked[0] = most_isolated(rows, norms)
+    units = torch.empty(count, width, device=rows.device)
+    units[0] = rows[picked[0]].float() / norms[picked[0]]
+    if rows.device.type != "cpu":
+        return _farthest_eager(rows, norms, picked, units)
+
+    step = min(_BLOCK // 2, max(1, total // 16))
+    blocks = [slice(start, min(start + step, total)) for start in range(0, total, step)]
+    distance = torch.full((total,), torch.inf)
+    distance[picked[0]] = -torch.inf  # picked rows are out
+    bound = torch.full((len(blocks),), torch.inf)
+    seen = [0] * len(blocks)
+    for number in range(1, count):
+        while True:
+            best = int(bound.argmax())
+            if seen[best] == number:
+                break
+            block = blocks[best]
+            cosine = rows[block].float() @ units[seen[best] : number].T
+            nearest = 1 - cosine.amax(1) / norms[block]
+            distance[block] = distance[block].minimum(nearest)
+            bound[best], seen[best] = distance[block].max(), number
+        index = blocks[best].start + int(distance[blocks[best]].argmax())
+        picked[number] = index
+        units[number] = rows[index].float() / norms[index]
+        distance[index] = -torch.inf
+    return picked
+
+
+def _farthest_eager(rows: Tensor, norms: Tensor, picked: Tensor, units: Tensor) -> Tensor:
+    """:func:`farthest_rows` after its first pick, without waiting for the device: all rows at every pick."""
+    distance = torch.full((len(rows),), torch.inf, device=rows.device)
+    distance[picked[0]] = -torch.inf
+    for number in range(1, len(picked)):
+        cosine = (rows @ units[number - 1].to(rows.dtype)).float() / norms
+        distance = distance.minimum(1 - cosine)
+        index = distance.argmax()
+        picked[number] = index
+        units[number] = rows[index].float() / norms[index]
+        distance[index] = -torch.inf
+    return picked
+
+
+def farthest_batched(distance: Tensor, count: int, *, repeat: bool = False) -> Tensor:
+    """:func:`farthest_rows` in every frame of a batch at once, from given (possibly weighted) distances.
+
+    Args:
+        distance: (B, n, n) float32; [b, i, j] is the distance of candidate j from the picked i.
+        count: m, from 0 to n.
+        repeat: whether a picked candidate can be picked again, as in codes that do not exclude it.
+
+    Returns:
+        (B, m) int64 in order of picking. No synchronisation.
+    """
+    batch, total, _ = distance.shape
+    picked = torch.empty(batch, count, dtype=torch.int64, device=distance.device)
+    if not count:
+        return picked
+    rows = torch.arange(batch, device=distance.device)
+    second = distance.topk(min(2, total), dim=1, largest=False).values[:, -1]
+    picked[:, 0] = second.argmax(1)
+    nearest = torch.full((batch, total), torch.inf, device=distance.device)
+    for number in range(1, count):
+        last = picked[:, number - 1]
+        nearest = nearest.minimum(distance[rows, last])
+        if not repeat:
+            nearest[rows, last] = -torch.inf
+        picked[:, number] = nearest.argmax(1)
+    return picked
