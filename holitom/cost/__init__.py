@@ -4,11 +4,14 @@ from .flops import Flops, decode_flops, prefill_flops, skips_masked_pairs
 from .memory import activation_peak_bytes, kv_cache_bytes
 from .paper import paper_flops, paper_layer_flops, paper_schedule
 from .shape import AttentionShape, DeltaNetShape, ExpertsShape, LayerShape, ModelShape, VisionShape
+from .summary import Cost, CostReport
 from .timing import Ratio, Sample, StageTimer, interleave, ratios, synchronize
 from .vision import vision_flops
 
 __all__ = [
     "AttentionShape",
+    "Cost",
+    "CostReport",
     "DeltaNetShape",
     "ExpertsShape",
     "Flops",

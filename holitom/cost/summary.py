@@ -1,0 +1,169 @@
+"""What one compressed prompt cost, beside the same prompt uncompressed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+import torch
+
+from .flops import Flops, check_per_layer, decode_flops, prefill_flops
+from .memory import activation_peak_bytes, kv_cache_bytes
+from .paper import paper_layer_flops
+from .shape import DeltaNetShape, ModelShape
+
+__all__ = ["Cost", "CostReport"]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The cost of one or several prompts in the language model.
+
+    Attributes:
+        prompt_tokens: tokens that enter the first layer, text and visual, summed over the samples.
+        visual_tokens: those of them that are visual.
+        paper_flops: prefill by the paper's formula, visual tokens alone, a multiply-add counted once.
+        prefill_flops: prefill truly counted, all tokens, one position through the head, a multiply-add counted twice.
+        decode_flops: the first generated token behind this prompt, truly counted.
+        kv_cache_bytes: keys and values after prefill.
+        activation_peak_bytes: activations at the peak of prefill, samples one after the other (the largest); None
+            where it is not known.
+    """
+
+    prompt_tokens: int
+    visual_tokens: int
+    paper_flops: int
+    prefill_flops: int
+    decode_flops: int
+    kv_cache_bytes: int
+    activation_peak_bytes: int | None
+
+
+@dataclass(frozen=True)
+class CostReport:
+    """The cost of a batch of prompts as it ran, and as it would have been uncompressed.
+
+    Attributes:
+        full: uncompressed.
+        compressed: as it ran.
+        tokens_per_layer: text and visual tokens of each sample in each layer, as it ran.
+        visual_per_layer: visual tokens of each sample in each layer, as it ran.
+        vision: FLOPs of the vision tower and projector, the same for both; None where not given.
+    """
+
+    full: Cost
+    compressed: Cost
+    tokens_per_layer: tuple[tuple[int, ...], ...]
+    visual_per_layer: tuple[tuple[int, ...], ...]
+    vision: Flops | None = None
+
+    @classmethod
+    def of(
+        cls,
+        shape: ModelShape,
+        prompt_tokens: Sequence[int],
+        tokens_per_layer: Sequence[Sequence[int]],
+        visual_per_layer: Sequence[Sequence[int]],
+        dtype: torch.dtype | int = 2,
+        *,
+        attention: Literal["sdpa", "eager"] = "sdpa",
+        causal: bool = False,
+        vision: Flops | None = None,
+    ) -> CostReport:
+        """Count what the samples of a batch cost, each without padding.
+
+        Args:
+            shape: the model.
+            prompt_tokens: tokens of each sample's full prompt, text and visual, before compression.
+            tokens_per_layer: for each sample, the tokens (text and visual) that each decoder layer processed.
+            visual_per_layer: for each sample, how many of these were visual. The rest of layer 0 is text, which
+                compression leaves alone; so the full prompt's visual tokens are the prompt less that text.
+            dtype: of cache and activations, or the bytes of one element.
+            attention: for the activation peak; "eager" keeps the scores.
+            causal: count only unmasked pairs of queries and keys; see :mod:`holitom.cost.flops`.
+            vision: FLOPs of the vision tower, from :func:`~holitom.cost.vision_flops`, to report beside.
+
+        Raises:
+            ValueError: where lists do not fit together; the message names the sample.
+        """
+        if not prompt_tokens or not len(prompt_tokens) == len(tokens_per_layer) == len(visual_per_layer):
+            raise ValueError(
+                "prompt_tokens, tokens_per_layer and visual_per_layer need one entry for each sample, got "
+                f"{len(prompt_tokens)}, {len(tokens_per_layer)} and {len(visual_per_layer)}"
+            )
+        ran, full = [], []
+        for sample, (prompt, tokens, visual) in enumerate(
+            zip(prompt_tokens, tokens_per_layer, visual_per_layer, strict=True)
+        ):
+            tokens = check_per_layer(shape, tokens, f"tokens_per_layer[{sample}]", minimum=1)
+            visual = check_per_layer(shape, visual, f"visual_per_layer[{sample}]", minimum=0)
+            if any(v > n for n, v in zip(tokens, visual, strict=True)):
+                raise ValueError(f"sample {sample}: visual_per_layer holds more tokens than tokens_per_layer")
+            if prompt < tokens[0]:
+                raise ValueError(
+                    f"sample {sample}: prompt_tokens is {prompt}, below the {tokens[0]} that entered layer 0"
+                )
+            ran.append((tokens, visual))
+            text = tokens[0] - visual[0]
+            full.append(((prompt,) * shape.depth, (prompt - text,) * shape.depth))
+        return cls(
+            full=_cost(shape, full, dtype, attention, causal),
+            compressed=_cost(shape, ran, dtype, attention, causal),
+            tokens_per_layer=tuple(tokens for tokens, _ in ran),
+            visual_per_layer=tuple(visual for _, visual in ran),
+            vision=vision,
+        )
+
+    @property
+    def ratios(self) -> dict[str, float | None]:
+        """Compressed over full for each figure of :class:`Cost`, 0.1 for a tenth; None where nothing is to divide.
+
+        ``time_to_first_token_flops`` is the ratio with the vision tower in both, None where its FLOPs were not given.
+        """
+        found: dict[str, float | None] = {}
+        for field in fields(Cost):
+            whole, part = getattr(self.full, field.name), getattr(self.compressed, field.name)
+            found[field.name] = part / whole if whole else None
+        found["time_to_first_token_flops"] = None
+        if self.vision is not None:
+            tower = self.vision.total
+            whole = tower + self.full.prefill_flops
+            found["time_to_first_token_flops"] = (tower + self.compressed.prefill_flops) / whole
+        return found
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything as plain numbers and lists, ready for JSON."""
+        return {
+            "full": asdict(self.full),
+            "compressed": asdict(self.compressed),
+            "ratios": self.ratios,
+            "tokens_per_layer": [list(tokens) for tokens in self.tokens_per_layer],
+            "visual_per_layer": [list(visual) for visual in self.visual_per_layer],
+            "vision_flops": self.vision.as_dict() if self.vision else None,
+        }
+
+
+def _cost(
+    shape: ModelShape,
+    samples: Sequence[tuple[tuple[int, ...], tuple[int, ...]]],
+    dtype: torch.dtype | int,
+    attention: Literal["sdpa", "eager"],
+    causal: bool,
+) -> Cost:
+    peak = None
+    if not any(isinstance(layer.attention, DeltaNetShape) for layer in shape.layers):
+        peak = max(activation_peak_bytes(shape, tokens, dtype, attention=attention) for tokens, _ in samples)
+    return Cost(
+        prompt_tokens=sum(tokens[0] for tokens, _ in samples),
+        visual_tokens=sum(visual[0] for _, visual in samples),
+        paper_flops=sum(
+            paper_layer_flops(n, shape.hidden, layer.active_intermediate)
+            for _, visual in samples
+            for layer, n in zip(shape.layers, visual, strict=True)
+        ),
+        prefill_flops=sum(prefill_flops(shape, tokens, causal=causal).total for tokens, _ in samples),
+        decode_flops=sum(decode_flops(shape, tokens).total for tokens, _ in samples),
+        kv_cache_bytes=sum(kv_cache_bytes(shape, tokens, dtype) for tokens, _ in samples),
+        activation_peak_bytes=peak,
+    )
