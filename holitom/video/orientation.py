@@ -1,0 +1,42 @@
+"""Turning frames upright: phones record sideways and leave a note about it."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+ROUNDING = 1e-3  # matrices written from a cosine hold something like 4e-17 in place of 0
+
+
+def upright(frame: NDArray[np.uint8], matrix: bytes | None) -> NDArray[np.uint8]:
+    """Apply a container's display matrix to one frame.
+
+    Args:
+        frame: (H, W, 3) as decoded.
+        matrix: nine native int32, row by row (a b u / c d v / x y w), as FFmpeg attaches them to a frame: the source
+            point (x, y) is shown at (a x + c y, b x + d y). None: nothing to do.
+
+    Returns:
+        (H, W, 3) or (W, H, 3), a view. Quarter turns and mirrors are applied; a matrix that turns by any other angle
+        leaves the frame as it is, as video players do.
+    """
+    if matrix is None or len(matrix) != 36:
+        return frame
+    a, b, _, c, d = np.frombuffer(matrix, dtype=np.int32)[:5].tolist()
+    small = ROUNDING * max(abs(a), abs(b), abs(c), abs(d))
+    if abs(b) <= small and abs(c) <= small and abs(a) > small and abs(d) > small:
+        across, down = a, d
+    elif abs(a) <= small and abs(d) <= small and abs(b) > small and abs(c) > small:
+        frame = frame.transpose(1, 0, 2)
+        across, down = c, b
+    else:
+        return frame
+    return frame[:: 1 if down > 0 else -1, :: 1 if across > 0 else -1]
+
+
+def fitted(height: int, width: int, size: int | None) -> tuple[int, int]:
+    """(height, width) with the shorter side brought down to ``size`` pixels, in proportion; never enlarged."""
+    shorter = min(height, width)
+    if size is None or shorter <= size:
+        return height, width
+    return max(1, round(height * size / shorter)), max(1, round(width * size / shorter))
