@@ -9,7 +9,7 @@ import pytest
 import torch
 from cost_models import FAMILIES, build, config, encode
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
-from transformers import AutoConfig, DynamicCache
+from transformers import AutoConfig, AutoModelForImageTextToText, DynamicCache
 
 from holitom.cost import AttentionShape, Flops, LayerShape, ModelShape, decode_flops, prefill_flops, vision_flops
 from holitom.cost.flops import skips_masked_pairs
@@ -66,6 +66,25 @@ def test_vision_tower_and_projector_equal_the_counter(name):
     assert counts.total == counted(lambda: encode(name, model))
     assert counts.embedding > 0
     assert counts.projector > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "tower", "options"),
+    [
+        ("llava_onevision", {"vision_use_head": True}, {}),
+        ("llava_onevision", {}, {"vision_feature_layer": [0, 1]}),
+        ("llava_next_video", {}, {"spatial_pool_mode": "conv"}),
+        ("llava_next_video", {"image_size": 25}, {}),  # 5 patches in rows of 2: the last is dropped
+    ],
+)
+def test_variants_of_towers_equal_the_counter(name, tower, options):
+    values = {**FAMILIES[name].config, **options}
+    values["vision_config"] = {**values["vision_config"], **tower}
+    model = AutoModelForImageTextToText.from_config(AutoConfig.for_model(**values), attn_implementation="eager").eval()
+    side = model.config.vision_config.image_size
+    pixels = torch.randn(1, 2, 3, side, side)
+    counts = vision_flops(ModelShape.from_config(model.config), 2)
+    assert counts.total == counted(lambda: model.model.get_video_features(pixel_values_videos=pixels))
 
 
 def test_generate_is_vision_plus_prefill_plus_decode():
