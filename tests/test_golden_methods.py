@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import pytest
 import torch
-from golden import Case, assert_reproduces, cases, kept_sequence, of_kind, span, video_of
+from golden import TOLERANCE, Case, assert_reproduces, cases, kept_sequence, of_kind, span, video_of
 
 from holitom.methods.divprune import DivPrune
 from holitom.methods.dycoke import DyCoke, decode_selection
 from holitom.methods.evs import EVS
 from holitom.methods.fastv import FastV
+from holitom.methods.fastvid import FastVID
+from holitom.methods.flashvid import FlashVID
+from holitom.methods.framefusion import FrameFusion
+from holitom.methods.prunevid import PruneVid
 from holitom.methods.pyramiddrop import PyramidDrop
 from holitom.methods.vcast import VCast
 from holitom.methods.vidcom2 import VidCom2
 from holitom.methods.visionzip import VisionZip, visionzip_image
 from holitom.ops import last_query_attention
+from holitom.ops.temporal import frame_means
 
 
 def each(golden: list[Case] | tuple[Case, ...]) -> pytest.MarkDecorator:
@@ -122,3 +127,97 @@ def test_pyramiddrop(case: Case) -> None:
         merge = method.merge_span(here)
         alive, visual = alive[kept_sequence(merge, start, len(alive))], merge.outputs
         assert alive.tolist() == getattr(case, f"keep{stage}").tolist()
+
+
+@each(cases("fastvid"))
+def test_fastvid(case: Case) -> None:
+    p = case.params
+    variant = "video" if p.get("variant") == "llava_video" else "onevision"
+    method = FastVID(p["r"], p["c"], p["tau"], p["d"], p["p"], p["beta"], variant=variant)
+    video = video_of(case, scores=case.attention, frame_embeddings=case.frame_features)
+    assert [last - first + 1 for first, last in method.cut(video)] == case.segments.tolist()
+    merge, index, out = method.merge_video(video), case.index, case.out
+    if variant == "video":  # one newline a row, counted in the index
+        side = p["g"]
+        out, index = out[index % (side + 1) < side], index[index % (side + 1) < side]
+        index = index // (side + 1) * side + index % (side + 1)
+        assert merge.outputs == method.retained(p["T"], (side, side))
+    assert_reproduces(merge, case.features, index, out)
+
+
+@each(of_kind("prunevid", "outer"))
+def test_prunevid(case: Case) -> None:
+    method = PruneVid(case.params["tau"], case.params["cluster_ratio"], case.params["temporal_segment_ratio"])
+    assert [last - first + 1 for first, last in method.scenes(case.features)] == case.windows.tolist()
+    merge = method.merge_video(video_of(case))
+    torch.testing.assert_close(merge.apply(case.features.flatten(0, 1)), case.out, atol=TOLERANCE, rtol=0)
+
+
+@each(of_kind("prunevid", "inner"))
+def test_prunevid_inside(case: Case) -> None:
+    place, frame, side = [], 0, 1000
+    for window, static, dynamic in zip(case.windows, case.static, case.dynamic, strict=True):
+        place += [(frame + int(window) // 2) * side] * int(static)
+        for _ in range(int(window)):
+            place += [frame * side] * (int(dynamic) // int(window))
+            frame += 1
+    attention = case.attention.amax((0, 1))
+    here = span(torch.zeros(len(attention), 1), attention, place=torch.tensor(place), grid=(side, 1), frames=frame)
+    merge = PruneVid(inner_retention=case.params["alpha"]).merge_span(here)
+    assert merge.anchor.tolist() == case.keep.tolist()
+
+
+@each(of_kind("flashvid", "outer"))
+def test_flashvid(case: Case) -> None:
+    p = case.params
+    method = FlashVID(
+        p["r"],
+        p["alpha"],
+        p["tau"],
+        p["segment_threshold"] if p["do_segment"] else None,
+        p["min_segment_num"],
+        p["expansion"],
+        selection=p["method"],
+        parity=True,
+    )
+    segments = [last - first + 1 for first, last in method.cut(frame_means(case.features))]
+    assert segments == [n for n in case.segments.tolist() if n] or not p["do_segment"]
+    assert_reproduces(method.merge_video(video_of(case, scores=case.attention)), case.features, case.index, case.out)
+
+
+@each(of_kind("flashvid", "inner"))
+def test_flashvid_inside(case: Case) -> None:
+    start, visual = case.params["start"], case.params["visual"]
+    attention = case.attention.mean(0)
+    method = FlashVID(inner_retention=case.params["ratio"])
+    merge = method.merge_inner(torch.zeros(visual, 1), attention[start : start + visual])
+    assert kept_sequence(merge, start, len(attention)) == case.keep.tolist()
+
+
+@each(of_kind("framefusion", "merge"))
+def test_framefusion_merges(case: Case) -> None:
+    p = case.params
+    visual = case.patch_type >= 0
+    side = int(case.patch_type.max()) + 1
+    place = case.patch_type[visual]  # earlier tokens of a position count as earlier frames
+    for kind in range(side):
+        mine = place == kind
+        place[mine] += torch.arange(int(mine.sum())) * side
+    here = span(case.hidden[visual], None, layer=0, place=place, grid=(side, 1), memory={"merged": list(p["sparsity"])})
+    merge = FrameFusion(p["cost"], p["similarity_bound"], p["ratio_bound"], depth=28).merge_span(here)
+    assert kept_sequence(merge, p["start"], len(visual)) == case.keep.tolist()
+    out = torch.cat([case.hidden[: p["start"]], merge.apply(here.hidden), case.hidden[p["start"] + merge.inputs :]])
+    torch.testing.assert_close(out, case.out, atol=TOLERANCE, rtol=0)
+    assert here.memory["merged"] == pytest.approx([*case.sparsity.tolist()])
+    done = {(0, 0): "merge", (1, 0): "prune", (1, 1): "done"}
+    assert here.memory["phase"] == done[tuple(case.finished.tolist())]
+
+
+@each(of_kind("framefusion", "prune"))
+def test_framefusion_prunes(case: Case) -> None:
+    p = case.params
+    visual = p["visual0"] - (p["length0"] - p["length"])
+    attention = case.attention.mean(0)[p["start"] : p["start"] + visual]
+    here = span(torch.zeros(visual, 1), attention, memory={"merged": list(p["sparsity"]), "phase": "prune"})
+    merge = FrameFusion(p["cost"], depth=28).merge_span(here)
+    assert kept_sequence(merge, p["start"], p["length"]) == case.keep.tolist()

@@ -22,8 +22,8 @@ class UniformFrames(Method):
 
     Args:
         retention: share of the visual tokens that enter the LLM, rounded to whole frames.
-        exact: keep exactly ``exact_count(T, (h, w), retention)`` tokens: what differs from whole frames is spread evenly
-            over all dropped tokens, or taken evenly from the kept ones.
+        exact: keep exactly ``exact_count(T, (h, w), retention)`` tokens: what differs from whole frames is spread
+            evenly over all dropped tokens, or taken evenly from the kept ones.
 
     Raises:
         ValueError: naming the parameter that is out of range.

@@ -24,7 +24,8 @@ class FastV(Method):
 
     Args:
         layer: K, an index or a share of the depth. Published: 2.
-        share: share of the visual tokens that stay from there on: floor(V * share), at least 1. Published: 0.5.
+        inner_retention: share of the visual tokens that stay from there on: floor(V * inner_retention), at least 1.
+            Published: 0.5.
         keep: the number of tokens that stay, instead of a share, as the official code takes it (at most V stay).
 
     Raises:
@@ -36,12 +37,12 @@ class FastV(Method):
     attention: ClassVar[Attention] = "last"
 
     layer: float | int = 2
-    share: float = 0.5
+    inner_retention: float = 0.5
     keep: int | None = None
 
     def __post_init__(self) -> None:
         check_layer("layer", self.layer)
-        check_share("share", self.share)
+        check_share("inner_retention", self.inner_retention)
         if self.layer is None:
             raise ValueError("layer=None leaves nothing of FastV, which has no stage before the LLM: give a layer")
         if self.keep is not None and self.keep < 1:
@@ -54,5 +55,5 @@ class FastV(Method):
     def merge_inner(self, hidden: Tensor, attention: Tensor) -> Merge:
         """Keeps the most attended of L visual tokens: hidden (L, D), attention (L,). No synchronisation."""
         length = attention.numel()
-        count = max(1, math.floor(length * self.share)) if self.keep is None else self.keep
+        count = max(1, math.floor(length * self.inner_retention)) if self.keep is None else self.keep
         return Merge.keep(top_indexes(attention, min(count, length)), length)

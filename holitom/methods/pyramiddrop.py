@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import ClassVar
@@ -50,7 +51,7 @@ class PyramidDrop(Method):
                 raise ValueError("layers_at holds layer indexes or shares of the depth, not None")
             check_layer("layers_at", layer)
             check_share("shares", share)
-        if any(later > earlier for earlier, later in zip(self.shares, self.shares[1:], strict=False)):
+        if any(later > earlier for earlier, later in itertools.pairwise(self.shares)):
             raise ValueError(f"shares count from the tokens that entered and cannot grow: got {self.shares!r}")
 
     def layers(self, depth: int) -> tuple[int, ...]:
@@ -60,7 +61,7 @@ class PyramidDrop(Method):
             ValueError: when the model is too shallow to tell two stages apart.
         """
         layers = tuple(resolve_layer("layers_at", layer, depth) for layer in self.layers_at)
-        if any(later <= earlier for earlier, later in zip(layers, layers[1:], strict=False)):
+        if any(later <= earlier for earlier, later in itertools.pairwise(layers)):
             raise ValueError(f"layers_at={self.layers_at!r} means layers {layers} of {depth}: give ascending layers")
         return layers
 

@@ -120,3 +120,11 @@ def farthest_batched(distance: Tensor, count: int, *, repeat: bool = False) -> T
             nearest[rows, last] = -torch.inf
         picked[:, number] = nearest.argmax(1)
     return picked
+
+
+def token_distances(x: Tensor) -> Tensor:
+    """(B, n, D) float32 -> (B, n, n) float32: 1 - cosine between the rows of each frame, exactly 0 on the diagonal."""
+    unit = torch.nn.functional.normalize(x, dim=-1)
+    distance = 1 - unit @ unit.transpose(1, 2)
+    distance.diagonal(dim1=1, dim2=2).zero_()
+    return distance

@@ -100,3 +100,54 @@ def weighted_frame_sums(features: Tensor, channels: Tensor) -> tuple[Tensor, Ten
         norms[part] = (x.square() @ channels).sqrt_().clamp_(min=_TINY)
         sums[part] = (norms[part].reciprocal()[:, None] @ x)[:, 0] * channels
     return sums, norms
+
+
+def lowest_cuts(alike: Tensor, count: int) -> Tensor:
+    """(T-1,) similarity of neighbours -> (T-1,) bool: the ``count`` lowest, or all where there are fewer."""
+    cut = torch.zeros(len(alike), dtype=torch.bool, device=alike.device)
+    cut[(-alike).argsort(descending=True, stable=True)[:count]] = True
+    return cut
+
+
+def spans_of_cuts(cut: Tensor) -> list[tuple[int, int]]:
+    """(T-1,) bool, cut after frame t -> the first and last frame of each segment. Waits for the device."""
+    after = [t for t, here in enumerate(cut.tolist()) if here]
+    return list(zip([0, *[t + 1 for t in after]], [*after, len(cut)], strict=True))
+
+
+def weighted_sums(rows: Tensor, source: Tensor, output: Tensor, weight: Tensor, outputs: int) -> Tensor:
+    """Sums weight * rows[source] into ``outputs`` rows, in chunks.
+
+    Args:
+        rows: (R, D) floating point. source, output: (E,) int64. weight: (E,) float32.
+
+    Returns:
+        (outputs, D) float32.
+    """
+    sums = torch.zeros(outputs, rows.shape[1], device=rows.device)
+    step = row_chunk(rows.shape[1], rows.device)
+    for start in range(0, len(source), step):
+        part = slice(start, start + step)
+        sums.index_add_(0, output[part], rows[source[part]].float() * weight[part, None])
+    return sums
+
+
+def static_similarity(features: Tensor) -> tuple[Tensor, Tensor]:
+    """How alike each position is over all pairs of different frames, from one pass: (|sum of units|^2 - W) / (W(W-1)).
+
+    Args:
+        features: (W, N, D) floating point, the frames of one scene.
+
+    Returns:
+        (N,) float32 mean cosine, -1 where there is one frame alone; (N, D) float32 mean over the frames.
+    """
+    frames, positions, width = features.shape
+    units = torch.zeros(positions, width, device=features.device)
+    total = torch.zeros_like(units)
+    for frame in features:
+        x = frame.float()
+        total += x
+        units += F.normalize(x, dim=-1)
+    if frames == 1:
+        return torch.full((positions,), -1.0, device=features.device), total
+    return (units.square().sum(-1) - frames) / (frames * (frames - 1)), total / frames

@@ -1,0 +1,183 @@
+"""FastVID: dynamic density pruning for fast video LLMs (Shen et al., NeurIPS 2025)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from holitom.merge import Merge
+from holitom.methods.base import Method, Need
+from holitom.ops.budget import fit_count
+from holitom.ops.density import density_scores, pairwise_distances
+from holitom.ops.pooling import Anchor, join_anchors
+from holitom.ops.ranking import keep_top
+from holitom.ops.temporal import consecutive_cosine, frame_means, lowest_cuts, spans_of_cuts
+from holitom.tokens import VideoTokens, check_share, exact_count
+
+NEIGHBOURS = 4  # of the density estimate
+
+
+@dataclass(frozen=True)
+class FastVID(Method):
+    """Keeps salient tokens, and merges the rest of each scene into density peaks of evenly spaced anchor frames.
+
+    Paper: https://arxiv.org/abs/2503.11187. A video is cut between frames whose vectors are less alike than tau, and
+    at least into ``segments`` segments. Of R = floor(N * retention) tokens a frame (at least 1) the share
+    ``context`` are context tokens: in every ``interval``-th frame, counted back from the segment's last, the densest
+    spread-out tokens (DPC) are targets, and every other token of the segment joins one target of each anchor frame. A
+    target with c tokens becomes v * target + (1 - v) * their mean, v = max(1 / (c + 1), beta). Outputs by position.
+
+    Tokens feed several anchors, so the map has up to N * n * n / interval edges for a segment of n frames.
+
+    Args:
+        retention: share of the visual tokens that enter the LLM.
+        segments, tau: see above. context: d. interval: p. beta: the least weight of a target.
+        variant: ``"onevision"`` (official LLaVA-OneVision): counts for each frame, which lose remainders, so that
+            slightly fewer than T * R tokens remain. ``"video"`` (official LLaVA-Video): counts for each segment,
+            T * R tokens; a target does not join its own frame's targets. The official Qwen variant is not here.
+        scenes: what cuts are found in: ``"embeddings"`` of frames by the tower (published) or the mean of their
+            ``"features"``, for towers without.
+        exact: keep exactly ``exact_count(T, (h, w), retention)`` tokens: additional tokens are the best-scored ones
+            that anchor nothing, excess outputs are those with the lowest-scored anchors.
+
+    The published scores are the weights of SigLIP's attention-pooling head; what a session gives are those of the
+    model's adapter. Official code fails on fewer frames than segments or no context tokens; here both are fine.
+
+    Raises:
+        ValueError: naming the parameter that is out of range.
+    """
+
+    name: ClassVar[str] = "fastvid"
+    paper: ClassVar[str] = "https://arxiv.org/abs/2503.11187"
+    outer: ClassVar[bool] = True
+    needs: ClassVar[frozenset[Need]] = frozenset({"scores", "frame_embeddings"})
+
+    retention: float = 0.10
+    segments: int = 8
+    tau: float = 0.9
+    context: float = 0.4
+    interval: int = 4
+    beta: float = 0.6
+    variant: Literal["onevision", "video"] = "onevision"
+    scenes: Literal["embeddings", "features"] = "embeddings"
+    exact: bool = False
+
+    def __post_init__(self) -> None:
+        check_share("retention", self.retention)
+        if not -1 <= self.tau <= 1:
+            raise ValueError(f"tau is a cosine and must lie in [-1, 1], got {self.tau!r}")
+        if self.segments < 1 or self.interval < 1:
+            raise ValueError(f"segments={self.segments!r} and interval={self.interval!r} must be at least 1")
+        for name, value in (("context", self.context), ("beta", self.beta)):
+            if not 0 <= value <= 1:
+                raise ValueError(f"{name} is a share and must lie in [0, 1], got {value!r}")
+        if self.variant not in ("onevision", "video") or self.scenes not in ("embeddings", "features"):
+            raise ValueError(
+                f"variant must be 'onevision' or 'video' and scenes 'embeddings' or 'features', got {self.variant!r} "
+                f"and {self.scenes!r}"
+            )
+        if self.scenes == "features":
+            object.__setattr__(self, "needs", frozenset({"scores"}))
+
+    def retained(self, frames: int, grid: tuple[int, int]) -> int:
+        """T * R for the variant "video", the exact count where asked for; otherwise it depends on the content."""
+        if self.exact:
+            return exact_count(frames, grid, self.retention)
+        if self.variant == "video":
+            return frames * max(1, math.floor(grid[0] * grid[1] * self.retention))
+        return super().retained(frames, grid)
+
+    def cut(self, video: VideoTokens) -> list[tuple[int, int]]:
+        """The first and last frame of each segment. Waits for the device.
+
+        Raises:
+            ValueError: when the video has no frame embeddings.
+        """
+        vectors = video.frame_embeddings if self.scenes == "embeddings" else frame_means(video.features)
+        if vectors is None:
+            raise ValueError(
+                "FastVID cuts a video by the vision tower's frame embeddings, but this one has none: pass "
+                "VideoTokens(..., frame_embeddings=(T, E)), or FastVID(scenes='features')"
+            )
+        alike = consecutive_cosine(vectors)
+        return spans_of_cuts((alike < self.tau) | lowest_cuts(alike, self.segments - 1))
+
+    def _counts(
+        self, spans: list[tuple[int, int]], positions: int
+    ) -> tuple[list[int], list[tuple[int, int, list[Anchor]]]]:
+        """How many salient tokens each frame keeps; for each pool (first frame, last frame) its anchors."""
+        size = max(1, math.floor(positions * self.retention))
+        salient: list[int] = []
+        pools: list[tuple[int, int, list[Anchor]]] = []
+        for first, last in spans:
+            frames = last - first + 1
+            anchored = list(range(last, first - 1, -self.interval))  # nearest the end first
+            if self.variant == "video":
+                targets = math.floor(size * frames * self.context)
+                quotient, more = divmod(size * frames - targets, frames)
+                salient += [quotient + (i < more) for i in range(frames)]
+                quotient, more = divmod(targets, len(anchored))
+                anchors = [Anchor(t, quotient + (i < more)) for i, t in enumerate(anchored)]
+            else:
+                targets = math.floor(size * self.context)
+                salient += [size - targets] * frames
+                each = targets if frames == 1 else math.floor(targets * frames / len(anchored))
+                anchors = [Anchor(t, each) for t in anchored]
+                if each == targets:  # as many as one frame's: every anchor keeps to its own frame
+                    pools += [(anchor.frame, anchor.frame, [anchor]) for anchor in anchors if each]
+                    continue
+            anchors = [Anchor(a.frame, min(a.size, positions - salient[a.frame])) for a in anchors]
+            pools.append((first, last, [anchor for anchor in anchors if anchor.size]))
+        return salient, [pool for pool in pools if pool[2]]
+
+    def merge_video(self, video: VideoTokens) -> Merge:
+        """Keeps the salient tokens and merges the others into the targets.
+
+        Raises:
+            ValueError: when the video has no scores or no frame embeddings where they are needed.
+        """
+        scores = video.require_scores("FastVID")
+        features, positions, device = video.features, video.positions, video.features.device
+        salient, pools = self._counts(self.cut(video), positions)
+        kept = keep_top(scores, torch.tensor(salient, device=device))
+        kept_index = kept.flatten().nonzero()[:, 0]
+        source, output, weight = (
+            [kept_index],
+            [torch.arange(len(kept_index), device=device)],
+            [scores.new_ones(len(kept_index))],
+        )
+        anchors = [kept_index]
+        outputs = len(kept_index)
+        for first, last, anchored in pools:
+            targets = [self._targets(features[a.frame], kept[a.frame], a.size) for a in anchored]
+            edges = join_anchors(
+                features[first : last + 1],
+                ~kept[first : last + 1],
+                [Anchor(a.frame - first, a.size) for a in anchored],
+                targets,
+                self.beta,
+                own_targets=self.variant == "onevision",
+            )
+            source.append(edges.source + first * positions)
+            output.append(edges.output + outputs)
+            weight.append(edges.weight)
+            anchors += [t + a.frame * positions for t, a in zip(targets, anchored, strict=True)]
+            outputs += sum(a.size for a in anchored)
+        anchor, order = torch.cat(anchors).sort()
+        place = torch.empty_like(order)
+        place[order] = torch.arange(outputs, device=device)
+        merge = Merge.from_edges(
+            torch.cat(source), place[torch.cat(output)], torch.cat(weight), anchor, video.frames * positions
+        )
+        return fit_count(merge, scores.flatten(), self.retained(video.frames, video.grid)) if self.exact else merge
+
+    @staticmethod
+    def _targets(frame: Tensor, kept: Tensor, count: int) -> Tensor:
+        """The density peaks among the tokens of a frame (N, D) that are not kept, in order of score."""
+        free = (~kept).nonzero()[:, 0]
+        scores = density_scores(pairwise_distances(frame[free]), NEIGHBOURS)
+        return free[scores.argsort(descending=True, stable=True)[:count]]

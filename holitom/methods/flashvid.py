@@ -1,0 +1,172 @@
+"""FlashVID: tree-based spatiotemporal token merging (arXiv 2602.08024)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from holitom.merge import Merge
+from holitom.methods.base import Attention, Method, Need, check_layer, resolve_layer
+from holitom.ops.budget import fit_count
+from holitom.ops.diversity import farthest_batched, token_distances
+from holitom.ops.ranking import top_indexes
+from holitom.ops.temporal import consecutive_cosine, frame_means, lowest_cuts, spans_of_cuts
+from holitom.ops.trees import cluster_trees, grow_trees
+from holitom.tokens import VideoTokens, check_share, exact_count
+
+NEIGHBOURS = 7  # of the density estimate
+
+
+@dataclass(frozen=True)
+class FlashVID(Method):
+    """Keeps important and diverse tokens, merges the others along trees over time and in clusters over space.
+
+    Paper: https://arxiv.org/abs/2602.08024. Of B = ceil(N * retention * expansion) tokens a frame, ceil(B * alpha) are
+    selected: greedily the token farthest from all selected ones, distances weighted by scores (and by how much a token
+    agrees with its segment's mean). Within a segment each other token moves to the most similar one of the frame
+    before, if their cosine is above tau; what stays is averaged over its tree and clustered (DPC) in its frame, so
+    that the segment comes down to its budget, up to one token a frame more. Outputs by position.
+
+    In the official code a tree is divided by its root's direct children alone, so that deep trees grow in norm; a
+    selected token can be selected again; in a segment of one frame the selected tokens also join clusters.
+    ``parity=True`` restores all of that.
+
+    Args:
+        retention: share of the visual tokens that enter the LLM. The official r counts the average over 28 layers
+            with the inner stage: r = 0.25 enters with a share of 0.3125, ``FlashVID(0.25, expansion=1.25)``.
+        expansion: factor on the retention.
+        alpha: share of the selected tokens.
+        tau: above which cosine tokens move.
+        segment_threshold, min_segments: a video is cut between frames whose means are less alike than the threshold
+            and at least into so many segments (official Qwen scripts: 4). None: one segment.
+        selection: ``"attn_div_v2"`` (official for LLaVA), ``"attn_div"`` (without agreement; official for Qwen),
+            ``"div"`` (unweighted) or ``"attn"`` (the largest scores).
+        layer, inner_retention: in front of this layer (published: 20 of 28) the tokens with the largest attention of
+            the last prompt token stay: ceil(V * inner_retention). None: the outer stage alone.
+        parity: the official behaviour, see above.
+        exact: keep exactly ``exact_count(T, (h, w), retention)`` tokens: additional tokens are the best-scored ones
+            that anchor nothing, excess outputs are those with the lowest-scored anchors.
+
+    Raises:
+        ValueError: naming the parameter that is out of range.
+    """
+
+    name: ClassVar[str] = "flashvid"
+    paper: ClassVar[str] = "https://arxiv.org/abs/2602.08024"
+    outer: ClassVar[bool] = True
+    needs: ClassVar[frozenset[Need]] = frozenset({"scores"})
+    attention: ClassVar[Attention] = "last"
+
+    retention: float = 0.25
+    alpha: float = 0.7
+    tau: float = 0.8
+    segment_threshold: float | None = 0.9
+    min_segments: int = 8
+    expansion: float = 1.0
+    selection: Literal["attn_div_v2", "attn_div", "div", "attn"] = "attn_div_v2"
+    layer: float | int | None = 20 / 28
+    inner_retention: float = 0.3
+    parity: bool = False
+    exact: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("retention", "alpha", "inner_retention"):
+            check_share(name, getattr(self, name))
+        check_layer("layer", self.layer)
+        if not -1 <= self.tau <= 1:
+            raise ValueError(f"tau is a cosine and must lie in [-1, 1], got {self.tau!r}")
+        if not self.expansion > 0 or self.min_segments < 1:
+            raise ValueError(
+                f"expansion={self.expansion!r} must be above 0, min_segments={self.min_segments!r} at least 1"
+            )
+        if self.selection not in ("attn_div_v2", "attn_div", "div", "attn"):
+            raise ValueError(f"selection must be attn_div_v2, attn_div, div or attn, got {self.selection!r}")
+        if self.exact and self.parity:
+            raise ValueError("exact=True and parity=True exclude each other: parity has the official counts")
+
+    def retained(self, frames: int, grid: tuple[int, int]) -> int:
+        """The exact count where one is asked for; otherwise it depends on the content."""
+        return exact_count(frames, grid, self.retention) if self.exact else super().retained(frames, grid)
+
+    def split(self, positions: int) -> tuple[int, int]:
+        """The selected and the merged tokens of a frame of N positions."""
+        budget = min(positions, max(1, math.ceil(positions * self.retention * self.expansion)))
+        selected = math.ceil(budget * self.alpha)
+        return selected, budget - selected
+
+    def cut(self, means: Tensor) -> list[tuple[int, int]]:
+        """The first and last frame of each segment, from frame means (T, D). Waits for the device."""
+        if self.segment_threshold is None:
+            return [(0, len(means) - 1)]
+        alike = consecutive_cosine(means)
+        cuts = alike < self.segment_threshold
+        missing = self.min_segments - 1 - int(cuts.sum())
+        if missing > 0:  # a cut can be found again where all others are as unlike
+            cuts |= lowest_cuts(alike.masked_fill(cuts, 1.0), missing)
+        return spans_of_cuts(cuts)
+
+    def select(self, features: Tensor, scores: Tensor, agreement: Tensor, count: int) -> Tensor:
+        """(T, count) int64: the selected tokens of each frame. scores (T, N); agreement (T, D), the segments' means."""
+        if self.selection == "attn":
+            return top_indexes(scores, count)
+        picked = []
+        step = max(1, (1 << 20) // features.shape[1] ** 2)
+        for start in range(0, len(features), step):
+            x = features[start : start + step].float()
+            distance = token_distances(x)
+            if self.selection != "div":
+                distance *= scores[start : start + step, None]
+            if self.selection == "attn_div_v2":
+                distance *= (x @ agreement[start : start + step, :, None]).transpose(1, 2)
+            again = self.parity and self.selection == "attn_div_v2"
+            picked.append(farthest_batched(distance, count, repeat=again))
+        return torch.cat(picked)
+
+    def merge_video(self, video: VideoTokens) -> Merge:
+        """Selects, grows trees and clusters. Waits for the device at every segment.
+
+        Raises:
+            ValueError: when the video has no patch scores.
+        """
+        scores, features, positions = video.require_scores("FlashVID"), video.features, video.positions
+        device, selected_count, merged_count = features.device, *self.split(positions)
+        means = frame_means(features)
+        spans = self.cut(means)
+        agreement = torch.cat([means[a : b + 1].mean(0).expand(b - a + 1, -1) for a, b in spans])
+        selected = self.select(features, scores, agreement, selected_count)
+        free = torch.ones(scores.shape, dtype=torch.bool, device=device).scatter_(1, selected, False)
+        first = torch.arange(video.frames, device=device)[:, None] * positions
+        anchors = [(selected + first).flatten()]
+        source, weight = [anchors[0]], [scores.new_ones(len(anchors[0]))]
+        output = [torch.arange(len(anchors[0]), device=device)]
+        base = len(anchors[0])
+        for a, b in spans if merged_count else []:
+            pool = free[a : b + 1] | (self.parity and a == b)
+            forest = grow_trees(features[a : b + 1], pool, self.tau, (selected_count + merged_count) * (b - a + 1))
+            divisor = 1 + forest.children if self.parity else forest.size
+            edges = cluster_trees(features[a : b + 1], pool, forest, divisor, merged_count * (b - a + 1), NEIGHBOURS)
+            source.append(edges.source + a * positions)
+            output.append(edges.output + base)
+            weight.append(edges.weight)
+            anchors.append(edges.anchor + a * positions)
+            base += len(edges.anchor)
+        anchor, order = torch.cat(anchors).sort(stable=True)
+        place = torch.empty_like(order)
+        place[order] = torch.arange(base, device=device)
+        merge = Merge.from_edges(
+            torch.cat(source), place[torch.cat(output)], torch.cat(weight), anchor, video.frames * positions
+        )
+        return fit_count(merge, scores.flatten(), self.retained(video.frames, video.grid)) if self.exact else merge
+
+    def layers(self, depth: int) -> tuple[int, ...]:
+        """The layer of the inner stage."""
+        return () if self.layer is None else (resolve_layer("layer", self.layer, depth),)
+
+    def merge_inner(self, hidden: Tensor, attention: Tensor) -> Merge:
+        """Keeps the most attended of L visual tokens: hidden (L, D), attention (L,). No synchronisation."""
+        length = attention.numel()
+        return Merge.keep(top_indexes(attention, math.ceil(length * self.inner_retention)), length)
