@@ -14,8 +14,9 @@ import platform
 import statistics
 import time
 import tracemalloc
+from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
-from typing import Callable
 
 import torch
 
@@ -28,7 +29,7 @@ def clip(frames: int, positions: int, width: int, device: str, scenes: int = 6, 
     generator = torch.Generator().manual_seed(0)
     features = torch.empty(frames, positions, width)
     cuts = [round(frames * scene / scenes) for scene in range(scenes + 1)]
-    for first, last in zip(cuts, cuts[1:]):
+    for first, last in pairwise(cuts):
         background = torch.randn(positions, width, generator=generator)
         still = torch.rand(positions, generator=generator) < static
         for frame in range(first, last):
@@ -57,6 +58,7 @@ def interleaved(work: dict[str, Callable[[], object]], repeats: int, device: str
 
 
 def main() -> None:
+    """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--repeats", type=int, default=15)

@@ -165,7 +165,7 @@ class Merge:
         """
         if then.inputs != self.outputs:
             raise ValueError(
-XX
+                f"cannot compose: {self.outputs} outputs do not fit the {then.inputs} sources of the next map"
             )
         if self.shares is not None or then.shares is not None:
             return self._compose_shares(then)

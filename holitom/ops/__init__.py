@@ -1,7 +1,7 @@
 """Pure tensor algorithms that the methods are composed of."""
 
 from holitom.ops.density import DensityPeaks, density_peaks, density_scores, join_nearest, pairwise_distances
-from holitom.ops.ranking import keep_top, last_query_attention, rank_descending, top_indexes
+from holitom.ops.ranking import keep_top, last_query_attention, query_attention, rank_descending, top_indexes
 from holitom.ops.segmentation import Segmentation, segment
 from holitom.ops.similarity import neighbour_cosine, static_links
 
@@ -15,6 +15,7 @@ __all__ = [
     "last_query_attention",
     "neighbour_cosine",
     "pairwise_distances",
+    "query_attention",
     "rank_descending",
     "segment",
     "static_links",

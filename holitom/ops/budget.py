@@ -30,11 +30,13 @@ def fit_count(merge: Merge, scores: Tensor, count: int) -> Merge:
 
     Too many outputs: those whose anchors have the lowest scores go, with all their sources. Too few: the sources with
     the highest scores that anchor nothing leave their outputs and become outputs of their own; what is left of an
-    output is rescaled to its former sum. The outputs come in the order of their anchors.
+    output is rescaled to its former sum. The outputs come in the order of their anchors. All S tokens: the identity.
 
     Args:
         merge: a map of S sources. scores: (S,), larger is more worth a place of its own. count: at most S.
     """
+    if count == merge.inputs:
+        return Merge.identity(count, merge.anchor.device)
     source, output, weight = merge.edges()
     anchor = merge.anchor
     if merge.outputs > count:

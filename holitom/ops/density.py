@@ -21,8 +21,9 @@ def pairwise_distances(x: Tensor) -> Tensor:
     x = x - x.mean(0)  # the differences stay, and with smaller numbers less of them is lost to rounding
     gram = x @ x.T
     square = gram.diagonal()
-    distance = (square[:, None] + square[None, :] - gram - gram.T).clamp_(min=0).sqrt_() / x.shape[1] ** 0.5
-    return distance.fill_diagonal_(0)
+    distance: Tensor = (square[:, None] + square[None, :] - gram - gram.T).clamp_(min=0).sqrt_() / x.shape[1] ** 0.5
+    distance.fill_diagonal_(0)
+    return distance
 
 
 def density_scores(distances: Tensor, neighbours: int) -> Tensor:

@@ -31,7 +31,9 @@ def nearest_kept(hidden: Tensor, kept: Tensor, dropped: Tensor) -> Tensor:
     step = row_chunk(max(kept.numel(), 1), hidden.device)
     for start in range(0, len(dropped), step):
         part = slice(start, start + step)
-        nearest[part] = (hidden[dropped[part]].float() @ towards).argmax(-1)  # a row's own norm does not move its argmax
+        nearest[part] = (hidden[dropped[part]].float() @ towards).argmax(
+            -1
+        )  # a row's own norm does not move its argmax
     return nearest
 
 
@@ -58,5 +60,3 @@ def mean_weights(joins: Tensor, kept: int) -> tuple[Tensor, Tensor]:
     """The weights of the plain mean of a survivor and all that join it; arguments and shapes as in halving_weights."""
     members = torch.ones(kept, device=joins.device).index_add_(0, joins, torch.ones(len(joins), device=joins.device))
     return 1 / members, 1 / members[joins]
-
-

@@ -38,16 +38,25 @@ def keep_top(scores: Tensor, counts: Tensor) -> Tensor:
     return rank_descending(scores) < counts[:, None]
 
 
-def last_query_attention(query: Tensor, key: Tensor, scale: float) -> Tensor:
-    """Softmax attention of one query over all keys, mean over heads, with grouped key heads; O(keys) memory.
+def query_attention(query: Tensor, key: Tensor, scale: float, valid: Tensor | None = None) -> Tensor:
+    """Softmax attention of some queries over all keys, per head, with grouped key heads; O(queries * keys) memory.
 
     Args:
-        query: (H, d) one position's query heads. key: (G, L, d) key heads; H is a multiple of G.
-        scale: factor on the logits, as a rule d ** -0.5.
+        query: (H, Q, d). key: (G, L, d), G divides H. scale: factor on the logits, as a rule d ** -0.5.
+        valid: (L,) or (Q, L) bool, the keys that count (not padding, not in the future); None: all.
 
     Returns:
-        (L,) float32, sums to 1.
+        (H, Q, L) float32, each row sums to 1.
     """
-    groups, length, width = key.shape
-    logits = torch.einsum("ghd,gld->ghl", query.view(groups, -1, width).float(), key.float()) * scale
-    return logits.softmax(-1).view(-1, length).mean(0)
+    groups, _, width = key.shape
+    heads, queries, _ = query.shape
+    logits = (query.reshape(groups, -1, width).float() @ key.float().transpose(-1, -2)) * scale
+    logits = logits.view(heads, queries, -1)
+    if valid is not None:
+        logits = logits.masked_fill(~valid, -torch.inf)
+    return logits.softmax(-1)
+
+
+def last_query_attention(query: Tensor, key: Tensor, scale: float, valid: Tensor | None = None) -> Tensor:
+    """Attention of one query over all keys, mean over heads: (H, d) and (G, L, d) -> (L,) float32, sums to 1."""
+    return query_attention(query[:, None], key, scale, valid)[:, 0].mean(0)

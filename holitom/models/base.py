@@ -1,0 +1,169 @@
+"""The default adapter: where a family keeps its decoder, its vision tower and its videos."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+Move = Callable[[Tensor], Tensor]
+
+_ADAPTERS: dict[str, type[Adapter]] = {}
+_PLACED = ("inputs_embeds", "attention_mask", "position_ids", "input_ids")  # what the runtime itself moves
+
+
+@dataclass(frozen=True, eq=False)
+class VideoLayout:
+    """One encoded video as it lies in the prompt.
+
+    Args:
+        frames: T. grid: (h, w) of a frame after pooling; N = h * w.
+        place: (P,) int64 on the CPU: for each of the video's P placeholder tokens its flat position t * N + n, or -1
+            for a token that is no patch (a newline). Every flat position occurs once.
+        scores: (T, N) float32 patch scores, or None. keys: (T, N, K) float32 patch keys, or None.
+        frame_embeddings: (T, E) float32, or None.
+    """
+
+    frames: int
+    grid: tuple[int, int]
+    place: Tensor
+    scores: Tensor | None = None
+    keys: Tensor | None = None
+    frame_embeddings: Tensor | None = None
+
+    @classmethod
+    def contiguous(cls, frames: int, grid: tuple[int, int], newlines: int = 0, **extras: Tensor | None) -> VideoLayout:
+        """All patches in order, then ``newlines`` tokens that are none."""
+        patches = torch.arange(frames * grid[0] * grid[1])
+        return cls(frames, grid, torch.cat([patches, patches.new_full((newlines,), -1)]), **extras)
+
+
+@dataclass(frozen=True, eq=False)
+class PatchRecord:
+    """What the tapped vision layer showed while one call encoded videos, for F frames of P patches before pooling.
+
+    Args:
+        received: (F, P) float32, attention received, mean over heads and queries. keys: (F, P, K) float32, mean over
+            heads; None when no method asks for it.
+    """
+
+    received: Tensor | None
+    keys: Tensor | None
+
+
+class Adapter:
+    """How to find one family's parts. Subclass, override what differs, and decorate with :func:`register`.
+
+    Args:
+        model: a transformers model with ``get_decoder()``, ``base_model.get_video_features`` and a video token.
+
+    Class attributes:
+        inner: whether tokens may be merged inside the LLM (every decoder layer must be full attention).
+        scores_from: what the patch scores are, for the table of models.
+    """
+
+    inner: ClassVar[bool] = True
+    scores_from: ClassVar[str] = "attention received in the last used vision layer"
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    @property
+    def base(self) -> Any:
+        """The module that mixes text and visual embeddings and calls the decoder."""
+        return self.model.base_model
+
+    @property
+    def decoder(self) -> nn.Module:
+        """The language model's stack of decoder layers."""
+        decoder: nn.Module = self.model.get_decoder()
+        return decoder
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The decoder layers."""
+        layers: nn.ModuleList = self.decoder.layers  # type: ignore[assignment]
+        return layers
+
+    @property
+    def video_token_id(self) -> int:
+        """The id of the placeholder token that stands for one visual token of a video."""
+        config = self.model.config
+        for name in ("video_token_id", "video_token_index"):
+            if getattr(config, name, None) is not None:
+                return int(getattr(config, name))
+        raise ValueError(f"{type(config).__name__} names no video token: override {type(self).__name__}.video_token_id")
+
+    def vision_attention(self, arguments: dict[str, Any]) -> nn.Module | None:
+        """The attention module of the last vision layer whose output is used, for a call of ``get_video_features``.
+
+        Args:
+            arguments: the call's arguments by name, defaults filled in.
+        """
+        return None
+
+    def layouts(self, output: Any, arguments: dict[str, Any], patches: PatchRecord) -> list[VideoLayout]:
+        """How the videos of one call of ``get_video_features`` lie in the prompt, in order.
+
+        Args:
+            output: what the call returned. arguments: its arguments. patches: what the tapped vision layer showed.
+        """
+        raise TypeError(f"{type(self).__name__} does not say how its videos lie in the prompt: override layouts()")
+
+    def move_arguments(self, kwargs: dict[str, Any], apply: Move, gather: Move, width: int) -> dict[str, Any]:
+        """The decoder's further arguments after the batch's tokens have moved.
+
+        Args:
+            kwargs: the decoder's keyword arguments. width: S, the tokens in a row before.
+            apply: merges (B, S, ...) -> (B, L, ...). gather: takes each output's anchor, (B, S, ...) -> (B, L, ...).
+
+        Returns:
+            All arguments: those with one row per token gathered, deepstack features merged with their tokens.
+        """
+        moved = dict(kwargs)
+        for name, value in kwargs.items():
+            if isinstance(value, Tensor) and value.dim() > 1 and value.shape[1] == width and name not in _PLACED:
+                moved[name] = gather(value)
+        marked, layers = kwargs.get("visual_pos_masks"), kwargs.get("deepstack_visual_embeds")
+        if marked is not None and layers is not None:
+            stays, deep = moved["visual_pos_masks"], []
+            for values in layers:
+                dense = values.new_zeros(*marked.shape, values.shape[-1])
+                dense[marked] = values
+                deep.append(apply(dense)[stays])
+            moved["deepstack_visual_embeds"] = deep
+        return moved
+
+
+def register(*model_classes: str) -> Any:
+    """Class decorator: this adapter serves these transformers classes (``...ForConditionalGeneration``)."""
+
+    def add(adapter: type[Adapter]) -> type[Adapter]:
+        for name in model_classes:
+            _ADAPTERS[name] = adapter
+        return adapter
+
+    return add
+
+
+def supported() -> dict[str, type[Adapter]]:
+    """The registered adapters by transformers class name."""
+    return dict(_ADAPTERS)
+
+
+def adapter_for(model: Any) -> Adapter:
+    """The adapter of a model, by its class or one of its base classes.
+
+    Raises:
+        TypeError: when there is none, naming the class, what works and how to add a family.
+    """
+    for cls in type(model).__mro__:
+        if cls.__name__ in _ADAPTERS:
+            return _ADAPTERS[cls.__name__](model)
+    raise TypeError(
+        f"holitom has no adapter for {type(model).__name__}. Supported: {', '.join(sorted(_ADAPTERS))}. "
+        "To add a family, subclass holitom.models.Adapter and decorate it with @register (see CONTRIBUTING.md)"
+    )

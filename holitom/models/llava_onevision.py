@@ -1,0 +1,52 @@
+"""LLaVA-OneVision: SigLIP tower, bilinear pooling by two, one newline token after each video."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from torch import Tensor, nn
+
+from holitom.models.base import Adapter, PatchRecord, VideoLayout, register
+
+
+@register("LlavaOnevisionForConditionalGeneration")
+class LlavaOnevisionAdapter(Adapter):
+    """Serves every LLaVA-OneVision checkpoint in transformers' format (0.5B, 7B, 72B)."""
+
+    def vision_attention(self, arguments: dict[str, Any]) -> nn.Module | None:
+        """The layer whose output ``vision_feature_layer`` selects (hidden state 0 is the embedding)."""
+        layers = self.base.vision_tower.encoder.layers
+        selected = arguments.get("vision_feature_layer")
+        selected = self.model.config.vision_feature_layer if selected is None else selected
+        last = max(index % (len(layers) + 1) for index in ([selected] if isinstance(selected, int) else selected))
+        attention: nn.Module = layers[max(last - 1, 0)].self_attn
+        return attention
+
+    def layouts(self, output: Any, arguments: dict[str, Any], patches: PatchRecord) -> list[VideoLayout]:
+        """One layout for each video of ``pixel_values_videos`` (videos, T, 3, H, W)."""
+        videos, frames = arguments["pixel_values_videos"].shape[:2]
+        vision = self.model.config.vision_config
+        side = math.ceil(vision.image_size // vision.patch_size / 2)
+        scores = self._pool(patches.received, videos, frames)
+        keys = self._pool(patches.keys, videos, frames)
+        return [
+            VideoLayout.contiguous(
+                frames,
+                (side, side),
+                newlines=1,
+                scores=None if scores is None else scores[video, :, :, 0],
+                keys=None if keys is None else keys[video],
+            )
+            for video in range(videos)
+        ]
+
+    def _pool(self, values: Tensor | None, videos: int, frames: int) -> Tensor | None:
+        """(videos * T, P[, K]) -> (videos, T, N, K) by the model's own pooling, which the features went through."""
+        if values is None:
+            return None
+        values = values if values.dim() == 3 else values[..., None]
+        if self.model.config.vision_feature_select_strategy == "default":
+            values = values[:, 1:]
+        pooled: Tensor = self.base.apply_pooling(values)
+        return pooled.view(videos, frames, pooled.shape[1], -1)

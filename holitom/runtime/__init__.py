@@ -1,0 +1,6 @@
+"""Methods at work on transformers models: hooks that can be taken off again, and state that lives with the KV cache."""
+
+from holitom.runtime.records import InnerRecord, PromptRecord, VideoRecord
+from holitom.runtime.session import Session
+
+__all__ = ["InnerRecord", "PromptRecord", "Session", "VideoRecord"]

@@ -1,0 +1,66 @@
+"""Watching a model encode its videos: how they will lie in the prompt, and which patches its vision tower looks at."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from holitom.models.base import PatchRecord, VideoLayout
+from holitom.runtime.taps import attention_received, observe, release
+from holitom.runtime.wrap import Wrapped, bound_arguments
+
+if TYPE_CHECKING:
+    from holitom.runtime.session import Session
+
+_NAME = "get_video_features"
+_MARK = "_holitom_layouts"
+
+
+def watch_encoder(base: Any, session: Callable[[], Session | None]) -> Wrapped:
+    """Wraps this one instance's ``get_video_features`` for whatever session is in force when it is called.
+
+    ``generate()`` encodes before the model's forward and reads the signature of what it calls, which the wrapper keeps.
+    """
+    encode = getattr(base, _NAME)
+
+    @functools.wraps(encode)
+    def get_video_features(*args: Any, **kwargs: Any) -> Any:
+        current = session()
+        return encode(*args, **kwargs) if current is None else _encode(current, encode, args, kwargs)
+
+    return Wrapped(base, _NAME, get_video_features)
+
+
+def layouts_of(encoded: Any) -> list[VideoLayout]:
+    """The layouts that were written down with an encoder output."""
+    return getattr(encoded, _MARK, [])
+
+
+def _encode(session: Session, encode: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    arguments = bound_arguments(encode, args, kwargs)
+    needs, received, keys = session.method.needs, list[Tensor](), list[Tensor]()
+
+    def observer(query: Tensor, key: Tensor, scale: float) -> None:
+        if "scores" in needs:
+            received.append(attention_received(query, key, scale))
+        if "keys" in needs:
+            keys.append(key.float().mean(1))
+
+    owner = object()
+    tower = session.adapter.vision_attention(arguments)
+    if tower is not None and needs & {"scores", "keys"}:
+        observe(tower, owner, observer)
+    try:
+        with session.stage("vision tower"):
+            output = encode(*args, **kwargs)
+    finally:
+        release(owner)
+    patches = PatchRecord(torch.cat(received) if received else None, torch.cat(keys) if keys else None)
+    session.layouts = session.adapter.layouts(output, arguments, patches)
+    if hasattr(output, "__dict__"):  # generate() hands this object back to forward(), perhaps much later
+        object.__setattr__(output, _MARK, session.layouts)
+    return output

@@ -1,0 +1,316 @@
+"""The hooks: one in front of the decoder, one in front of each layer from the first inner stage on."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from holitom.merge import Merge
+from holitom.runtime.flight import Flight, LiveSpan
+from holitom.runtime.locate import Located, locate, padding_of
+from holitom.runtime.records import PromptRecord, VideoRecord
+from holitom.runtime.sequence import BatchMerge, Span, row_merge
+from holitom.runtime.state import CacheState, Stage
+from holitom.runtime.taps import observe, release
+from holitom.tokens import VideoTokens
+
+if TYPE_CHECKING:
+    from holitom.runtime.session import Session
+
+
+class DecoderHook:
+    """In front of the decoder: merges videos, drops what they no longer need, gives every token its place."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    def __call__(
+        self, decoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Any, dict[str, Any]] | None:
+        """Replaces the decoder's keyword arguments; None leaves the call as it is."""
+        session = self.session
+        session.flight = None
+        if not session.active:
+            return None
+        embeds = kwargs.get("inputs_embeds")
+        if args or embeds is None:
+            return None  # somebody calls the language model alone, with ids: nothing visual in it
+        cache = self._cache(decoder, kwargs)
+        state = session.states.get(cache) if cache is not None else None
+        new = new_tokens(kwargs.get("attention_mask"), embeds)
+        found = self._find(embeds, new, cache)
+        if found is None:
+            if state is None:
+                return None
+            return args, self._go_on(decoder, kwargs, cache, state, new)
+        with session.stage("compression"):
+            changed = self._compress(decoder, kwargs, cache, state, new, *found)
+        return None if changed is None else (args, changed)
+
+    def _cache(self, decoder: Any, kwargs: dict[str, Any]) -> Any:
+        """The call's KV cache; made here where the decoder would make one, so that its state can be kept with it."""
+        cache, use = kwargs.get("past_key_values"), kwargs.get("use_cache")
+        if cache is None and (getattr(decoder.config, "use_cache", True) if use is None else use):
+            from transformers import DynamicCache
+
+            cache = kwargs["past_key_values"] = DynamicCache(config=decoder.config)
+        return cache
+
+    def _find(
+        self, embeds: Tensor, new: Tensor, cache: Any
+    ) -> tuple[list[list[Located]], list[int], list[int], list[int]] | None:
+        """The videos of this call's rows, their padding before and after, and the columns after the deciding token."""
+        session = self.session
+        ids = session.input_ids
+        if ids is None or ids.shape != embeds.shape[:2] or embeds.shape[1] == 1:
+            return None
+        ids, valid = ids.cpu(), new.cpu()
+        rows = locate(ids, valid, session.adapter.video_token_id, session.layouts)
+        if not any(rows):
+            return None
+        padding, right = padding_of(valid)
+        return rows, padding, right, [max(self._beyond_prompt(ids.shape[1], cache), after) for after in right]
+
+    def _beyond_prompt(self, width: int, cache: Any) -> int:
+        """How many of this call's columns generate() has put behind its prompt."""
+        prompt = self.session.prompt_columns
+        if prompt is None:
+            return 0
+        if width >= prompt:
+            return width - prompt
+        return max(0, width + int(cache.get_seq_length()) - prompt) if cache is not None else 0
+
+    def _compress(
+        self,
+        decoder: Any,
+        kwargs: dict[str, Any],
+        cache: Any,
+        state: CacheState | None,
+        new: Tensor,
+        rows: list[list[Located]],
+        padding: list[int],
+        right: list[int],
+        tail: list[int],
+    ) -> dict[str, Any] | None:
+        session, embeds, device = self.session, kwargs["inputs_embeds"], kwargs["inputs_embeds"].device
+        width, depth = embeds.shape[1], len(session.adapter.layers)
+        maps, live, prompts = [], [], []
+        for row, videos in enumerate(rows):
+            prompt = PromptRecord(row, width - padding[row] - right[row], [0] * depth)
+            parts = []
+            for video in videos:
+                merge, columns, blocks = self._merge(embeds[row], video)
+                layout = video.layout
+                parts.append(Span(columns, blocks, merge))
+                prompt.videos.append(
+                    VideoRecord(
+                        row,
+                        layout.frames,
+                        layout.grid,
+                        merge,
+                        newlines=int((layout.place < 0).sum()),
+                        scores=layout.scores,
+                    )
+                )
+            merge, places = row_merge(width, padding[row], parts, device)
+            maps.append(merge)
+            prompts.append(prompt)
+            live.append(
+                [
+                    self._live(video, record, merge, part, place)
+                    for video, record, part, place in zip(videos, prompt.videos, parts, places, strict=True)
+                ]
+            )
+        batch = BatchMerge.of(maps)
+        untouched = state is None and all(
+            video.merge.outputs == video.merge.inputs and bool((video.merge.anchor.diff() > 0).all())
+            for prompt in prompts
+            for video in prompt.videos
+        )
+        session.remember(prompts)
+        for prompt, merge, after in zip(prompts, maps, right, strict=True):
+            prompt.by_layer[:] = [merge.outputs - after] * depth
+        if untouched:
+            batch = BatchMerge([Merge.identity(width, device) for _ in maps], width)
+        if untouched and not session.layers:
+            return None
+        for row, spans in enumerate(live):
+            for span in spans:
+                span.columns = span.columns + (padding[row] if untouched else batch.length - maps[row].outputs)
+        if state is None:
+            state = CacheState([Stage(0, new.new_zeros(len(maps), 0))])
+            if cache is not None:
+                session.states[cache] = state
+        flight = Flight(session.method, decoder, cache, state, batch.gather(new), self._positions(kwargs, batch))
+        flight.padding = padding if untouched else [batch.length - merge.outputs for merge in maps]
+        flight.right, flight.tail, flight.spans, flight.prompts = right, tail, live, prompts
+        session.flight = flight
+        if untouched:
+            state.stages[0].mask = state.mask(state.stages[0], cache, flight.new)
+            return None
+        if cache is not None:
+            state.dropped += width - batch.length
+            state.cover(cache)
+        return self._enter(flight, {**self._move(kwargs, batch, width), "inputs_embeds": batch.apply(embeds)})
+
+    def _merge(self, embeds: Tensor, video: Located) -> tuple[Merge, Tensor, Tensor]:
+        """The method's Merge for one video of a row (S, D), and its patches' columns and blocks in the row."""
+        layout = video.layout
+        columns, blocks = (part.to(embeds.device) for part in video.patches)
+        on = {name: getattr(layout, name) for name in ("scores", "keys", "frame_embeddings")}
+        tokens = VideoTokens(
+            embeds[columns].view(layout.frames, -1, embeds.shape[-1]),
+            layout.grid,
+            **{name: None if value is None else value.to(embeds.device) for name, value in on.items()},
+        )
+        return self.session.method.merge_video(tokens), columns, blocks
+
+    def _live(self, video: Located, record: VideoRecord, row: Merge, part: Span, places: Tensor) -> LiveSpan:
+        """The video's tokens as they now stand in the unpadded row: merged patches and newlines."""
+        device = places.device
+        newline = video.columns[video.layout.place < 0].to(device)
+        columns = torch.cat([places, row.target[newline]])
+        place = torch.cat([part.merge.anchor, newline.new_full(newline.shape, -1)])
+        order = columns.argsort()
+        return LiveSpan(record, columns[order], place[order], entered=columns.numel())
+
+    def _positions(self, kwargs: dict[str, Any], batch: BatchMerge) -> Tensor:
+        """The position ids that came in, at each output's anchor."""
+        given: Tensor | None = kwargs.get("position_ids")
+        if given is None:
+            width = kwargs["inputs_embeds"].shape[1]
+            given = torch.arange(width, device=kwargs["inputs_embeds"].device)[None]
+        if given.dim() == 2:
+            return batch.gather(given)
+        return torch.stack([batch.gather(plane) for plane in given])
+
+    def _move(self, kwargs: dict[str, Any], batch: BatchMerge, width: int) -> dict[str, Any]:
+        """Further arguments with one row per token follow the map."""
+        return self.session.adapter.move_arguments(kwargs, batch.apply, batch.gather, width)
+
+    def _go_on(
+        self, decoder: Any, kwargs: dict[str, Any], cache: Any, state: CacheState, new: Tensor
+    ) -> dict[str, Any]:
+        """A call without new videos on a cache that holds compressed ones: decoding, or a further turn of text."""
+        given = kwargs.get("position_ids")
+        flight = Flight(self.session.method, decoder, cache, state, new, new.long() if given is None else given)
+        self.session.flight = flight
+        return self._enter(flight, kwargs)
+
+    def _enter(self, flight: Flight, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Masks and positions of the first stage."""
+        stage = flight.enter(0)
+        contiguous = (stage.mask.long().cumsum(1) - 1).clamp_(min=0)[:, -flight.new.shape[1] :]
+        positions = flight.positions
+        if positions.dim() == 2:
+            positions = contiguous if self.session.positions == "compact" else positions
+        elif positions.shape[0] == 4:
+            positions = torch.cat([contiguous[None], positions[1:]])
+        flight.positions = positions
+        return {**kwargs, "attention_mask": stage.mask.long(), "position_ids": positions}
+
+
+class LayerHook:
+    """In front of one decoder layer: merges there, or passes on what an earlier stage has shortened."""
+
+    def __init__(self, session: Session, layer: int) -> None:
+        self.session, self.layer, self.merges = session, layer, layer in session.layers
+
+    def __call__(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
+        """Replaces hidden states, masks and rotary embeddings; None leaves the call as it is."""
+        session, flight = self.session, self.session.flight
+        if flight is None or not session.active:
+            return None
+        if self.merges:
+            hidden = args[0] if args else kwargs["hidden_states"]
+            hidden = self._merge(module, hidden, kwargs, flight)
+            args, kwargs = (
+                (hidden, *args[1:]) if args else args,
+                kwargs if args else {**kwargs, "hidden_states": hidden},
+            )
+        if not flight.replaced:
+            return None
+        return args, {**kwargs, **{name: value for name, value in flight.replaced.items() if name in kwargs}}
+
+    def _merge(self, module: nn.Module, hidden: Tensor, kwargs: dict[str, Any], flight: Flight) -> Tensor:
+        from transformers.masking_utils import create_causal_mask
+
+        session, config = self.session, flight.decoder.config
+        embeddings = flight.replaced.get("position_embeddings", kwargs["position_embeddings"])
+        if flight.merging:
+            with session.stage("compression"):
+                if session.method.attention == "coming":
+                    self._look_ahead(module, hidden, embeddings, flight)
+                hidden, embeddings = flight.merge_inside(self.layer, len(session.adapter.layers), hidden, embeddings)
+        stage = flight.enter(self.layer)
+        contiguous = (stage.mask.long().cumsum(1) - 1).clamp_(min=0)[:, -hidden.shape[1] :].to(hidden.device)
+        if session.method.compacts and flight.positions.dim() == 2:
+            embeddings = flight.decoder.rotary_emb(hidden, contiguous)
+        mask = create_causal_mask(
+            config=config,
+            inputs_embeds=hidden,
+            attention_mask=stage.mask.to(hidden.device),
+            past_key_values=flight.cache,
+            position_ids=None,
+            layer_idx=self.layer,
+        )
+        # flash attention takes gaps in position ids for the borders of packed sequences; the rotary embeddings above
+        # already hold the true positions, so later layers are shown contiguous ids
+        flight.replaced = {
+            "attention_mask": mask,
+            "position_embeddings": embeddings,
+            "position_ids": contiguous if flight.positions.dim() == 2 else flight.positions,
+        }
+        return hidden
+
+    def _look_ahead(self, module: Any, hidden: Tensor, embeddings: Any, flight: Flight) -> None:
+        """Runs the coming layer's attention just far enough to see its queries and keys."""
+
+        def observer(query: Tensor, key: Tensor, scale: float) -> None:
+            flight.observe(query, key, scale, self.layer - 1)
+            raise _SeenEnough
+
+        owner = object()
+        observe(module.self_attn, owner, observer)
+        try:
+            with contextlib.suppress(_SeenEnough):
+                module.self_attn(
+                    hidden_states=module.input_layernorm(hidden),
+                    position_embeddings=embeddings,
+                    attention_mask=None,
+                    past_key_values=None,
+                )
+        finally:
+            release(owner)
+
+
+class _SeenEnough(Exception):
+    """Ends a look-ahead once queries and keys are known."""
+
+
+def new_tokens(mask: Tensor | dict[str, Tensor | None] | None, embeds: Tensor) -> Tensor:
+    """(B, Q) bool: which tokens of this call are real, from whatever mask the decoder was given.
+
+    Raises:
+        ValueError: for a mask that does not say it.
+    """
+    batch, width = embeds.shape[:2]
+    if isinstance(mask, dict):
+        mask = mask.get("full_attention")
+    if mask is None or width == 1:
+        return torch.ones(batch, width, dtype=torch.bool, device=embeds.device)
+    if mask.dim() == 2 and mask.shape[1] >= width:
+        return mask[:, -width:].to(embeds.device).bool()
+    if mask.dim() == 4:  # made by generate() for a static cache: the last token's row shows what is padding
+        row = mask[:, 0, -1]
+        real = row if row.dtype == torch.bool else row == 0
+        if bool(real[:, width:].any()):
+            raise ValueError(
+                "a static cache that already holds tokens cannot take a further compressed prompt: use the default "
+                "(dynamic) cache for several turns"
+            )
+        return real[:, :width].expand(batch, -1).to(embeds.device).bool()
+    raise ValueError(f"cannot read an attention mask of shape {tuple(mask.shape)} for {width} tokens: give a 2-D mask")

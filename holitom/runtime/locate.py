@@ -1,0 +1,93 @@
+"""Where the videos of a batch lie: from token ids and the layouts of what was encoded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from holitom.models.base import VideoLayout
+
+
+@dataclass(frozen=True, eq=False)
+class Located:
+    """One video in one row.
+
+    Args:
+        layout: how it was encoded.
+        columns: (P,) int64 on the CPU, the row's columns of its placeholders.
+        blocks: (P,) int64 on the CPU, the first column of the contiguous run that each stands in.
+    """
+
+    layout: VideoLayout
+    columns: Tensor
+    blocks: Tensor
+
+    @property
+    def patches(self) -> tuple[Tensor, Tensor]:
+        """(T*N,) columns and blocks of the patches, by flat position."""
+        place = self.layout.place
+        real = place >= 0
+        by_place = place[real].argsort()
+        return self.columns[real][by_place], self.blocks[real][by_place]
+
+
+def locate(input_ids: Tensor, valid: Tensor, video_token_id: int, layouts: list[VideoLayout]) -> list[list[Located]]:
+    """The videos of each row.
+
+    Rows that generate() repeats for beams or several return sequences share the videos of the first of them.
+
+    Args:
+        input_ids: (B, Q) int64 on the CPU. valid: (B, Q) bool on the CPU. layouts: of the encoded videos, in order.
+
+    Raises:
+        ValueError: when placeholders and encoded videos do not fit, saying which.
+    """
+    columns = [((row == video_token_id) & real).nonzero()[:, 0] for row, real in zip(input_ids, valid, strict=True)]
+    found, encoded = sum(len(row) for row in columns), sum(len(layout.place) for layout in layouts)
+    if not found:
+        return [[] for _ in columns]
+    repeats, rest = divmod(found, encoded) if encoded else (0, 1)
+    if rest or not repeats or len(columns) % repeats:
+        raise ValueError(
+            f"the prompt has {found} video placeholder tokens, but the videos encoded for it have {encoded}: they must "
+            "come in one call with all their pixels. Prefill in chunks (prefill_chunk_size) splits them and cannot be "
+            "combined with compression; leave it unset"
+        )
+    rows: list[list[Located]] = []
+    upcoming = iter(layouts)
+    for first in range(0, len(columns), repeats):
+        shared: list[VideoLayout] = []
+        left = len(columns[first])
+        while left > 0:
+            shared.append(next(upcoming))
+            left -= len(shared[-1].place)
+        if left or any(len(columns[first + copy]) != len(columns[first]) for copy in range(repeats)):
+            raise ValueError(
+                f"row {first} of the prompt has {len(columns[first])} video placeholder tokens, which no whole number "
+                f"of its videos ({[len(layout.place) for layout in layouts]} tokens) makes up"
+            )
+        rows += [_split(columns[first + copy], shared) for copy in range(repeats)]
+    return rows
+
+
+def _split(columns: Tensor, layouts: list[VideoLayout]) -> list[Located]:
+    starts = torch.ones_like(columns, dtype=torch.bool)
+    starts[1:] = columns[1:] != columns[:-1] + 1
+    blocks = columns[starts][starts.cumsum(0) - 1] if len(columns) else columns
+    located, start = [], 0
+    for layout in layouts:
+        part = slice(start, start + len(layout.place))
+        located.append(Located(layout, columns[part], blocks[part].clamp(min=int(columns[start]))))
+        start += len(layout.place)
+    return located
+
+
+def padding_of(valid: Tensor) -> tuple[list[int], list[int]]:
+    """For each row of (B, Q) bool on the CPU: the padding before its first and after its last real token."""
+    width = valid.shape[1]
+    counts = valid.long()
+    leading = torch.where(valid.any(1), counts.argmax(1), width)
+    trailing = torch.where(valid.any(1), counts.flip(1).argmax(1), 0)
+    return leading.tolist(), trailing.tolist()

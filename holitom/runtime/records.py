@@ -1,0 +1,84 @@
+"""What a session remembers of the prompts it compressed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from holitom.merge import Merge
+
+
+@dataclass(eq=False)
+class InnerRecord:
+    """What one inner stage did to one video: in front of ``layer``, ``merge`` maps the tokens that had come so far."""
+
+    layer: int
+    merge: Merge
+    attention: Tensor | None = field(default=None, repr=False)
+
+
+@dataclass(eq=False)
+class VideoRecord:
+    """One video of the latest prompt.
+
+    Args:
+        row: its row in the batch.
+        frames: T. grid: (h, w).
+        merge: the map of the T*N patches to the tokens that entered the LLM.
+        newlines: placeholder tokens that are no patches (they enter as they are).
+        inner: the inner stages. Their sources are the video's tokens in sequence order, newlines included.
+        scores: (T, N) patch scores, where the method asked for them.
+    """
+
+    row: int
+    frames: int
+    grid: tuple[int, int]
+    merge: Merge
+    newlines: int = 0
+    inner: list[InnerRecord] = field(default_factory=list)
+    scores: Tensor | None = field(default=None, repr=False)
+
+    @property
+    def tokens_by_stage(self) -> list[int]:
+        """Visual tokens, newlines included: before compression, entering the LLM, after each inner stage."""
+        entered = self.merge.outputs + self.newlines
+        return [self.merge.inputs + self.newlines, entered, *(stage.merge.outputs for stage in self.inner)]
+
+    def position(self, source: int) -> tuple[int, int, int]:
+        """(frame, row, column) of a source token."""
+        frame, place = divmod(source, self.grid[0] * self.grid[1])
+        return (frame, *divmod(place, self.grid[1]))
+
+
+@dataclass(eq=False)
+class PromptRecord:
+    """One row of the latest prompt.
+
+    Args:
+        tokens: real tokens of the full prompt (without padding).
+        by_layer: real tokens that each decoder layer processed.
+        videos: the row's videos, in order.
+    """
+
+    row: int
+    tokens: int
+    by_layer: list[int]
+    videos: list[VideoRecord] = field(default_factory=list)
+
+    @property
+    def visual_by_layer(self) -> list[int]:
+        """Visual tokens (newlines included) that each decoder layer processed."""
+        counts = []
+        for layer in range(len(self.by_layer)):
+            count = 0
+            for video in self.videos:
+                stage = 1 + sum(inner.layer <= layer for inner in video.inner)
+                count += video.tokens_by_stage[stage]
+            counts.append(count)
+        return counts
+
+    @property
+    def visual(self) -> int:
+        """Visual tokens (newlines included) of the full prompt."""
+        return sum(video.tokens_by_stage[0] for video in self.videos)

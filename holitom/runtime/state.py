@@ -1,0 +1,78 @@
+"""What must be remembered of a compressed prompt while its KV cache lives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(eq=False)
+class Stage:
+    """The layers from ``layer`` on (up to the next stage's) share one sequence length.
+
+    Args:
+        layer: first decoder layer of the stage.
+        mask: (B, L) bool, which tokens of those layers' KV cache are real (not padding).
+    """
+
+    layer: int
+    mask: Tensor
+
+    def past(self, length: int) -> Tensor:
+        """(B, length) bool for the first ``length`` cached tokens: the cache may have been cropped at its end."""
+        return self.mask[:, :length]
+
+
+@dataclass(eq=False)
+class CacheState:
+    """The stages of one KV cache, and the number of columns by which its first layer is shorter than the prompt.
+
+    ``get_seq_length()`` without a layer then answers in tokens of the full prompt, which is what ``generate`` counts
+    in when it slices the ids of a further turn; with a layer it answers for the cache as it is.
+    """
+
+    stages: list[Stage]
+    dropped: int = 0
+    original: Any = field(default=None, repr=False)
+
+    def cover(self, cache: Any) -> None:
+        """Puts the full-length answer in front of the cache's own ``get_seq_length``."""
+        if self.original is not None:
+            return
+        original = self.original = cache.get_seq_length
+
+        def get_seq_length(layer_idx: int | None = None) -> Any:
+            if layer_idx is not None:
+                return original(layer_idx)
+            return original() + self.dropped if original() else 0
+
+        cache.get_seq_length = get_seq_length
+
+    def uncover(self, cache: Any) -> None:
+        """Restores the cache's own ``get_seq_length``."""
+        if self.original is not None:
+            del cache.get_seq_length
+            self.original = None
+
+    def mask(self, stage: Stage, cache: Any, new: Tensor) -> Tensor:
+        """(B, past + Q) bool: the stage's cached tokens and the new ones.
+
+        Raises:
+            ValueError: when the batch has another number of rows than the cache was filled with.
+        """
+        if new.shape[0] != stage.mask.shape[0]:
+            raise ValueError(
+                f"this KV cache holds {stage.mask.shape[0]} compressed prompts, but the batch now has {new.shape[0]} "
+                "rows: give generate() the whole batch again, or start from a new cache"
+            )
+        return torch.cat([stage.past(cached_length(cache, stage.layer)).to(new.device), new], dim=1)
+
+
+def cached_length(cache: Any, layer: int) -> int:
+    """The number of tokens that a layer of the cache holds; 0 before its first use."""
+    if cache is None or layer >= len(cache.layers):
+        return 0
+    return int(cache.layers[layer].get_seq_length())

@@ -1,0 +1,103 @@
+"""Looking at queries and keys where attention is computed, without switching any layer to eager attention.
+
+transformers looks its attention function up in ``ALL_ATTENTION_FUNCTIONS`` for each call. While somebody observes a
+module, the functions in that table are wrapped by ones that show an observed module's queries and keys to its observer
+and then call the original. Attention itself, its mask and its kernel stay what they are.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Observer = Callable[[Tensor, Tensor, float], None]
+"""Called with queries (B, H, Q, d) and keys (B, G, L, d), after rotary embedding and norms, and the scale of logits."""
+
+_lock = threading.RLock()
+_observers: weakref.WeakKeyDictionary[nn.Module, dict[object, Observer]] = weakref.WeakKeyDictionary()
+_wrapped: dict[str, Callable[..., Any]] = {}
+_FRAME_BYTES = 1 << 27  # attention matrices held at a time while column means are taken
+
+
+def observe(module: nn.Module, owner: object, observer: Observer) -> None:
+    """Shows a module's queries and keys to ``observer`` until :func:`release` of the same owner."""
+    with _lock:
+        _observers.setdefault(module, {})[owner] = observer
+        _install()
+
+
+def release(owner: object) -> None:
+    """Ends all observation by ``owner``; the last one restores transformers' table of attention functions."""
+    with _lock:
+        for module in list(_observers):
+            _observers[module].pop(owner, None)
+            if not _observers[module]:
+                del _observers[module]
+        if not _observers:
+            _restore()
+
+
+def _table() -> Any:
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    return ALL_ATTENTION_FUNCTIONS
+
+
+def _install() -> None:
+    table = _table()
+    for name in {*table.valid_keys(), "eager"} - _wrapped.keys():
+        original = table.get(name)
+        wrapper = _wrapper(original)
+        _wrapped[name] = wrapper
+        table[name] = wrapper  # an entry of this table's own, above the shared ones: removing it uncovers the original
+
+
+def _restore() -> None:
+    table = _table()
+    for name, wrapper in _wrapped.items():
+        if table.get(name) is wrapper:
+            del table[name]
+    _wrapped.clear()
+
+
+def _wrapper(original: Callable[..., Any] | None) -> Callable[..., Any]:
+    def attention(module: nn.Module, query: Tensor, key: Tensor, *args: Any, **kwargs: Any) -> Any:
+        watching = _observers.get(module)
+        if watching:
+            scale = kwargs.get("scaling")
+            for observer in list(watching.values()):
+                observer(query, key, query.shape[-1] ** -0.5 if scale is None else float(scale))
+        # eager attention has no entry of its own in the table: each model file brings a function of that name
+        run = original or sys.modules[type(module).__module__].eager_attention_forward
+        return run(module, query, key, *args, **kwargs)
+
+    return attention
+
+
+def attention_received(query: Tensor, key: Tensor, scale: float) -> Tensor:
+    """How much attention each key receives: softmax attention, mean over heads, then mean over queries.
+
+    A few frames at a time, so that no more than about 128 MiB of attention matrices exist.
+
+    Args:
+        query: (F, H, P, d). key: (F, G, P, d), G divides H.
+
+    Returns:
+        (F, P) float32. Source: HoliTom's official code; the paper calls it the SigLIP attention score.
+    """
+    frames, heads, queries, _ = query.shape
+    repeat = heads // key.shape[1]
+    received = torch.empty(frames, key.shape[2], dtype=torch.float32, device=query.device)
+    step = max(1, _FRAME_BYTES // (4 * heads * queries * key.shape[2]))
+    for start in range(0, frames, step):
+        part = slice(start, start + step)
+        keys = key[part].repeat_interleave(repeat, dim=1) if repeat > 1 else key[part]
+        logits = (query[part] @ keys.transpose(-1, -2)).float() * scale
+        received[part] = logits.softmax(-1).mean((1, 2))
+    return received
