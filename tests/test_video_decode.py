@@ -82,7 +82,9 @@ def test_only_the_groups_of_pictures_with_a_sample_are_decoded(tmp_path, monkeyp
     assert len(decoded) < 200
 
 
-@pytest.mark.parametrize("name", ["h264-open-gop.mkv", "h264-open-gop.ts", "hevc-open-gop.mkv"])
+@pytest.mark.parametrize(
+    "name", ["h264-open-gop.mkv", "h264-open-gop.ts", "hevc-open-gop.mkv", "h264-b-frames.mp4", "mpeg4.avi"]
+)
 def test_any_frame_alone_equals_that_of_a_full_decode(name, tmp_path):
     codec, options = CONTAINERS[name]
     path = write_video(tmp_path / name, 61, codec, options=options)

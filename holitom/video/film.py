@@ -17,6 +17,8 @@ from holitom.video.orientation import fitted, upright
 from holitom.video.sampling import SamplingRule, sample_indexes
 
 PREDICTED = (PictureType.P, PictureType.B)
+# Codecs whose unreferenced pictures are safe to leave out. (In HEVC "unreferenced" holds within a temporal layer only.)
+WITH_LEAVES = {"h264", "mpeg4", "mpeg1video", "mpeg2video"}
 SHORT_BY = 0.05  # a film may end this part (and a second) before its announced length without being called cut off
 
 
@@ -119,6 +121,7 @@ def _collect_by_time(
     skipped = False
     entry: int | None = None  # display time of the picture at which decoding began again, until it comes out
 
+    leaves_exist = reader.stream.codec_context.name in WITH_LEAVES
     for position, packet in enumerate(chain(reader.packets(), [None])):
         while start == position:
             missing += 1
@@ -131,6 +134,10 @@ def _collect_by_time(
         if skipped:
             reader.stream.codec_context.flush_buffers()
             skipped, entry = False, int(times[position])
+        if leaves_exist:
+            # Pictures that no other one is made from are decoded only where they are wanted themselves.
+            wanted = packet is None or packet.pts in slots
+            reader.stream.codec_context.skip_frame = "DEFAULT" if wanted else "NONREF"
         for frame in reader.decode(packet):
             if entry is not None and frame.pts is not None and frame.pts >= entry:
                 # With gradual refresh a "keyframe" is one of many predicted pictures that only together are whole.

@@ -1,0 +1,107 @@
+"""How long sampling frames from a film takes, beside seeking to each frame and decoding the whole film.
+
+    python benchmarks/decode.py [--frames 32] [--length 1800] [--height 360] [--width 640] [--gop 250] [--runs 5]
+
+One core: the process pins itself to one where the system allows it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import numpy as np
+
+from holitom.video import read_video, sample_indexes
+
+
+def write_film(path: Path, length: int, height: int, width: int, gop: int) -> None:
+    """A film with moving texture and noise, as hard to decode as a filmed one of its size."""
+    noise = np.random.default_rng(0)
+    grain = noise.integers(0, 30, (8, height, width, 3), dtype=np.uint8)
+    y, x = np.mgrid[:height, :width]
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("libx264", rate=30, options={"preset": "veryfast", "crf": "23", "g": str(gop)})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for number in range(length):
+            wave = (np.sin((x + 3 * number) / 17) + np.cos((y - 2 * number) / 23) + 2) * 50
+            frame = wave.astype(np.uint8)[..., None] + grain[number % 8]
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        output.mux(stream.encode())
+
+
+def by_seeking(path: Path, frames: int) -> np.ndarray:
+    """The usual alternative: for each frame, seek to the keyframe before it and decode up to it."""
+    kept = []
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
+        step = 1 / (stream.average_rate * stream.time_base)
+        for index in sample_indexes(stream.frames, frames):
+            wanted = int(index * step)
+            container.seek(wanted, stream=stream)
+            for frame in container.decode(stream):
+                if frame.pts >= wanted:
+                    kept.append(frame.to_ndarray(format="rgb24"))
+                    break
+    return np.stack(kept)
+
+
+def whole(path: Path, frames: int) -> np.ndarray:
+    """Decode every frame in order and keep the sampled ones."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
+        wanted = set(sample_indexes(stream.frames, frames).tolist())
+        return np.stack([f.to_ndarray(format="rgb24") for n, f in enumerate(container.decode(stream)) if n in wanted])
+
+
+def seconds(work: Callable[[], object], runs: int) -> float:
+    """Median wall time of ``runs`` runs after one to warm up."""
+    work()
+    times = []
+    for _ in range(runs):
+        begin = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - begin)
+    return statistics.median(times)
+
+
+def main() -> None:
+    """Print the times and their ratios."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, default in (("frames", 32), ("length", 1800), ("height", 360), ("width", 640), ("gop", 250), ("runs", 5)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    options = parser.parse_args()
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "film.mp4"
+        write_film(path, options.length, options.height, options.width, options.gop)
+        ours = read_video(path, options.frames).frames
+        same = np.array_equal(ours, whole(path, options.frames)) and np.array_equal(
+            ours, by_seeking(path, options.frames)
+        )
+        times = {
+            "holitom.video.read_video": seconds(lambda: read_video(path, options.frames), options.runs),
+            "decoding the whole film": seconds(lambda: whole(path, options.frames), options.runs),
+            "seeking to every frame": seconds(lambda: by_seeking(path, options.frames), options.runs),
+        }
+        size = path.stat().st_size / 2**20
+    print(
+        f"{options.frames} of {options.length} frames, {options.width}x{options.height} h264, {size:.1f} MiB, keyframe "
+        f"every {options.gop}, one core; same pixels by all three: {'yes' if same else 'NO'}"
+    )
+    first = times["holitom.video.read_video"]
+    for name, value in times.items():
+        print(f"{name:26} {value:7.3f} s   {value / first:5.2f}x")
+
+
+if __name__ == "__main__":
+    main()
