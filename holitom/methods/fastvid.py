@@ -117,11 +117,8 @@ class FastVID(Method):
             frames = last - first + 1
             anchored = list(range(last, first - 1, -self.interval))  # nearest the end first
             if self.variant == "video":
-                targets = math.floor(size * frames * self.context)
-                quotient, more = divmod(size * frames - targets, frames)
-                salient += [quotient + (i < more) for i in range(frames)]
-                quotient, more = divmod(targets, len(anchored))
-                anchors = [Anchor(t, quotient + (i < more)) for i, t in enumerate(anchored)]
+                shares, anchors = _share_out(size * frames, self.context, anchored, frames, positions)
+                salient += shares
             else:
                 targets = math.floor(size * self.context)
                 salient += [size - targets] * frames
@@ -130,7 +127,7 @@ class FastVID(Method):
                 if each == targets:  # as many as one frame's: every anchor keeps to its own frame
                     pools += [(anchor.frame, anchor.frame, [anchor]) for anchor in anchors if each]
                     continue
-            anchors = [Anchor(a.frame, min(a.size, positions - salient[a.frame])) for a in anchors]
+                anchors = [Anchor(a.frame, min(a.size, positions - salient[a.frame])) for a in anchors]
             pools.append((first, last, [anchor for anchor in anchors if anchor.size]))
         return salient, [pool for pool in pools if pool[2]]
 
@@ -145,13 +142,9 @@ class FastVID(Method):
         salient, pools = self._counts(self.cut(video), positions)
         kept = keep_top(scores, torch.tensor(salient, device=device))
         kept_index = kept.flatten().nonzero()[:, 0]
-        source, output, weight = (
-            [kept_index],
-            [torch.arange(len(kept_index), device=device)],
-            [scores.new_ones(len(kept_index))],
-        )
-        anchors = [kept_index]
         outputs = len(kept_index)
+        source, anchors, weight = [kept_index], [kept_index], [scores.new_ones(outputs)]
+        output = [torch.arange(outputs, device=device)]
         for first, last, anchored in pools:
             targets = [self._targets(features[a.frame], kept[a.frame], a.size) for a in anchored]
             edges = join_anchors(
@@ -181,3 +174,24 @@ class FastVID(Method):
         free = (~kept).nonzero()[:, 0]
         scores = density_scores(pairwise_distances(frame[free]), NEIGHBOURS)
         return free[scores.argsort(descending=True, stable=True)[:count]]
+
+
+def _share_out(
+    total: int, context: float, anchored: list[int], frames: int, positions: int
+) -> tuple[list[int], list[Anchor]]:
+    """Salient tokens of each frame and targets of each anchor of a segment, ``total`` together (official LLaVA-Video).
+
+    Remainders go to the first frames and to the first of ``anchored``. Where a frame would have to give more tokens
+    than it has, fewer are context tokens.
+    """
+    targets = math.floor(total * context)
+    while True:
+        quotient, more = divmod(total - targets, frames)
+        salient = [quotient + (i < more) for i in range(frames)]
+        quotient, more = divmod(targets, len(anchored))
+        anchors = [Anchor(t, quotient + (i < more)) for i, t in enumerate(anchored)]
+        first = anchored[0] - frames + 1
+        excess = sum(max(0, a.size + salient[a.frame - first] - positions) for a in anchors)
+        if not excess:
+            return salient, anchors
+        targets -= excess

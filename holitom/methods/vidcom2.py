@@ -63,7 +63,7 @@ class VidCom2(Method):
     def redundancy(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """How usual each token is, in the video and in all: G(u, c) and G(u, c) + G(u, c_t), (T, N) each."""
         positions, width = features.shape[1:]
-        calm = channel_variance(features).argsort(stable=True)[: width // 2]
+        calm = channel_variance(features).argsort(stable=True)[: max(1, width // 2)]
         chosen = torch.zeros(width, device=features.device)
         chosen[calm] = 1.0
         sums, norms = weighted_frame_sums(features, chosen)

@@ -1,0 +1,86 @@
+"""All methods with the settings that the property tests run them in, and videos to run them on."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import strategies as st
+
+from holitom.methods.base import Method
+from holitom.methods.baselines import AveragePool, RandomDrop, UniformFrames
+from holitom.methods.divprune import DivPrune
+from holitom.methods.dycoke import DyCoke
+from holitom.methods.evs import EVS
+from holitom.methods.fastvid import FastVID
+from holitom.methods.flashvid import FlashVID
+from holitom.methods.holitom import HoliTom
+from holitom.methods.prunevid import PruneVid
+from holitom.methods.vcast import VCast
+from holitom.methods.vidcom2 import VidCom2
+from holitom.methods.visionzip import VisionZip
+from holitom.tokens import VideoTokens
+
+OUTER: tuple[type[Method], ...] = (
+    HoliTom,
+    VisionZip,
+    DyCoke,
+    PruneVid,
+    FastVID,
+    EVS,
+    VidCom2,
+    DivPrune,
+    FlashVID,
+    VCast,
+    UniformFrames,
+    RandomDrop,
+    AveragePool,
+)
+VARIANTS: tuple[Method, ...] = (
+    *(method() for method in OUTER),
+    FastVID(variant="video", scenes="features"),
+    FastVID(segments=1, tau=-1.0, retention=0.5),
+    PruneVid(retention=0.2),
+    PruneVid(tau=0.0, scene_ratio=1.0),
+    FlashVID(selection="div", segment_threshold=None),
+    FlashVID(selection="attn", alpha=0.2, tau=0.0),
+    FlashVID(selection="attn_div", retention=0.9),
+    VisionZip(compare="features", retention=0.6),
+    EVS(pruning_rate=0.7),
+    VidCom2(pruning_rate=0.7),
+    VCast(min_tokens=3, retention=0.05),
+)
+PARITY: tuple[Method, ...] = (
+    VisionZip(parity=True),
+    FlashVID(parity=True),
+    FlashVID(parity=True, retention=0.7, min_segments=1),
+    VCast(parity=True),
+)
+
+
+def make_video(
+    frames: int, grid: tuple[int, int], width: int, seed: int, motion: float, dtype: torch.dtype = torch.float32
+) -> VideoTokens:
+    """Tokens that drift from frame to frame by ``motion`` (0: a still), with scores, keys and frame embeddings."""
+    random = torch.Generator().manual_seed(seed)
+    positions = grid[0] * grid[1]
+    still = torch.randn(1, positions, width, generator=random)
+    drift = torch.randn(frames, positions, width, generator=random).cumsum(0)
+    features = (still + motion * drift).to(dtype)
+    return VideoTokens(
+        features,
+        grid,
+        scores=torch.rand(frames, positions, generator=random),
+        keys=torch.randn(frames, positions, 6, generator=random).to(dtype),
+        frame_embeddings=torch.randn(frames, 8, generator=random).to(dtype),
+    )
+
+
+@st.composite
+def videos(draw: st.DrawFn) -> VideoTokens:
+    return make_video(
+        draw(st.integers(1, 12)),
+        draw(st.tuples(st.integers(1, 7), st.integers(1, 7))),
+        draw(st.integers(1, 12)),
+        draw(st.integers(0, 1000)),
+        draw(st.sampled_from([0.0, 0.05, 1.0])),
+        draw(st.sampled_from([torch.float32, torch.bfloat16, torch.float16])),
+    )

@@ -1,0 +1,235 @@
+"""What every outer method promises about the maps it makes."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from method_zoo import OUTER, PARITY, VARIANTS, make_video, videos
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from holitom.merge import Merge
+from holitom.methods.base import Method
+from holitom.methods.divprune import DivPrune
+from holitom.methods.dycoke import DyCoke
+from holitom.methods.evs import EVS
+from holitom.methods.fastvid import FastVID
+from holitom.methods.flashvid import FlashVID
+from holitom.methods.prunevid import PruneVid
+from holitom.methods.vcast import VCast
+from holitom.methods.vidcom2 import VidCom2
+from holitom.methods.visionzip import VisionZip
+from holitom.tokens import VideoTokens, exact_count
+
+each_variant = pytest.mark.parametrize("method", VARIANTS, ids=repr)
+each_class = pytest.mark.parametrize("cls", OUTER, ids=lambda cls: cls.__name__)
+
+
+def same(a: Merge, b: Merge) -> bool:
+    return all(torch.equal(x, y) for x, y in zip((*a.edges(), a.anchor), (*b.edges(), b.anchor), strict=True))
+
+
+@each_variant
+@given(video=videos())
+@settings(max_examples=25, deadline=None)
+def test_maps_are_sound(method: Method, video: VideoTokens) -> None:
+    merge = method.merge_video(video)
+    merge.validate()  # weights of an output sum to 1, anchors are among their own sources
+    assert merge.inputs == video.frames * video.positions
+    assert 1 <= merge.outputs <= merge.inputs
+    assert len(merge.anchor.unique()) == merge.outputs
+    out = merge.apply(video.features.flatten(0, 1))
+    assert out.dtype == video.features.dtype
+    assert torch.isfinite(out).all()
+    try:
+        expected = method.retained(video.frames, video.grid)
+    except ValueError as error:
+        assert "content" in str(error)  # noqa: PT017 - that is the promise for counts that depend on it
+    else:
+        assert merge.outputs == expected
+
+
+@each_variant
+@given(video=videos())
+@settings(max_examples=5, deadline=None)
+def test_the_same_video_gives_the_same_map(method: Method, video: VideoTokens) -> None:
+    assert same(method.merge_video(video), method.merge_video(video))
+
+
+@pytest.mark.parametrize("method", PARITY, ids=repr)
+@given(video=videos())
+@settings(max_examples=15, deadline=None)
+def test_parity_maps_are_sound_up_to_their_quirks(method: Method, video: VideoTokens) -> None:
+    method.merge_video(video).validate(normalised=False)
+
+
+@each_class
+@given(video=videos(), retention=st.sampled_from([1e-6, 0.01, 0.1, 0.25, 1 / 3, 0.5, 0.77, 0.9, 1.0]))
+@settings(max_examples=25, deadline=None)
+def test_exact_is_exact(cls: Any, video: VideoTokens, retention: float) -> None:
+    method = cls(retention=retention, exact=True)
+    merge = method.merge_video(video).validate()
+    assert merge.outputs == method.retained(video.frames, video.grid)
+    assert merge.outputs == exact_count(video.frames, video.grid, retention)
+    assert len(merge.anchor.unique()) == merge.outputs
+
+
+@each_class
+@given(video=videos())
+@settings(max_examples=10, deadline=None)
+def test_a_tiny_retention_keeps_a_token(cls: Any, video: VideoTokens) -> None:
+    if cls is DyCoke and video.frames * video.positions > 1:
+        if (video.frames + 3) // 4 * video.positions > 1:  # its reference frames stay whole
+            with pytest.raises(ValueError, match="exact=True"):
+                cls(retention=1e-9).merge_video(video)
+    else:
+        merge = cls(retention=1e-9).merge_video(video).validate()
+        assert merge.outputs >= 1
+
+
+# A retention of 1 changes nothing, except where the definition shares a budget out over frames and caps it (VidCom2),
+# merges what is static whatever the budget (PruneVid), lets tokens of one direction join (FastVID), or fixes another
+# order (VisionZip: dominant tokens first).
+NO_IDENTITY = (VidCom2, PruneVid, FastVID, VisionZip)
+
+
+@pytest.mark.parametrize("cls", [cls for cls in OUTER if cls not in NO_IDENTITY], ids=lambda cls: cls.__name__)
+@given(video=videos())
+@settings(max_examples=15, deadline=None)
+def test_a_retention_of_one_is_the_identity(cls: Any, video: VideoTokens) -> None:
+    merge = cls(retention=1.0).merge_video(video)
+    assert same(merge, Merge.identity(merge.inputs))
+
+
+@pytest.mark.parametrize("cls", OUTER, ids=lambda c: c.__name__)
+@given(video=videos())
+@settings(max_examples=15, deadline=None)
+def test_an_exact_retention_of_one_is_the_identity(cls: Any, video: VideoTokens) -> None:
+    merge = cls(retention=1.0, exact=True).merge_video(video)
+    assert torch.equal(merge.apply(video.features.flatten(0, 1)), video.features.flatten(0, 1))
+
+
+class LargestTensor(TorchDispatchMode):
+    """Remembers the most elements that any operation returned as new memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.elements = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, torch.Tensor):
+                self.elements = max(self.elements, tensor.untyped_storage().nbytes() // tensor.element_size())
+        return result
+
+
+@each_class
+def test_no_method_allocates_frames_times_positions_squared(cls: Any) -> None:
+    frames, grid, width = 160, (10, 10), 4
+    positions = grid[0] * grid[1]
+    for motion in (0.02, 1.0):
+        video = make_video(frames, grid, width, 0, motion)
+        with LargestTensor() as largest:
+            cls(retention=0.3).merge_video(video)
+        assert largest.elements < min(frames * positions**2, frames**2 * positions)
+
+
+def test_unlike_tokens_outlive_repeated_ones() -> None:
+    """A clip that stands still but for one moving position: pruning by redundancy keeps the mover throughout."""
+    video = make_video(8, (4, 4), 16, 0, 0.0)
+    features = video.features.clone()
+    features[:, 5] = torch.randn(8, 16, generator=torch.Generator().manual_seed(1))
+    moving = dataclasses.replace(video, features=features)
+    places = {t * 16 + 5 for t in range(8)}
+    for method in (EVS(retention=0.25), DyCoke(k=0.9), DivPrune(retention=0.2)):
+        kept = set(method.merge_video(moving).anchor.tolist())
+        assert len(places & kept) >= 7, method
+
+
+def test_static_tokens_become_their_mean_over_time() -> None:
+    video = make_video(8, (3, 3), 16, 0, 0.0)
+    merge = PruneVid(scene_ratio=0.1).merge_video(video)
+    assert merge.outputs == 9  # all nine positions are static, and nine are too few to be clustered
+    torch.testing.assert_close(merge.apply(video.features.flatten(0, 1)), video.features[0])
+
+
+def test_visionzip_normalises_what_the_official_code_sums() -> None:
+    video = make_video(2, (6, 6), 8, 3, 1.0)
+    x = video.features.flatten(0, 1)
+    ours, theirs = (VisionZip(parity=parity).merge_video(video) for parity in (False, True))
+    alike = torch.cosine_similarity(ours.apply(x), theirs.apply(x), dim=-1)
+    torch.testing.assert_close(alike, torch.ones_like(alike))
+    assert theirs.apply(x).norm() > ours.apply(x).norm()
+
+
+def test_flashvid_averages_trees_that_the_official_code_lets_grow() -> None:
+    video = make_video(12, (4, 4), 8, 3, 0.0)  # nothing moves: trees as deep as the clip
+    still = FlashVID(retention=0.5, min_segments=1)
+    norm = {p: dataclasses.replace(still, parity=p).merge_video(video) for p in (False, True)}
+    x = video.features.flatten(0, 1)
+    assert norm[False].apply(x).norm(dim=-1).max() <= x.norm(dim=-1).max() * 1.001
+    assert norm[True].apply(x).norm(dim=-1).max() > x.norm(dim=-1).max() * 1.5
+
+
+def test_vcast_gives_frames_where_the_video_turns_more() -> None:
+    still = torch.randn(1, 16, 8, generator=torch.Generator().manual_seed(0))
+    step = torch.randn(8, generator=torch.Generator().manual_seed(1))
+    way = torch.tensor([0.0, 1, 2, 3, 4, 3, 2, 1, 0])  # turns back at frame 4
+    video = VideoTokens(still + way[:, None, None] * step, (4, 4))
+    counts = torch.bincount(VCast(retention=0.5).merge_video(video).anchor // 16, minlength=9)
+    assert int(counts.argmax()) == 4
+
+
+def test_missing_inputs_are_named() -> None:
+    bare = VideoTokens(torch.randn(4, 9, 5), (3, 3))
+    for method in (VisionZip(), FastVID(), FlashVID()):
+        with pytest.raises(ValueError, match=type(method).__name__):
+            method.merge_video(bare)
+    scored = dataclasses.replace(bare, scores=torch.rand(4, 9))
+    with pytest.raises(ValueError, match="compare='features'"):
+        VisionZip().merge_video(scored)
+    with pytest.raises(ValueError, match="scenes='features'"):
+        FastVID().merge_video(scored)
+
+
+@pytest.mark.parametrize(
+    ("cls", "wrong"),
+    [
+        *((cls, {"retention": value}) for cls in OUTER for value in (0, 1.5, -0.1, float("nan"), "0.1", True)),
+        (EVS, {"pruning_rate": 1.0}),
+        (EVS, {"pruning_rate": 0.5, "exact": True}),
+        (VidCom2, {"pruning_rate": -0.1}),
+        (VisionZip, {"dominant": 3}),
+        (VisionZip, {"dominant": 0, "contextual": 0}),
+        (VisionZip, {"compare": "values"}),
+        (DyCoke, {"k": 1.0}),
+        (DyCoke, {"exact": True}),
+        (PruneVid, {"tau": 2}),
+        (PruneVid, {"exact": True}),
+        (PruneVid, {"layer": 0}),
+        (FastVID, {"interval": 0}),
+        (FastVID, {"variant": "qwen"}),
+        (FlashVID, {"selection": "best"}),
+        (FlashVID, {"expansion": 0}),
+        (VCast, {"temperature": 0}),
+        (VCast, {"parity": True, "exact": True}),
+    ],
+)
+def test_settings_out_of_range_are_refused(cls: Any, wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"\w+"):
+        cls(**wrong)
+
+
+def test_dycoke_says_what_it_cannot_reach() -> None:
+    with pytest.raises(ValueError, match=r"at least 0\.250"):
+        DyCoke(retention=0.1).retained(32, (14, 14))
+    assert DyCoke(retention=0.1, exact=True).retained(32, (14, 14)) == exact_count(32, (14, 14), 0.1)
+    assert DyCoke(parity=True).retained(32, (14, 14)) == 3098
+    with pytest.raises(ValueError, match="parity"):
+        DyCoke(parity=True).retained(4, (14, 14))
