@@ -75,15 +75,19 @@ class Method:
             f"the token count of {self!r} depends on the video's content: use exact=True where the method offers it"
         )
 
-    def __call__(self, model: Any) -> Session:
-        """``with method(model) as session:`` compresses inside the block and restores the model after it."""
+    def __call__(self, model: Any, **options: Any) -> Session:
+        """``with method(model) as session:`` compresses inside the block and restores the model after it.
+
+        Args:
+            model: a transformers video LLM. options: see :class:`holitom.runtime.Session` (``positions``, ``timer``).
+        """
         from holitom.runtime import Session  # the one upward import: a method stays free of models until it meets one
 
-        return Session(self, model)
+        return Session(self, model, **options)
 
-    def attach(self, model: Any) -> Session:
+    def attach(self, model: Any, **options: Any) -> Session:
         """Compresses from now on, until ``.remove()`` is called on what this returns. For servers."""
-        return self(model).attach()
+        return self(model, **options).attach()
 
     def __or__(self, inner: Method) -> Method:
         """``outer | inner``: this method before the LLM, the other's inner stage inside it."""

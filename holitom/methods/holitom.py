@@ -71,7 +71,9 @@ class HoliTom(Method):
         if self.similarity is not None and not -1 <= self.similarity <= 1:
             raise ValueError(f"similarity is a cosine and must lie in [-1, 1], got {self.similarity!r}")
         if self.centre_weight is not None and not 0 <= self.centre_weight <= 1:
-            raise ValueError(f"centre_weight must lie in [0, 1], or be None for the plain mean; got {self.centre_weight!r}")
+            raise ValueError(
+                f"centre_weight must lie in [0, 1], or be None for the plain mean; got {self.centre_weight!r}"
+            )
         if self.neighbours < 1 or self.max_frames < 1:
             raise ValueError(f"neighbours={self.neighbours!r} and max_frames={self.max_frames!r} must be at least 1")
         if self.inner_merge not in ("halving", "mean"):
@@ -122,7 +124,9 @@ class HoliTom(Method):
             target = torch.where(static, cluster[column], target)
             weight = torch.where(static, (share / length)[column], weight)
         anchor = target.new_zeros(plan.outputs + 1)  # the last place takes what is no anchor
-        anchor.scatter_(0, torch.where(stays, place, plan.outputs).flatten(), torch.arange(static.numel(), device=device))
+        anchor.scatter_(
+            0, torch.where(stays, place, plan.outputs).flatten(), torch.arange(static.numel(), device=device)
+        )
         if len(first):
             anchor[output] = first[centre]
         return Merge(target.flatten(), weight.flatten(), anchor[:-1])
@@ -183,7 +187,9 @@ class HoliTom(Method):
             A map of L tokens to max(1, round(L * inner_retention)), survivors in their order.
         """
         if hidden.dim() != 2 or attention.shape != hidden.shape[:1]:
-            raise ValueError(f"merge_inner takes (L, D) and (L,), got {tuple(hidden.shape)} and {tuple(attention.shape)}")
+            raise ValueError(
+                f"merge_inner takes (L, D) and (L,), got {tuple(hidden.shape)} and {tuple(attention.shape)}"
+            )
         length = hidden.shape[0]
         keep = max(1, round(length * self.inner_retention))
         kept, dropped = split_by_rank(attention.float(), keep)

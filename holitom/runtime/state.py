@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import weakref
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -36,26 +37,27 @@ class CacheState:
 
     stages: list[Stage]
     dropped: int = 0
-    original: Any = field(default=None, repr=False)
+    covered: bool = False
 
     def cover(self, cache: Any) -> None:
         """Puts the full-length answer in front of the cache's own ``get_seq_length``."""
-        if self.original is not None:
+        if self.covered:
             return
-        original = self.original = cache.get_seq_length
+        known, own, self.covered = weakref.ref(cache), type(cache).get_seq_length, True
 
         def get_seq_length(layer_idx: int | None = None) -> Any:
             if layer_idx is not None:
-                return original(layer_idx)
-            return original() + self.dropped if original() else 0
+                return own(known(), layer_idx)
+            length = own(known())
+            return length + self.dropped if length else 0
 
         cache.get_seq_length = get_seq_length
 
     def uncover(self, cache: Any) -> None:
         """Restores the cache's own ``get_seq_length``."""
-        if self.original is not None:
+        if self.covered:
             del cache.get_seq_length
-            self.original = None
+            self.covered = False
 
     def mask(self, stage: Stage, cache: Any, new: Tensor) -> Tensor:
         """(B, past + Q) bool: the stage's cached tokens and the new ones.
