@@ -1,0 +1,45 @@
+"""The methods, one file each, and how to get them by name."""
+
+from holitom.methods.base import Method
+from holitom.methods.baselines import AveragePool, RandomDrop, UniformFrames
+from holitom.methods.chain import Chain
+from holitom.methods.divprune import DivPrune
+from holitom.methods.dycoke import DyCoke
+from holitom.methods.evs import EVS
+from holitom.methods.fastv import FastV
+from holitom.methods.fastvid import FastVID
+from holitom.methods.flashvid import FlashVID
+from holitom.methods.framefusion import FrameFusion
+from holitom.methods.holitom import HoliTom
+from holitom.methods.prunevid import PruneVid
+from holitom.methods.pyramiddrop import PyramidDrop
+from holitom.methods.registry import build, method_class, names, parse, spell
+from holitom.methods.vcast import VCast
+from holitom.methods.vidcom2 import VidCom2
+from holitom.methods.visionzip import VisionZip
+
+__all__ = [
+    "EVS",
+    "AveragePool",
+    "Chain",
+    "DivPrune",
+    "DyCoke",
+    "FastV",
+    "FastVID",
+    "FlashVID",
+    "FrameFusion",
+    "HoliTom",
+    "Method",
+    "PruneVid",
+    "PyramidDrop",
+    "RandomDrop",
+    "UniformFrames",
+    "VCast",
+    "VidCom2",
+    "VisionZip",
+    "build",
+    "method_class",
+    "names",
+    "parse",
+    "spell",
+]

@@ -1,0 +1,75 @@
+"""``holitom methods``: the catalogue."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+LEGEND = """\
+before: tokens go before the LLM. inside: in the middle of it, by the attention of
+  the last prompt token in the layer before (last) or the layer after (coming), or
+  of all text after the video (text).
+needs: what the vision tower must give beside the features.
+count of tokens that enter the LLM: exact, known from the video's shape;
+  exact=True, on request."""
+
+
+def catalogue() -> list[dict[str, Any]]:
+    """One entry for each method: name, class, paper, stages, what it needs, and whether its count is exact."""
+    from holitom.methods.base import Method
+    from holitom.methods.registry import BUILTIN, method_class, names
+
+    rows = []
+    for name in names():
+        cls = method_class(name)
+        inner = cls.layers is not Method.layers
+        fields = {field.name for field in dataclasses.fields(cls)}
+        rows.append(
+            {
+                "name": name,
+                "class": cls.__name__,
+                "paper": cls.paper,
+                "before": cls.outer,
+                "inside": inner,
+                "needs": sorted(cls.needs),
+                "attention": cls.attention if inner else "none",
+                "count": "" if not cls.outer else _count(cls.exact_count, "exact" in fields),
+                "settings": {field.name: field.default for field in dataclasses.fields(cls)},
+                "origin": "holitom" if name in BUILTIN else cls.__module__.partition(".")[0],
+            }
+        )
+    return rows
+
+
+def _count(exact: bool, offered: bool) -> str:
+    return "exact" if exact else "exact=True" if offered else "content"
+
+
+def methods(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with every setting and its default.")] = False,
+) -> None:
+    """List the methods: where they work, what they need, and whether their token count is known in advance."""
+    rows = catalogue()
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1))
+        return
+    table = Table()
+    for title in ("method", "before", "inside", "needs", "count", "paper"):
+        table.add_column(title, no_wrap=title == "method", overflow="fold")
+    for row in rows:
+        table.add_row(
+            row["name"],
+            "yes" if row["before"] else "",
+            ("yes" if row["attention"] == "none" else row["attention"]) if row["inside"] else "",
+            ", ".join(row["needs"]),
+            row["count"],
+            row["paper"].removeprefix("https://").replace("arxiv.org/abs/", "arXiv "),
+        )
+    console = Console()
+    console.print(table)
+    console.print(LEGEND, highlight=False)

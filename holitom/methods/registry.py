@@ -1,0 +1,252 @@
+"""Methods by name: those of this package, those of others, and how their settings are written."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import difflib
+import re
+import types
+import typing
+from collections.abc import Mapping
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Literal
+
+from holitom.methods.base import Method
+from holitom.methods.baselines import AveragePool, RandomDrop, UniformFrames
+from holitom.methods.chain import Chain
+from holitom.methods.divprune import DivPrune
+from holitom.methods.dycoke import DyCoke
+from holitom.methods.evs import EVS
+from holitom.methods.fastv import FastV
+from holitom.methods.fastvid import FastVID
+from holitom.methods.flashvid import FlashVID
+from holitom.methods.framefusion import FrameFusion
+from holitom.methods.holitom import HoliTom
+from holitom.methods.prunevid import PruneVid
+from holitom.methods.pyramiddrop import PyramidDrop
+from holitom.methods.vcast import VCast
+from holitom.methods.vidcom2 import VidCom2
+from holitom.methods.visionzip import VisionZip
+
+GROUP = "holitom.methods"
+BUILTIN: dict[str, type[Method]] = {
+    cls.name: cls
+    for cls in (
+        HoliTom,
+        FastV,
+        PyramidDrop,
+        VisionZip,
+        DyCoke,
+        PruneVid,
+        FastVID,
+        EVS,
+        VidCom2,
+        DivPrune,
+        FlashVID,
+        VCast,
+        FrameFusion,
+        UniformFrames,
+        RandomDrop,
+        AveragePool,
+    )
+}
+
+
+def third_party() -> dict[str, EntryPoint]:
+    """The entry points of other installed packages in the group ``holitom.methods``, by name.
+
+    Raises:
+        ValueError: when a name is taken twice, or by a method of this package.
+    """
+    found: dict[str, EntryPoint] = {}
+    for point in entry_points(group=GROUP):
+        rival = found.get(point.name)
+        if point.name in BUILTIN or (rival is not None and rival.value != point.value):
+            raise ValueError(
+                f"the entry point {point.name} = {point.value} {_origin(point)} takes the name of "
+                f"{rival.value if rival else 'a method of holitom'}: one of the two packages has to rename or go"
+            )
+        found[point.name] = point
+    return found
+
+
+def names() -> list[str]:
+    """All names that :func:`method_class` knows: this package's methods in the order of the catalogue, then others."""
+    return [*BUILTIN, *sorted(third_party())]
+
+
+def method_class(name: str) -> type[Method]:
+    """The class of a method.
+
+    Raises:
+        ValueError: when there is none, with the nearest names.
+        TypeError: when another package's entry point is no method.
+    """
+    if name in BUILTIN:
+        return BUILTIN[name]
+    points = third_party()
+    if name in points:
+        return _load(points[name])
+    known = names()
+    raise ValueError(f"there is no method {name!r}{_nearest(name.lower(), known)}; there are {', '.join(known)}")
+
+
+def parse(setting: str | Mapping[str, Any]) -> Method:
+    """A method from text or from a mapping, as a file would hold it.
+
+    Text is ``name``, ``name:key=value,key=value``, or two of these with ``|`` between them for an outer and an inner
+    stage: ``"visionzip:retention=0.15|fastv:layer=2,inner_retention=0.5"``. Values are numbers, fractions as 18/28,
+    true, false, none, words, and tuples as (8, 16, 24). A mapping has the name under ``method`` and the parameters
+    beside it; a chain has mappings under ``before`` and ``inside``.
+
+    Raises:
+        ValueError, TypeError: naming the unknown method or parameter and the nearest valid ones, or the value.
+    """
+    if isinstance(setting, Mapping):
+        return _from_mapping(setting)
+    parts = setting.split("|")
+    if len(parts) > 2:
+        raise ValueError(f"{setting!r} has more than two stages: give one before the LLM and one inside it")
+    methods = [_from_text(part.strip()) for part in parts]
+    return methods[0] if len(methods) == 1 else Chain(*methods)
+
+
+def spell(method: Method) -> str:
+    """The shortest text that :func:`parse` turns into the same method.
+
+    Raises:
+        ValueError: when the method is not in the registry.
+    """
+    if isinstance(method, Chain):
+        return f"{spell(method.before)}|{spell(method.inside)}"
+    if method_class(method.name) is not type(method):
+        raise ValueError(f"{type(method).__name__} is not the method that {method.name!r} names")
+    changed = [
+        f"{field.name}={_spell_value(value)}"
+        for field in dataclasses.fields(method)
+        if (value := getattr(method, field.name)) != field.default
+    ]
+    return method.name + (":" + ",".join(changed) if changed else "")
+
+
+def build(name: str, settings: Mapping[str, Any]) -> Method:
+    """A method from its name and parameters, checked against its fields and their types.
+
+    Raises:
+        ValueError, TypeError: naming what is unknown or of the wrong type.
+    """
+    cls = method_class(name)
+    kinds = _kinds(cls)
+    for key, value in settings.items():
+        if key not in kinds:
+            raise ValueError(
+                f"{name} has no parameter {key!r}{_nearest(key, list(kinds))}; it has {', '.join(kinds) or 'none'}"
+            )
+        if not _fits(value, kinds[key]):
+            raise TypeError(f"{name}'s {key} must be {_describe(kinds[key])}, got {value!r}")
+    return cls(**settings)
+
+
+def _from_mapping(setting: Mapping[str, Any]) -> Method:
+    if set(setting) == {"before", "inside"}:
+        return Chain(parse(setting["before"]), parse(setting["inside"]))
+    if not isinstance(setting.get("method"), str):
+        raise ValueError(f"a method's settings need its name under 'method', got the keys {sorted(map(str, setting))}")
+    settings = {key: value for key, value in setting.items() if key != "method"}
+    if "|" in setting["method"]:
+        if settings:
+            raise ValueError("settings of a chain belong to its stages: give 'before' and 'inside', each with its own")
+        return parse(setting["method"])
+    return build(setting["method"], {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()})
+
+
+def _from_text(text: str) -> Method:
+    name, colon, rest = text.partition(":")
+    settings: dict[str, Any] = {}
+    for item in re.split(r",(?![^(\[]*[)\]])", rest) if colon else []:
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise ValueError(f"{text!r}: after the colon come settings as key=value, separated by commas; got {item!r}")
+        if key.strip() in settings:
+            raise ValueError(f"{text!r} sets {key.strip()} twice")
+        settings[key.strip()] = _value(value.strip())
+    return build(name.strip(), settings)
+
+
+def _value(text: str) -> Any:
+    if text.lower() in ("true", "false", "none", "null"):
+        return {"true": True, "false": False}.get(text.lower())
+    fraction = re.fullmatch(r"(\d+)\s*/\s*([1-9]\d*)", text)
+    if fraction:
+        return int(fraction[1]) / int(fraction[2])
+    try:
+        value = ast.literal_eval(text)
+    except (SyntaxError, ValueError):
+        return text
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _spell_value(value: object) -> str:
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
+
+
+def _origin(point: EntryPoint) -> str:
+    return f"of the package {point.dist.name!r}" if point.dist is not None else "of an installed package"
+
+
+def _load(point: EntryPoint) -> type[Method]:
+    try:
+        cls = point.load()
+    except Exception as error:
+        raise TypeError(
+            f"the method {point.name!r} {_origin(point)} cannot be imported from {point.value}: {error}"
+        ) from error
+    if not (isinstance(cls, type) and issubclass(cls, Method) and dataclasses.is_dataclass(cls)):
+        raise TypeError(
+            f"the entry point {point.name} = {point.value} {_origin(point)} must name a dataclass that derives from "
+            f"holitom.Method, got {cls!r}"
+        )
+    if cls.name != point.name:
+        raise TypeError(
+            f"the entry point {point.name!r} {_origin(point)} and the class attribute name = {cls.name!r} of "
+            f"{point.value} must be the same"
+        )
+    return cls
+
+
+def _nearest(word: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=2, cutoff=0.5)
+    return f": did you mean {' or '.join(close)}?" if close else ""
+
+
+def _kinds(cls: type[Method]) -> dict[str, Any]:
+    hints = typing.get_type_hints(cls)
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls) if field.init}
+
+
+def _fits(value: object, kind: Any) -> bool:
+    """Whether a value is of a field's type; an int is a float too, a bool is neither. Unknown types take anything."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, part) for part in arguments)
+    if origin is Literal:
+        return value in arguments
+    if origin is tuple:
+        inner = arguments[0] if arguments else Any
+        return isinstance(value, tuple) and all(_fits(part, inner) for part in value)
+    if kind in (int, float):
+        return isinstance(value, int if kind is int else (int, float)) and not isinstance(value, bool)
+    return isinstance(value, kind) if isinstance(kind, type) else True
+
+
+def _describe(kind: Any) -> str:
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_describe(part) for part in arguments)
+    if origin is Literal:
+        return " or ".join(map(repr, arguments))
+    if origin is tuple:
+        return f"a tuple of ({_describe(arguments[0])})"
+    words = {float: "a number", int: "an integer", bool: "true or false", str: "a word", type(None): "none"}
+    return words.get(kind, str(kind))
