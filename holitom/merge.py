@@ -135,9 +135,9 @@ class Merge:
         """
         if x.shape[0] != self.inputs:
             raise ValueError(f"this Merge maps {self.inputs} source tokens, got {x.shape[0]} rows: {tuple(x.shape)}")
-        rows = x.reshape(self.inputs, -1)
         if not (self.outputs and self.inputs):
             return x[:0]
+        rows = x.reshape(self.inputs, -1)
         source, output, weight = self._by_output
         wide = torch.promote_types(x.dtype, torch.float32)
         if x.dtype != wide and x.device.type == "cpu":
@@ -269,11 +269,16 @@ class Merge:
         return f"Merge({self.inputs} -> {self.outputs} tokens, {self.retention:.1%})"
 
     def _compose_shares(self, then: Merge) -> Merge:
-        """compose() for maps in which sources feed several outputs: the sparse product of both, edge by edge."""
+        """compose() where sources may feed several outputs: every edge meets all edges that go on from its output."""
         source, middle, weight = self.edges()
-        first = torch.sparse_coo_tensor(torch.stack([source, middle]), weight.double(), (self.inputs, self.outputs))
-        source, output, weight = then.edges()
-        second = torch.sparse_coo_tensor(torch.stack([source, output]), weight.double(), (then.inputs, then.outputs))
-        product = torch.sparse.mm(first, second).coalesce()
-        source, output = product.indices()
-        return Merge.from_edges(source, output, product.values(), self.anchor[then.anchor], self.inputs)
+        onward, output, onward_weight = then.edges()
+        degree = torch.zeros(then.inputs, dtype=torch.int64, device=source.device)
+        degree.index_add_(0, onward, torch.ones_like(onward))
+        first = degree.cumsum(0) - degree
+        copies = degree[middle]
+        edge = torch.repeat_interleave(copies)
+        met = first[middle[edge]] + torch.arange(len(edge), device=edge.device) - (copies.cumsum(0) - copies)[edge]
+        pair, same = torch.unique(source[edge] * then.outputs + output[met], return_inverse=True)
+        total = torch.zeros(len(pair), dtype=torch.float64, device=pair.device)
+        total.index_add_(0, same, weight[edge].double() * onward_weight[met].double())
+        return Merge.from_edges(pair // then.outputs, pair % then.outputs, total, self.anchor[then.anchor], self.inputs)

@@ -1,6 +1,7 @@
 """Shared by all tests."""
 
 import torch
+from hypothesis import settings
 
 
 def _let_torchvision_load() -> None:
@@ -18,3 +19,5 @@ def _let_torchvision_load() -> None:
 
 _let_torchvision_load()
 torch.set_num_threads(1)  # the tests are many small products; threads only get in each other's way
+settings.register_profile("shared machine", deadline=None)  # how long an example takes says nothing there
+settings.load_profile("shared machine")
