@@ -46,8 +46,9 @@ class PatchRecord:
     """What the tapped vision layer showed while one call encoded videos, for F frames of P patches before pooling.
 
     Args:
-        received: (F, P) float32, attention received, mean over heads and queries. keys: (F, P, K) float32, mean over
-            heads; None when no method asks for it.
+        received: (F, P) float32, attention received: mean over heads and queries, or from the class token alone where
+            the adapter says so. keys: (F, P, K) float32, mean over heads. None when no method asks for it. Frames of
+            different sizes come as (1, all patches), one frame after the other.
     """
 
     received: Tensor | None
@@ -63,10 +64,15 @@ class Adapter:
     Class attributes:
         inner: whether tokens may be merged inside the LLM (every decoder layer must be full attention).
         scores_from: what the patch scores are, for the table of models.
+        encoder: the method of ``base`` that encodes videos, and the modality under which ``generate()`` keeps its output.
+        class_token: whether the vision tower has a class token (key 0) whose attention is the natural patch score.
     """
 
     inner: ClassVar[bool] = True
-    scores_from: ClassVar[str] = "attention received in the last used vision layer"
+    scores_from: ClassVar[str] = "attention received, mean over heads and queries"
+    encoder: ClassVar[str] = "get_video_features"
+    modality: ClassVar[str] = "video"
+    class_token: ClassVar[bool] = False
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -87,6 +93,11 @@ class Adapter:
         """The decoder layers."""
         layers: nn.ModuleList = self.decoder.layers  # type: ignore[assignment]
         return layers
+
+    @property
+    def first_inner_layer(self) -> int:
+        """The first decoder layer in front of which tokens can be merged."""
+        return 1
 
     @property
     def video_token_id(self) -> int:
@@ -112,6 +123,20 @@ class Adapter:
             output: what the call returned. arguments: its arguments. patches: what the tapped vision layer showed.
         """
         raise TypeError(f"{type(self).__name__} does not say how its videos lie in the prompt: override layouts()")
+
+    def check(self, arguments: dict[str, Any]) -> None:
+        """Looks at the arguments of a model call; raises ValueError for what cannot be compressed."""
+
+    def arrange(self, ids: Tensor, valid: Tensor, encoded: list[VideoLayout]) -> tuple[Tensor, list[VideoLayout]]:
+        """Which tokens of a batch belong to videos, and to which.
+
+        Args:
+            ids: (B, Q) int64 on the CPU. valid: (B, Q) bool, what is not padding. encoded: what :meth:`layouts` gave.
+
+        Returns:
+            (B, Q) bool, the videos' placeholders; and the videos' layouts in the order of the prompt.
+        """
+        return (ids == self.video_token_id) & valid, encoded
 
     def move_arguments(self, kwargs: dict[str, Any], apply: Move, gather: Move, width: int) -> dict[str, Any]:
         """The decoder's further arguments after the batch's tokens have moved.
@@ -165,5 +190,5 @@ def adapter_for(model: Any) -> Adapter:
             return _ADAPTERS[cls.__name__](model)
     raise TypeError(
         f"holitom has no adapter for {type(model).__name__}. Supported: {', '.join(sorted(_ADAPTERS))}. "
-        "To add a family, subclass holitom.models.Adapter and decorate it with @register (see CONTRIBUTING.md)"
+        "To add a family, subclass holitom.models.Adapter and decorate it with @register (see docs/add_a_model_family.md and CONTRIBUTING.md)"
     )

@@ -2,5 +2,6 @@
 
 from holitom.runtime.records import InnerRecord, PromptRecord, VideoRecord
 from holitom.runtime.session import Session
+from holitom.runtime.summary import Summary
 
-__all__ = ["InnerRecord", "PromptRecord", "Session", "VideoRecord"]
+__all__ = ["InnerRecord", "PromptRecord", "Session", "Summary", "VideoRecord"]

@@ -10,29 +10,28 @@ import torch
 from torch import Tensor
 
 from holitom.models.base import PatchRecord, VideoLayout
-from holitom.runtime.taps import attention_received, observe, release
+from holitom.runtime.taps import attention_of_first, attention_received, observe, release
 from holitom.runtime.wrap import Wrapped, bound_arguments
 
 if TYPE_CHECKING:
     from holitom.runtime.session import Session
 
-_NAME = "get_video_features"
 _MARK = "_holitom_layouts"
 
 
-def watch_encoder(base: Any, session: Callable[[], Session | None]) -> Wrapped:
-    """Wraps this one instance's ``get_video_features`` for whatever session is in force when it is called.
+def watch_encoder(base: Any, name: str, session: Callable[[], Session | None]) -> Wrapped:
+    """Wraps this one instance's method that encodes videos for whatever session is in force when it is called.
 
     ``generate()`` encodes before the model's forward and reads the signature of what it calls, which the wrapper keeps.
     """
-    encode = getattr(base, _NAME)
+    encode = getattr(base, name)
 
     @functools.wraps(encode)
-    def get_video_features(*args: Any, **kwargs: Any) -> Any:
+    def encoding(*args: Any, **kwargs: Any) -> Any:
         current = session()
         return encode(*args, **kwargs) if current is None else _encode(current, encode, args, kwargs)
 
-    return Wrapped(base, _NAME, get_video_features)
+    return Wrapped(base, name, encoding)
 
 
 def layouts_of(encoded: Any) -> list[VideoLayout]:
@@ -46,7 +45,8 @@ def _encode(session: Session, encode: Callable[..., Any], args: tuple[Any, ...],
 
     def observer(query: Tensor, key: Tensor, scale: float) -> None:
         if "scores" in needs:
-            received.append(attention_received(query, key, scale))
+            seen = attention_of_first if session.adapter.class_token else attention_received
+            received.append(seen(query, key, scale))
         if "keys" in needs:
             keys.append(key.float().mean(1))
 
@@ -59,8 +59,17 @@ def _encode(session: Session, encode: Callable[..., Any], args: tuple[Any, ...],
             output = encode(*args, **kwargs)
     finally:
         release(owner)
-    patches = PatchRecord(torch.cat(received) if received else None, torch.cat(keys) if keys else None)
+    patches = PatchRecord(_join(received), _join(keys))
     session.layouts = session.adapter.layouts(output, arguments, patches)
     if hasattr(output, "__dict__"):  # generate() hands this object back to forward(), perhaps much later
         object.__setattr__(output, _MARK, session.layouts)
     return output
+
+
+def _join(chunks: list[Tensor]) -> Tensor | None:
+    """Frames of one size as (F, P, ...), others one after the other as (1, total, ...)."""
+    if not chunks:
+        return None
+    if len({chunk.shape[1] for chunk in chunks}) == 1:
+        return torch.cat(chunks)
+    return torch.cat([chunk.flatten(0, 1) for chunk in chunks])[None]

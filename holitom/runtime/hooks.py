@@ -40,7 +40,8 @@ class DecoderHook:
             return None  # somebody calls the language model alone, with ids: nothing visual in it
         cache = self._cache(decoder, kwargs)
         state = session.states.get(cache) if cache is not None else None
-        new = new_tokens(kwargs.get("attention_mask"), embeds)
+        given = kwargs.get("attention_mask") if session.mask is None else session.mask
+        new = new_tokens(given, embeds)
         found = self._find(embeds, new, cache)
         if found is None:
             if state is None:
@@ -68,7 +69,7 @@ class DecoderHook:
         if ids is None or ids.shape != embeds.shape[:2] or embeds.shape[1] == 1:
             return None
         ids, valid = ids.cpu(), new.cpu()
-        rows = locate(ids, valid, session.adapter.video_token_id, session.layouts)
+        rows = locate(*session.adapter.arrange(ids, valid, session.layouts))
         if not any(rows):
             return None
         padding, right = padding_of(valid)

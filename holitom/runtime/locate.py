@@ -1,4 +1,4 @@
-"""Where the videos of a batch lie: from token ids and the layouts of what was encoded."""
+"""Where the videos of a batch lie: from their placeholders and the layouts of what was encoded."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ class Located:
         return self.columns[real][by_place], self.blocks[real][by_place]
 
 
-def locate(input_ids: Tensor, valid: Tensor, video_token_id: int, layouts: list[VideoLayout]) -> list[list[Located]]:
+def locate(marked: Tensor, layouts: list[VideoLayout]) -> list[list[Located]]:
     """The videos of each row.
 
     Rows that generate() repeats for beams or several return sequences share the videos of the first of them.
 
     Args:
-        input_ids: (B, Q) int64 on the CPU. valid: (B, Q) bool on the CPU. layouts: of the encoded videos, in order.
+        marked: (B, Q) bool on the CPU, the videos' placeholders. layouts: of the encoded videos, in order.
 
     Raises:
         ValueError: when placeholders and encoded videos do not fit, saying which.
     """
-    columns = [((row == video_token_id) & real).nonzero()[:, 0] for row, real in zip(input_ids, valid, strict=True)]
+    columns = [row.nonzero()[:, 0] for row in marked]
     found, encoded = sum(len(row) for row in columns), sum(len(layout.place) for layout in layouts)
     if not found:
         return [[] for _ in columns]

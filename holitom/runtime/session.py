@@ -12,6 +12,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from holitom.cost import CostReport, ModelShape
 from holitom.methods.base import Method
 from holitom.models.base import Adapter, VideoLayout, adapter_for
 from holitom.runtime.encoder import layouts_of, watch_encoder
@@ -19,6 +20,7 @@ from holitom.runtime.flight import Flight
 from holitom.runtime.hooks import DecoderHook, LayerHook
 from holitom.runtime.records import PromptRecord, VideoRecord
 from holitom.runtime.state import CacheState
+from holitom.runtime.summary import Summary
 from holitom.runtime.taps import observe, release
 from holitom.runtime.wrap import Wrapped, bound_arguments
 
@@ -61,6 +63,11 @@ class Session:
                 f"{type(model).__name__} mixes attention with other kinds of layers, so tokens cannot be merged inside "
                 f"it: use {type(method).__name__} with its stage before the LLM alone (layer=None)"
             )
+        if self.layers and self.layers[0] < self.adapter.first_inner_layer:
+            raise ValueError(
+                f"{type(model).__name__} adds visual features to the output of its first decoder layers, so tokens "
+                f"can be merged in front of layer {self.adapter.first_inner_layer} or later, not {self.layers[0]}"
+            )
         self.states: weakref.WeakKeyDictionary[Any, CacheState] = weakref.WeakKeyDictionary()
         self.prompts: list[PromptRecord] = []
         self._handles: list[Any] = []
@@ -72,6 +79,25 @@ class Session:
     def videos(self) -> list[VideoRecord]:
         """The videos of the latest prompt, row by row."""
         return [video for prompt in self.prompts for video in prompt.videos]
+
+    def summary(self) -> Summary:
+        """Tokens, FLOPs and KV-cache bytes of the latest prompt that held a video, compressed and full.
+
+        Raises:
+            RuntimeError: when no video has been seen yet.
+        """
+        if not self.prompts:
+            raise RuntimeError("there is nothing to sum up yet: run the model on a prompt with a video first")
+        decoder = self.adapter.decoder
+        cost = CostReport.of(
+            ModelShape.from_config(self.model.config),
+            [prompt.tokens for prompt in self.prompts],
+            [prompt.by_layer for prompt in self.prompts],
+            [prompt.visual_by_layer for prompt in self.prompts],
+            next(decoder.parameters()).dtype,
+            attention="eager" if decoder.config._attn_implementation == "eager" else "sdpa",  # type: ignore[union-attr]
+        )
+        return Summary({"name": self.method.name, **self.method.settings()}, self.prompts, cost)
 
     @property
     def active(self) -> bool:
@@ -100,7 +126,7 @@ class Session:
                 stack = _stacks.setdefault(self.model, [])
                 if not stack:
                     current = functools.partial(_current, self.model)
-                    _wraps[self.model] = [watch_encoder(base, current), _watch_generate(self.model, current)]
+                    _wraps[self.model] = [watch_encoder(base, self.adapter.encoder, current), _watch_generate(self.model, current)]
                 stack.append(self)
             self._handles += [
                 base.register_forward_pre_hook(self._see_ids, with_kwargs=True),
@@ -152,6 +178,11 @@ class Session:
         return getattr(self._here, "ids", None)
 
     @property
+    def mask(self) -> Tensor | None:
+        """(B, L) padding mask of the model call in progress in this thread, when it came with a flat one."""
+        return getattr(self._here, "mask", None)
+
+    @property
     def layouts(self) -> list[VideoLayout]:
         """The videos encoded for the model call in progress in this thread."""
         return getattr(self._here, "layouts", [])
@@ -179,14 +210,16 @@ class Session:
 
     def _see_ids(self, base: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         arguments = bound_arguments(base.forward, args, kwargs) if args else kwargs
-        self._here.ids = arguments.get("input_ids")
-        encoded = (arguments.get("mm_encoder_outputs") or {}).get("video")
+        self.adapter.check(arguments)
+        mask = arguments.get("attention_mask")
+        self._here.ids, self._here.mask = arguments.get("input_ids"), mask if _is_flat(mask) else None
+        encoded = (arguments.get("mm_encoder_outputs") or {}).get(self.adapter.modality)
         if encoded is not None:
             self.layouts = layouts_of(encoded)
 
     def _land(self, *_: object) -> None:
         self.flight = None
-        self._here.ids = None
+        self._here.ids = self._here.mask = None
 
     def _watch_layer(self, attention: nn.Module, number: int) -> None:
         def observer(query: Tensor, key: Tensor, scale: float) -> None:
@@ -195,6 +228,10 @@ class Session:
                 flight.observe(query, key, scale, number)
 
         observe(attention, self, observer)
+
+
+def _is_flat(mask: object) -> bool:
+    return isinstance(mask, Tensor) and mask.dim() == 2
 
 
 def _current(model: nn.Module) -> Session | None:

@@ -74,7 +74,12 @@ class CacheState:
 
 
 def cached_length(cache: Any, layer: int) -> int:
-    """The number of tokens that a layer of the cache holds; 0 before its first use."""
-    if cache is None or layer >= len(cache.layers):
+    """The number of tokens that a layer of the cache holds; 0 before its first use.
+
+    Layers of linear attention hold a state and no tokens; the next layer of attention answers for them.
+    """
+    if cache is None:
         return 0
-    return int(cache.layers[layer].get_seq_length())
+    counting = (held for held in cache.layers[layer:] if hasattr(held, "get_seq_length"))
+    found = next(counting, None)
+    return 0 if found is None else int(found.get_seq_length())

@@ -71,13 +71,37 @@ def _wrapper(original: Callable[..., Any] | None) -> Callable[..., Any]:
         watching = _observers.get(module)
         if watching:
             scale = kwargs.get("scaling")
-            for observer in list(watching.values()):
-                observer(query, key, query.shape[-1] ** -0.5 if scale is None else float(scale))
+            scale = query.shape[-1] ** -0.5 if scale is None else float(scale)
+            for each_query, each_key in _sequences(query, key, kwargs.get("cu_seq_lens_q")):
+                for observer in list(watching.values()):
+                    observer(each_query, each_key, scale)
         # eager attention has no entry of its own in the table: each model file brings a function of that name
         run = original or sys.modules[type(module).__module__].eager_attention_forward
         return run(module, query, key, *args, **kwargs)
 
     return attention
+
+
+def _sequences(query: Tensor, key: Tensor, borders: Tensor | None) -> list[tuple[Tensor, Tensor]]:
+    """Sequences packed into one row, which flash attention tells apart by their borders, one by one."""
+    if borders is None or query.shape[0] != 1:
+        return [(query, key)]
+    lengths = borders.diff().tolist()
+    return list(zip(query.split(lengths, dim=2), key.split(lengths, dim=2), strict=True))
+
+
+def attention_of_first(query: Tensor, key: Tensor, scale: float) -> Tensor:
+    """The attention that the first token (a class token) pays to each key, mean over heads.
+
+    Args:
+        query: (F, H, P, d). key: (F, G, P, d), G divides H.
+
+    Returns:
+        (F, P) float32.
+    """
+    keys = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
+    logits = (query[:, :, :1] @ keys.transpose(-1, -2)).float() * scale
+    return logits.softmax(-1).mean((1, 2))
 
 
 def attention_received(query: Tensor, key: Tensor, scale: float) -> Tensor:

@@ -1,0 +1,72 @@
+"""What compression did to the latest prompt, in numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from holitom.cost import CostReport
+from holitom.runtime.records import PromptRecord
+
+
+@dataclass(frozen=True, eq=False)
+class Summary:
+    """The latest prompt of a session.
+
+    Args:
+        method: the method's name and settings.
+        prompts: one record for each row.
+        cost: FLOPs and KV-cache bytes of the language model, compressed and as it would have been.
+    """
+
+    method: dict[str, Any]
+    prompts: list[PromptRecord]
+    cost: CostReport
+
+    @property
+    def visual_tokens(self) -> list[int]:
+        """Visual tokens of all rows: in the full prompt, entering the LLM, leaving its last layer."""
+        rows = [(prompt.visual, prompt.visual_by_layer[0], prompt.visual_by_layer[-1]) for prompt in self.prompts]
+        return [sum(column) for column in zip(*rows, strict=True)]
+
+    @property
+    def segments(self) -> int | None:
+        """Segments that the method found, in all videos; None for methods that look for none."""
+        spans = [video.merge.spans for prompt in self.prompts for video in prompt.videos]
+        return sum(len(found) for found in spans if found) if any(spans) else None
+
+    @property
+    def mean_visual_tokens(self) -> float:
+        """Visual tokens that a decoder layer processed on average, all rows together."""
+        layers = [sum(counts) for counts in zip(*(prompt.visual_by_layer for prompt in self.prompts), strict=True)]
+        return sum(layers) / len(layers)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain numbers and lists, ready for JSON."""
+        full, entering, leaving = self.visual_tokens
+        return {
+            "method": self.method,
+            "visual_tokens": {"full": full, "entering": entering, "leaving": leaving, "mean": self.mean_visual_tokens},
+            "segments": self.segments,
+            "videos": [
+                {
+                    "row": video.row,
+                    "frames": video.frames,
+                    "grid": list(video.grid),
+                    "segments": None if video.merge.spans is None else [list(span) for span in video.merge.spans],
+                    "tokens_by_stage": video.tokens_by_stage,
+                    "inner_layers": [stage.layer for stage in video.inner],
+                }
+                for prompt in self.prompts
+                for video in prompt.videos
+            ],
+            "cost": self.cost.as_dict(),
+        }
+
+    def __str__(self) -> str:
+        full, entering, leaving = self.visual_tokens
+        ratios = self.cost.ratios
+        return (
+            f"{self.method['name']}: {full} visual tokens, {entering} enter the LLM, {leaving} leave it; "
+            f"prefill FLOPs {ratios['prefill_flops']:.1%}, KV cache {ratios['kv_cache_bytes']:.1%} of the full prompt's"
+        )
