@@ -54,6 +54,8 @@ class Merge:
             parity modes that reproduce an official quirk. Kept as float32; ignored where the source is dropped.
         anchor: (M,) int64, the source whose place (order, position ids, row, frame) the output takes.
         shares: further shares for methods in which one source feeds several outputs, otherwise None.
+        spans: the (first, last) frames of the segments that the method cut the video into, for reports and pictures;
+            None for a method that cuts none.
 
     Raises:
         TypeError, ValueError: when shapes, dtypes or devices do not fit. Values are checked by :meth:`validate`,
@@ -64,6 +66,7 @@ class Merge:
     weight: Tensor
     anchor: Tensor
     shares: Shares | None = None
+    spans: tuple[tuple[int, int], ...] | None = None
 
     def __post_init__(self) -> None:
         for name, tensor in (("target", self.target), ("anchor", self.anchor)):
@@ -231,7 +234,7 @@ class Merge:
         more = self.shares
         if more is not None:
             more = Shares(more.source.to(device), more.output.to(device), more.weight.to(device))
-        return Merge(self.target.to(device), self.weight.to(device), self.anchor.to(device), more)
+        return Merge(self.target.to(device), self.weight.to(device), self.anchor.to(device), more, self.spans)
 
     def validate(self, normalised: bool = True, tolerance: float = 1e-4) -> Merge:
         """Checks the values (a GPU has to wait for it) and returns the map itself.

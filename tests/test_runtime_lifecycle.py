@@ -66,9 +66,14 @@ def test_nothing_is_left_behind_after_an_exception(model, failing):
         handle = model.model.vision_tower.register_forward_pre_hook(fail)
     if failing == "layer":
         handle = model.get_decoder().layers[2].register_forward_pre_hook(fail)
-    with pytest.raises(KeyError, match="on purpose"), method(model):
-        generate(model)
-        fail()
+
+    def use():
+        with method(model):
+            generate(model)
+            fail()
+
+    with pytest.raises(KeyError, match="on purpose"):
+        use()
     if handle is not None:
         handle.remove()
     assert fingerprint(model) == before
@@ -133,6 +138,21 @@ def test_a_summary_belongs_to_the_latest_prompt(model):
         assert session.videos[0].frames == 6
         model.generate(**padded([prompt(4)]), pixel_values_videos=video(4), max_new_tokens=1)
         assert session.videos[0].frames == 4
+
+
+def test_a_summary_adds_up(model):
+    with METHOD(model) as session:
+        with pytest.raises(RuntimeError, match="nothing to sum up yet"):
+            session.summary()
+        out = model.generate(**inputs(), max_new_tokens=1, return_dict_in_generate=True)
+        summary = session.summary()
+    full, entering, leaving = summary.visual_tokens
+    assert (full, entering, leaving) == tuple(session.videos[0].tokens_by_stage)
+    assert summary.segments == len(session.videos[0].merge.spans)
+    held = sum(layer.keys.nbytes + layer.values.nbytes for layer in out.past_key_values.layers)
+    assert summary.cost.compressed.kv_cache_bytes == held
+    assert summary.as_dict()["visual_tokens"]["full"] == 97
+    assert str(summary).startswith(f"holitom: 97 visual tokens, {entering} enter the LLM, {leaving} leave it")
 
 
 def test_threads_on_different_models():
@@ -215,5 +235,5 @@ def test_a_batch_of_another_size_on_a_kept_cache_is_refused(model):
 
 def test_video_tokens_in_the_question_are_counted_as_such(model):
     ids = padded([[*prompt(6), VIDEO]])
-    with METHOD(model), pytest.raises(ValueError, match="do not match|placeholder"):
+    with METHOD(model), pytest.raises(ValueError, match=r"do not match|placeholder"):
         model.generate(**ids, pixel_values_videos=video(6), max_new_tokens=2)

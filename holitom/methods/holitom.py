@@ -107,7 +107,7 @@ class HoliTom(Method):
         scores = video.require_scores(type(self).__name__)
         links = static_links(video.features, self.threshold).cpu().numpy()
         exact = self.retained(video.frames, video.grid) if self.exact else None
-        _, plan = plan_outer(links, self.max_frames, self.retention, exact, scores)
+        cut, plan = plan_outer(links, self.max_frames, self.retention, exact, scores)
         device = video.features.device
         column = plan.column.to(device, non_blocking=True)
         first, length = plan.first.to(device, non_blocking=True), plan.length.to(device, non_blocking=True)
@@ -129,7 +129,7 @@ class HoliTom(Method):
         )
         if len(first):
             anchor[output] = first[centre]
-        return Merge(target.flatten(), weight.flatten(), anchor[:-1])
+        return Merge(target.flatten(), weight.flatten(), anchor[:-1], spans=tuple(cut.spans))
 
     def _cluster(self, over_time: Merge | None, features: Tensor, plan: Plan) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Clusters the columns of each segment by density peaks.

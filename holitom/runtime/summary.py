@@ -38,8 +38,8 @@ class Summary:
     @property
     def mean_visual_tokens(self) -> float:
         """Visual tokens that a decoder layer processed on average, all rows together."""
-        layers = [sum(counts) for counts in zip(*(prompt.visual_by_layer for prompt in self.prompts), strict=True)]
-        return sum(layers) / len(layers)
+        rows = [prompt.visual_by_layer for prompt in self.prompts]
+        return sum(map(sum, rows)) / len(rows[0])
 
     def as_dict(self) -> dict[str, Any]:
         """Plain numbers and lists, ready for JSON."""
