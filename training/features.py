@@ -18,10 +18,10 @@ from .vision import encode
 STAGE2_SEED = 2
 
 
-def load_vision(out: Path) -> LlavaOnevisionForConditionalGeneration:
+def load_vision(out: Path, device: str = "cpu") -> LlavaOnevisionForConditionalGeneration:
     """Build the model with the tower and projector of stage 1, frozen and rounded to the bfloat16 that is published."""
-    model = build_model()
-    state = torch.load(out / "stage1.pt", weights_only=True)
+    model = build_model().to(device)
+    state = torch.load(out / "stage1.pt", weights_only=True, map_location=device)
     for part, weights in zip(
         (model.model.vision_tower, model.model.multi_modal_projector), state["parts"], strict=False
     ):
@@ -47,9 +47,9 @@ def open_cache(out: Path, split: str, clips: int, mode: str) -> tuple[np.ndarray
 
 
 @torch.no_grad()
-def cache(out: Path, split: str, clips: int) -> None:
+def cache(out: Path, split: str, clips: int, device: str = "cpu") -> None:
     """Encode the first ``clips`` clips of a split; goes on where an interrupted run stopped."""
-    model = load_vision(out)
+    model = load_vision(out, device)
     done_file = out / "features" / f"{split}.done"
     done = int(done_file.read_text()) if done_file.exists() else 0
     features, owners = open_cache(out, split, clips, "r+" if done else "w+")
@@ -62,7 +62,7 @@ def cache(out: Path, split: str, clips: int) -> None:
         rows = slice(number * BLOCK, (number + 1) * BLOCK)
         owners[rows] = cell_owner(drawn.owner)
         pixels = to_pixels(drawn.frames.reshape(-1, *drawn.frames.shape[2:]), degrade=bool(number % 2))
-        tokens = torch.cat([encode(model, part) for part in pixels.split(64)])
+        tokens = torch.cat([encode(model, part.to(device)).cpu() for part in pixels.split(64)])
         features[rows] = tokens.reshape(BLOCK, -1, tokens.shape[-1]).to(torch.float16).numpy()
         done_file.write_text(str(number + 1))
 
@@ -72,6 +72,7 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, default=Path("runs/tiny"))
     parser.add_argument("--clips", type=int, default=8192)
     parser.add_argument("--val", type=int, default=128)
+    parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
-    cache(options.out, "val", options.val)
-    cache(options.out, "train", options.clips)
+    cache(options.out, "val", options.val, options.device)
+    cache(options.out, "train", options.clips, options.device)

@@ -6,6 +6,7 @@ import argparse
 import json
 import time
 from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from holitom.video.synthetic.scene import sample_scenes
 from holitom.video.synthetic.suite import BLOCK, seed_of
 
 from .build import build_tokenizer, save
+from .checkpoint import Checkpoint
 from .data import DENSE_CLASSES, dense_targets, tokenise
 from .drop import choose
 from .features import STAGE2_SEED, load_vision, open_cache
@@ -27,6 +29,9 @@ from .packed import packed_forward
 
 QUESTIONS = 12
 MIDDLE = 3
+KEEPS = ("all", "random10", "frames4")
+SAVE_EVERY = 240.0
+"""Seconds between checkpoints, each with a validation and an export."""
 
 
 class Data:
@@ -73,6 +78,22 @@ class DenseHeads(nn.Module):
         return torch.stack(losses).mean(), scores
 
 
+@dataclass
+class Batch:
+    """B clips: ``visual`` (B, K, D), dense ``targets`` (B, K) each, ``ids`` and ``labels`` (B, Q, S), questions."""
+
+    visual: torch.Tensor
+    targets: dict[str, torch.Tensor]
+    ids: torch.Tensor
+    labels: torch.Tensor
+    questions: list[Question]
+
+    def to(self, device: str) -> Batch:
+        """Move the tensors."""
+        targets = {name: value.to(device) for name, value in self.targets.items()}
+        return Batch(self.visual.to(device), targets, self.ids.to(device), self.labels.to(device), self.questions)
+
+
 def pick_questions(scene: Scenes, rng: np.random.Generator) -> list[Question]:
     """Pick QUESTIONS questions: one of each task that applies, the rest from a second round."""
     first = ask(scene, 0, rng)
@@ -81,6 +102,24 @@ def pick_questions(scene: Scenes, rng: np.random.Generator) -> list[Question]:
     while missing > len(again):
         again += ask(scene, 0, rng)
     return first + [again[i] for i in rng.permutation(len(again))[:missing]]
+
+
+def draw_batch(data: Data, rng: np.random.Generator, progress: float, batch: int, tokenizer, words: dict) -> Batch:
+    """Draw clips, drop some of their tokens, ask questions."""
+    rows = rng.choice(len(data), batch, replace=False)
+    scenes = [data.scene(int(row)) for row in rows]
+    owners = data.owners[rows]
+    visual = torch.from_numpy(data.features[rows]).float()
+    labelled = [dense_targets(scene, owners[i : i + 1]) for i, scene in enumerate(scenes)]
+    targets = {name: torch.from_numpy(np.concatenate([part[name] for part in labelled])) for name in labelled[0]}
+    kept = choose(rng, progress, owners)
+    if kept is not None:
+        index = torch.from_numpy(kept)
+        visual = visual.gather(1, index[..., None].expand(-1, -1, visual.shape[-1]))
+        targets = {name: value.gather(1, index) for name, value in targets.items()}
+    asked = [question for scene in scenes for question in pick_questions(scene, rng)]
+    ids, labels = (part.view(batch, QUESTIONS, -1) for part in tokenise(tokenizer, asked, words))
+    return Batch(visual, targets, ids, labels, asked)
 
 
 def hits(hidden: torch.Tensor, labels: torch.Tensor, table: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -108,132 +147,85 @@ def validate(model, data: Data, tokenizer, prefix: torch.Tensor, keep: str = "al
         elif keep == "frames4":
             visual = visual.view(8, 16, -1, visual.shape[-1])[:, [2, 6, 9, 13]].flatten(1, 2)
         ids, labels = tokenise(tokenizer, [q for clip in asked for q in clip], words)
-        ids, labels = ids.view(8, QUESTIONS, -1), labels.view(8, QUESTIONS, -1)
-        hidden, _ = packed_forward(model, visual, prefix, ids, MIDDLE)
+        ids, labels = (part.view(8, QUESTIONS, -1).to(prefix.device) for part in (ids, labels))
+        hidden, _ = packed_forward(model, visual.to(prefix.device), prefix, ids, MIDDLE)
         right = hits(hidden, labels, table)[1].tolist()
         for question, good in zip((q for clip in asked for q in clip), right, strict=True):
             score[question.task].append(good)
     return {task: float(np.mean(score[task])) for task in TASKS if task in score}
 
 
-def train(out: Path, export: Path | None, steps: int, minutes: float | None, batch: int, lr: float, seed: int) -> None:
+class Newline(nn.Module):
+    """Holds the model's newline embedding as a module, so that a checkpoint takes it like the other parts."""
+
+    def __init__(self, parameter: nn.Parameter) -> None:
+        super().__init__()
+        self.weight = parameter
+
+
+def train(
+    out: Path, export: Path | None, steps: int, minutes: float | None, batch: int, lr: float, seed: int, device: str
+) -> None:
     """Train stage 2; resumes from ``out``/stage2.pt, and writes the model to ``out``/model and ``export``."""
     torch.manual_seed(seed)
-    model, tokenizer = load_vision(out), build_tokenizer()
-    language = model.model.language_model
-    heads = DenseHeads(language.config.hidden_size)
+    model, tokenizer = load_vision(out, device), build_tokenizer()
+    language, newline = model.model.language_model, Newline(model.model.image_newline)
+    heads = DenseHeads(language.config.hidden_size).to(device)
     data, held_out = Data(out, "train"), Data(out, "val")
-    prefix = torch.tensor(tokenizer("<|im_start|>user ")["input_ids"])
-    optimisers = build_optimisers([language, heads], [model.model.image_newline], lr)
-    schedule, step, words = Schedule(steps, lr, minutes), 0, {}
-    parameters = [p for group in optimisers for g in group.param_groups for p in g["params"]]
-    saved = out / "stage2.pt"
-    if saved.exists():
-        state = torch.load(saved, weights_only=True)
-        for part, weights in zip((language, heads), state["parts"], strict=True):
-            part.load_state_dict(weights)
-        model.model.image_newline.data.copy_(state["newline"])
-        for optimiser, weights in zip(optimisers, state["optimisers"], strict=True):
-            optimiser.load_state_dict(weights)
-        step, schedule.spent = state["step"], state["spent"]
-        if state["done"]:
-            return
-    last_save = time.monotonic()
+    prefix = torch.tensor(tokenizer("<|im_start|>user ")["input_ids"], device=device)
+    optimisers = build_optimisers([language, heads], [newline.weight], lr)
+    parameters = [p for optimiser in optimisers for group in optimiser.param_groups for p in group["params"]]
+    schedule, words = Schedule(steps, lr, minutes), {}
+    checkpoint = Checkpoint(out / "stage2.pt", [language, heads, newline], optimisers)
+    state = checkpoint.load(schedule, device) or {"step": 0, "done": False}
+    step, last_save = state["step"], time.monotonic()
     window: dict[str, list[float]] = defaultdict(list)
-    log = (out / "stage2.jsonl").open("a")
-    while True:
-        progress, rate = schedule.set(optimisers, step)
-        done = progress >= 1.0
-        if done or time.monotonic() - last_save > 240:
-            validation = {
-                keep: validate(model, held_out, tokenizer, prefix, keep) for keep in ("all", "random10", "frames4")
-            }
-            row = {
-                "step": step,
-                "seconds": round(schedule.elapsed(), 1),
-                "progress": progress,
-                "validation": validation,
-            }
-            log.write(json.dumps(row) + "\n")
-            log.flush()
-            state = {
-                "parts": [language.state_dict(), heads.state_dict()],
-                "newline": model.model.image_newline.data,
-                "optimisers": [optimiser.state_dict() for optimiser in optimisers],
-                "step": step,
-                "spent": schedule.elapsed(),
-                "done": done,
-            }
-            torch.save(state, saved.with_suffix(".tmp"))
-            saved.with_suffix(".tmp").rename(saved)
-            save(model, out / "model")
-            if export is not None:
-                save(model, export)
-            last_save = time.monotonic()
-        if done:
-            break
-        rng = np.random.default_rng([seed, step])
-        if step % 200 == 0:
-            data.refresh()
-        rows = rng.choice(len(data), batch, replace=False)
-        scenes = [data.scene(int(row)) for row in rows]
-        owners = data.owners[rows]
-        visual = torch.from_numpy(data.features[rows]).float()
-        targets = {
-            name: torch.from_numpy(np.concatenate(parts))
-            for name, parts in _stack(dense_targets(s, owners[i : i + 1]) for i, s in enumerate(scenes)).items()
-        }
-        kept = choose(rng, progress, owners)
-        if kept is not None:
-            index = torch.from_numpy(kept)
-            visual = visual.gather(1, index[..., None].expand(-1, -1, visual.shape[-1]))
-            targets = {name: value.gather(1, index) for name, value in targets.items()}
-        asked = [q for s in scenes for q in pick_questions(s, rng)]
-        ids, labels = (part.view(batch, QUESTIONS, -1) for part in tokenise(tokenizer, asked, words))
-        hidden, states = packed_forward(model, visual, prefix, ids, MIDDLE)
-        loss, right = hits(hidden, labels, language.embed_tokens.weight)
-        dense, dense_scores = heads(states, targets)
-        (loss + (0.6 if progress < 0.55 else 0.3) * dense).backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        for optimiser in optimisers:
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
-        for question, good in zip(asked, right.tolist(), strict=True):
-            window[question.task].append(good)
-        for name, value in (
-            ("loss", loss.item()),
-            ("dense", dense.item()),
-            *(("dense_" + n, v) for n, v in dense_scores.items()),
-        ):
-            window[name].append(value)
-        if step % 25 == 0:
+    with (out / "stage2.jsonl").open("a") as log:
+        while not state["done"]:
+            progress, rate = schedule.set(optimisers, step)
             row = {"step": step, "seconds": round(schedule.elapsed(), 1), "progress": progress, "lr": rate}
-            log.write(
-                json.dumps({**row, **{name: round(float(np.nanmean(v)), 4) for name, v in window.items()}}) + "\n"
-            )
-            log.flush()
-            window.clear()
-        step += 1
-    log.close()
-
-
-def _stack(parts):
-    """Turn dictionaries of arrays into one dictionary of lists."""
-    out = defaultdict(list)
-    for part in parts:
-        for name, value in part.items():
-            out[name].append(value)
-    return out
+            done = progress >= 1.0
+            if done or time.monotonic() - last_save > SAVE_EVERY:
+                row["validation"] = {keep: validate(model, held_out, tokenizer, prefix, keep) for keep in KEEPS}
+                log.write(json.dumps(row) + "\n")
+                log.flush()
+                checkpoint.save(schedule, step=step, done=done)
+                for folder in filter(None, (out / "model", export)):
+                    save(model, folder)
+                last_save = time.monotonic()
+            if done:
+                break
+            if step % 200 == 0:
+                data.refresh()
+            drawn = draw_batch(data, np.random.default_rng([seed, step]), progress, batch, tokenizer, words).to(device)
+            hidden, states = packed_forward(model, drawn.visual, prefix, drawn.ids, MIDDLE)
+            loss, right = hits(hidden, drawn.labels, language.embed_tokens.weight)
+            dense, dense_scores = heads(states, drawn.targets)
+            (loss + (0.6 if progress < 0.55 else 0.3) * dense).backward()
+            nn.utils.clip_grad_norm_(parameters, 1.0)
+            for optimiser in optimisers:
+                optimiser.step()
+                optimiser.zero_grad(set_to_none=True)
+            for question, good in zip(drawn.questions, right.tolist(), strict=True):
+                window[question.task].append(good)
+            for name, value in {"loss": loss.item(), "dense": dense.item(), **dense_scores}.items():
+                window[name if name in ("loss", "dense") else f"dense_{name}"].append(value)
+            if step % 25 == 0:
+                means = {name: round(float(np.nanmean(values)), 4) for name, values in window.items()}
+                log.write(json.dumps({**row, **means}) + "\n")
+                log.flush()
+                window.clear()
+            step += 1
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/tiny"))
     parser.add_argument("--export", type=Path, default=None, help="also write the model here, every few minutes")
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--steps", type=int, default=8000)
     parser.add_argument("--minutes", type=float, default=None)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--seed", type=int, default=3)
-    options = parser.parse_args()
-    train(**vars(options))
+    parser.add_argument("--device", default="cpu")
+    train(**vars(parser.parse_args()))

@@ -38,9 +38,9 @@ def packed_forward(
     newline = model.model.image_newline.expand(b, 1, d)
     x = torch.cat([start, visual, newline, language.embed_tokens(ids).reshape(b, q * s, d)], 1)
     context = len(prefix) + k + 1
-    positions = torch.cat([torch.arange(context), (context + torch.arange(s)).repeat(q)])[None]
+    positions = torch.cat([torch.arange(context), (context + torch.arange(s)).repeat(q)])[None].to(x.device)
     cos, sin = (part[:, None] for part in language.rotary_emb(x, positions))
-    mask = question_mask(context, q, s)
+    mask = question_mask(context, q, s).to(x.device)
     heads = language.config.num_attention_heads
     states = visual
     for index, layer in enumerate(language.layers):

@@ -17,11 +17,14 @@ from holitom.video.synthetic import COLOURS, FRAMES, SHAPES
 from holitom.video.synthetic.suite import block
 
 from .build import CELLS, GRID, build_model
+from .checkpoint import Checkpoint
 from .data import cell_owner, frame_labels, to_pixels
 from .optim import Schedule, build_optimisers
 
 FRAMES_PER_CLIP = 8
 STAGE1_SEED = 1
+SAVE_EVERY = 120.0
+"""Seconds between checkpoints."""
 
 
 def encode(model: LlavaOnevisionForConditionalGeneration, pixels: torch.Tensor) -> torch.Tensor:
@@ -63,14 +66,14 @@ class DenseHeads(nn.Module):
         loss = tokens.new_zeros(())
         scores = {}
         for name in ("shape", "colour"):
-            weight = torch.ones(out[name].shape[-1])
+            weight = torch.ones(out[name].shape[-1], device=tokens.device)
             weight[0] = 0.25
             target = labels[name].flatten()
             loss = loss + (2.0 if name == "shape" else 1.0) * F.cross_entropy(out[name], target, weight=weight)
             scores[name] = (out[name].argmax(-1) == target)[there].float().mean().item()
             scores[f"{name}_background"] = (out[name].argmax(-1) == target)[~there].float().mean().item()
         n = len(tokens)
-        cells = torch.arange(CELLS).repeat(n)
+        cells = torch.arange(CELLS, device=tokens.device).repeat(n)
         loss = (
             loss + 0.2 * F.cross_entropy(out["row"], cells // GRID) + 0.2 * F.cross_entropy(out["column"], cells % GRID)
         )
@@ -98,46 +101,31 @@ def batches(start: int, batch: int):
         number += 1
 
 
-def train(out: Path, steps: int, minutes: float | None, batch: int, lr: float) -> None:
+def train(out: Path, steps: int, minutes: float | None, batch: int, lr: float, device: str) -> None:
     """Train stage 1; resumes from ``out``/stage1.pt."""
     out.mkdir(parents=True, exist_ok=True)
-    model = build_model()
-    heads = DenseHeads(model.config.text_config.hidden_size)
+    model = build_model().to(device)
+    heads = DenseHeads(model.config.text_config.hidden_size).to(device)
     parts = [model.model.vision_tower, model.model.multi_modal_projector, heads]
     optimisers = build_optimisers(parts, [], lr)
-    schedule, step, number = Schedule(steps, lr, minutes), 0, 0
-    saved = out / "stage1.pt"
-    if saved.exists():
-        state = torch.load(saved, weights_only=True)
-        for part, weights in zip(parts, state["parts"], strict=True):
-            part.load_state_dict(weights)
-        for optimiser, weights in zip(optimisers, state["optimisers"], strict=True):
-            optimiser.load_state_dict(weights)
-        step, number, schedule.spent = state["step"], state["number"], state["spent"]
-        if state["done"]:
-            return
+    schedule = Schedule(steps, lr, minutes)
+    checkpoint = Checkpoint(out / "stage1.pt", parts, optimisers)
+    state = checkpoint.load(schedule, device) or {"step": 0, "number": 0, "done": False}
+    step, number = state["step"], state["number"]
     trained = [p for part in parts for p in part.parameters()]
     stream, last_save = batches(number, batch), time.monotonic()
     with (out / "stage1.jsonl").open("a") as log:
-        while True:
+        while not state["done"]:
             progress, rate = schedule.set(optimisers, step)
             done = progress >= 1.0
-            if done or time.monotonic() - last_save > 120:
-                state = {
-                    "parts": [part.state_dict() for part in parts],
-                    "optimisers": [optimiser.state_dict() for optimiser in optimisers],
-                    "step": step,
-                    "number": number,
-                    "spent": schedule.elapsed(),
-                    "done": done,
-                }
-                torch.save(state, saved.with_suffix(".tmp"))
-                saved.with_suffix(".tmp").rename(saved)
+            if done or time.monotonic() - last_save > SAVE_EVERY:
+                checkpoint.save(schedule, step=step, number=number, done=done)
                 last_save = time.monotonic()
             if done:
                 break
             number, pixels, labels = next(stream)
-            loss, scores = heads.loss(encode(model, pixels), labels)
+            labels = {name: value.to(device) for name, value in labels.items()}
+            loss, scores = heads.loss(encode(model, pixels.to(device)), labels)
             loss.backward()
             nn.utils.clip_grad_norm_(trained, 1.0)
             for optimiser in optimisers:
@@ -157,5 +145,5 @@ if __name__ == "__main__":
     parser.add_argument("--minutes", type=float, default=None)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--lr", type=float, default=5e-3)
-    options = parser.parse_args()
-    train(options.out, options.steps, options.minutes, options.batch, options.lr)
+    parser.add_argument("--device", default="cpu")
+    train(**vars(parser.parse_args()))
