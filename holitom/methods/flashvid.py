@@ -14,7 +14,7 @@ from holitom.methods.base import Attention, Method, Need, check_layer, resolve_l
 from holitom.ops.budget import fit_count
 from holitom.ops.diversity import farthest_batched, token_distances
 from holitom.ops.ranking import top_indexes
-from holitom.ops.temporal import consecutive_cosine, frame_means, lowest_cuts, spans_of_cuts
+from holitom.ops.temporal import consecutive_cosine, frame_means, lowest_cuts, spans_of_cuts, token_norms
 from holitom.ops.trees import cluster_trees, grow_trees
 from holitom.tokens import VideoTokens, check_share, exact_count
 
@@ -117,7 +117,7 @@ class FlashVID(Method):
         step = max(1, (1 << 20) // features.shape[1] ** 2)
         for start in range(0, len(features), step):
             x = features[start : start + step].float()
-            distance = token_distances(x)
+            distance = token_distances(x, token_norms(x).clamp_(min=torch.finfo(torch.float32).tiny))
             if self.selection != "div":
                 distance *= scores[start : start + step, None]
             if self.selection == "attn_div_v2":

@@ -122,9 +122,16 @@ def farthest_batched(distance: Tensor, count: int, *, repeat: bool = False) -> T
     return picked
 
 
-def token_distances(x: Tensor) -> Tensor:
-    """(B, n, D) float32 -> (B, n, n) float32: 1 - cosine between the rows of each frame, exactly 0 on the diagonal."""
-    unit = torch.nn.functional.normalize(x, dim=-1)
-    distance = 1 - unit @ unit.transpose(1, 2)
+def token_distances(x: Tensor, norms: Tensor) -> Tensor:
+    """1 - cosine between the rows of each frame, exactly 0 on the diagonal.
+
+    Args:
+        x: (B, n, D) float32. norms: (B, n) their norms, at least a tiny number.
+
+    Returns:
+        (B, n, n) float32.
+    """
+    cosine = torch.bmm(x, x.transpose(1, 2)).div_(norms[:, :, None]).div_(norms[:, None, :])
+    distance = cosine.neg_().add_(1)
     distance.diagonal(dim1=1, dim2=2).zero_()
     return distance

@@ -20,7 +20,8 @@ def frame_chunks(features: Tensor) -> list[slice]:
 
 def frame_means(features: Tensor) -> Tensor:
     """(T, N, D) -> (T, D) float32: the mean of each frame's tokens."""
-    return torch.cat([features[part].mean(1, dtype=torch.float32) for part in frame_chunks(features)])
+    weight = torch.full((1, features.shape[1]), 1 / features.shape[1], device=features.device)
+    return torch.cat([(weight @ features[part].float())[:, 0] for part in frame_chunks(features)])
 
 
 def token_norms(features: Tensor) -> Tensor:

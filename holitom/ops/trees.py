@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from holitom.ops.density import DensityPeaks
-from holitom.ops.temporal import weighted_sums
+from holitom.ops.temporal import token_norms, weighted_sums
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,13 +41,14 @@ def grow_trees(features: Tensor, free: Tensor, similarity: float, least: int) ->
     frames, positions, _ = features.shape
     best = torch.full((frames, positions), -1.0, device=features.device)
     parent = torch.zeros(frames, positions, dtype=torch.int64, device=features.device)
-    before = F.normalize(features[0].float(), dim=-1)
+    scale = token_norms(features).clamp_(min=torch.finfo(torch.float32).tiny).reciprocal_()
+    before = features[0].float()
     for frame in range(1, frames):
-        unit = F.normalize(features[frame].float(), dim=-1)
-        cosine = (unit @ before.T).masked_fill_(~free[frame - 1], -torch.inf)
+        here = features[frame].float()
+        cosine = (here @ before.T).mul_(scale[frame - 1]).masked_fill_(~free[frame - 1], -torch.inf)
         value, parent[frame] = cosine.max(-1)
-        best[frame] = value.masked_fill(~free[frame] | value.isneginf(), -1.0)
-        before = unit
+        best[frame] = (value * scale[frame]).masked_fill(~free[frame] | value.isneginf(), -1.0)
+        before = here
 
     threshold = torch.tensor(similarity, dtype=torch.float32, device=features.device)
     moving = frames * positions - least

@@ -1,0 +1,142 @@
+"""Time and memory of every outer method, in units that a reader can check: reads of the features.
+
+    python benchmarks/methods.py                 time, T=32, N=196, D=3584, one thread
+    python benchmarks/methods.py --memory        peak memory beside the features, T=1024, bf16
+
+Each time covers choosing and merging: ``merge = method.merge_video(video)`` and ``merge.apply(features)``. It is set in
+relation to one full read of the features (their sum), and to the same method in plain tensor operations as its
+official code computes it (benchmarks/straightforward.py), measured in turn in one process. Needs holitom installed, or
+the repository's root in PYTHONPATH.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from clip import clip
+from straightforward import STRAIGHTFORWARD
+
+from holitom.methods import DyCoke, Method, method_class, names, parse, spell
+from holitom.tokens import VideoTokens
+
+
+def settings(retention: float) -> list[Method]:
+    """Every method with a stage before the LLM at one retention; DyCoke, which cannot get there, by its exact rule."""
+    found = []
+    for name in names():
+        cls = method_class(name)
+        if cls.outer:
+            exact = ",exact=true" if cls is DyCoke and retention < 0.25 else ""
+            found.append(parse(f"{name}:retention={retention}{exact}"))
+    return found
+
+
+def run(method: Method, video: VideoTokens) -> torch.Tensor:
+    """What a session does with a video's features."""
+    merge = method.merge_video(video)
+    return merge.apply(video.features.flatten(0, 1))
+
+
+def interleaved(tasks: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Median seconds of each task, all tasks in turn, after one round that does not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in tasks}
+    for number in range(rounds + 1):
+        for name, task in tasks.items():
+            start = time.perf_counter()
+            task()
+            if number:
+                seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def report_time(arguments: argparse.Namespace) -> None:
+    """The table of times."""
+    video = clip(arguments.frames, arguments.side, arguments.width, getattr(torch, arguments.dtype))
+    print(f"features {tuple(video.features.shape)} {arguments.dtype}, retention {arguments.retention}, one thread")
+    print(f"{'method':<36}{'ms':>9}{'reads':>9}{'plain ops':>11}{'faster':>9}{'kept':>8}")
+    for method in settings(arguments.retention):
+        if arguments.only and method.name not in arguments.only:
+            continue
+        plain = STRAIGHTFORWARD.get(method.name)
+        tasks: dict[str, Callable[[], object]] = {
+            "read": video.features.sum,
+            "ours": lambda method=method: run(method, video),
+        }
+        if plain is not None:
+            tasks["plain"] = lambda plain=plain: plain(video, arguments.retention)
+        took = interleaved(tasks, arguments.rounds)
+        reads = took["ours"] / took["read"]
+        beside = f"{took['plain'] / took['read']:>11.1f}{took['plain'] / took['ours']:>8.1f}x" if plain else " " * 20
+        kept = run(method, video).shape[0]
+        print(f"{spell(method):<36}{1e3 * took['ours']:>9.1f}{reads:>9.1f}{beside}{kept:>8}", flush=True)
+
+
+def peak() -> int:
+    """Bytes of this process at their highest since the last reset."""
+    return 1024 * int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])
+
+
+def measure_memory(arguments: argparse.Namespace) -> None:
+    """In a process of its own: the peak of one method beside what was there before it."""
+    method = parse(arguments.measure)
+    run(method, clip(4, 4, 32, torch.bfloat16))  # what the first call alone allocates
+    video = clip(arguments.frames, arguments.side, arguments.width, torch.bfloat16)
+    size = video.features.numel() * video.features.element_size()
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak to the present
+    before = peak()
+    start = time.perf_counter()
+    out = run(method, video)
+    took = time.perf_counter() - start
+    print(f"{spell(method):<36}{(peak() - before) / size:>9.2f}{took:>9.1f}{len(out):>9}", flush=True)
+
+
+def report_memory(arguments: argparse.Namespace) -> None:
+    """The table of peaks, each method in a process of its own."""
+    shape = (arguments.frames, arguments.side**2, arguments.width)
+    print(f"features {shape} bfloat16: {2 * shape[0] * shape[1] * shape[2] / 2**30:.2f} GiB")
+    print(f"{'method':<36}{'peak':>9}{'seconds':>9}{'kept':>9}   (peak beside the features, in their own size)")
+    for method in settings(arguments.retention):
+        if arguments.only and method.name not in arguments.only:
+            continue
+        frames = arguments.frames
+        if method.name == "divprune" and frames > 64:
+            print("divprune: looks at every pair of tokens, hours here; measured on 64 frames:")
+            frames = 64
+        command = [sys.executable, __file__, "--measure", spell(method), "--frames", str(frames)]
+        command += ["--side", str(arguments.side), "--width", str(arguments.width)]
+        subprocess.run(command, check=True)
+
+
+def main() -> None:
+    """Reads the arguments."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--frames", type=int, help="T: 32 for time, 1024 for memory")
+    parser.add_argument("--side", type=int, default=14, help="N = side * side")
+    parser.add_argument("--width", type=int, default=3584, help="D")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--retention", type=float, default=0.1)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", nargs="*", help="names of methods")
+    parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--measure", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    arguments.frames = arguments.frames or (1024 if arguments.memory else 32)
+    if arguments.measure:
+        measure_memory(arguments)
+    elif arguments.memory:
+        report_memory(arguments)
+    else:
+        report_time(arguments)
+
+
+if __name__ == "__main__":
+    main()
