@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from holitom.ops.similarity import inner_products
+
 
 def pairwise_distances(x: Tensor) -> Tensor:
     """Euclidean distances between rows, divided by sqrt(D) as is usual for DPC, in float32.
@@ -19,7 +21,7 @@ def pairwise_distances(x: Tensor) -> Tensor:
     """
     x = x.float()
     x = x - x.mean(0)  # the differences stay, and with smaller numbers less of them is lost to rounding
-    gram = x @ x.T
+    gram = inner_products(x)
     square = gram.diagonal()
     distance: Tensor = (square[:, None] + square[None, :] - gram - gram.T).clamp_(min=0).sqrt_() / x.shape[1] ** 0.5
     distance.fill_diagonal_(0)

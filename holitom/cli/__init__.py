@@ -1,0 +1,50 @@
+"""The command line: one file for each command."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from holitom import __version__
+from holitom.cli import clips, methods
+from holitom.cli.ask import ask
+from holitom.cli.console import fail
+
+app = typer.Typer(
+    name="holitom",
+    help="Make video language models fast: merge redundant visual tokens before and inside the LLM.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"holitom {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Print the version and exit."
+    ),
+) -> None:
+    """Options of all commands."""
+
+
+app.command()(ask)
+app.command()(methods.methods)
+app.add_typer(clips.app, name="clips")
+
+
+def main() -> None:
+    """The console script. Exit codes: 0 done, 1 it could not be done, 2 wrong usage, 130 interrupted."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except (ValueError, TypeError, OSError, ImportError, RuntimeError, MemoryError) as error:
+        fail(error)

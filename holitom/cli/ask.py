@@ -1,0 +1,119 @@
+"""``holitom ask``: a question about a video file."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from holitom.cli.console import err, out
+from holitom.cli.loading import load
+
+if TYPE_CHECKING:
+    from holitom.methods.base import Method
+    from holitom.pipeline import Answer
+
+
+def ask(
+    video: Annotated[str, typer.Argument(help="A video file, an animated GIF, or a folder of images.")],
+    question: Annotated[str, typer.Argument(help="What to ask about it.")],
+    model: Annotated[str, typer.Option(help="Path or hub id of a checkpoint, or `tiny`, the one inside.")] = "tiny",
+    method: Annotated[
+        str, typer.Option(help="A method of `holitom methods`, with settings as name:key=value,..., or `none`.")
+    ] = "holitom",
+    retention: Annotated[
+        float | None, typer.Option(help="Share of the visual tokens that enter the LLM, in (0, 1].  [default: 0.1]")
+    ] = None,
+    frames: Annotated[
+        int | None, typer.Option(min=1, help="Frames to sample.  [default: what the model was made for, else 32]")
+    ] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="The longest answer.")] = 128,
+    compare: Annotated[bool, typer.Option("--compare", help="Also run uncompressed, and print ratios.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, auto.  [default: a GPU if any]")] = None,
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    attention: Annotated[str | None, typer.Option(help="sdpa, eager, flash_attention_2, ...")] = None,
+) -> None:
+    """Ask a question about a video, and see what compression saved."""
+    chosen = choose(method, retention)
+    pipeline = load(model, device, dtype, attention, quiet=as_json)
+    settings: dict[str, Any] = {"frames": frames, "max_new_tokens": max_new_tokens}
+    if compare:
+        pipeline.warm_up(video, chosen)
+    answer = pipeline.ask(video, question, chosen, **settings)
+    full = pipeline.ask(video, question, None, **settings) if compare else None
+    if answer.warning and not as_json:
+        err.print(f"[yellow]warning:[/] {answer.warning}", soft_wrap=True)
+    if as_json:
+        report = answer.as_dict()
+        if full is not None:
+            report = {"compressed": report, "uncompressed": full.as_dict()}
+        typer.echo(json.dumps(report, indent=1))
+        return
+    out.print(answer.text, markup=False)
+    if full is not None:
+        out.print(f"[dim]uncompressed:[/] {full.text}")
+    out.print(table(answer, full))
+
+
+def choose(method: str, retention: float | None) -> Method | None:
+    """The method that the options name.
+
+    Raises:
+        typer.BadParameter: when there is no such method or setting.
+    """
+    from holitom.methods.registry import parse
+
+    if method == "none":
+        if retention is not None:
+            raise typer.BadParameter("without a method there is nothing to retain: leave --retention out")
+        return None
+    try:
+        if retention is not None:
+            outer, bar, inner = method.partition("|")
+            outer += ("," if ":" in outer else ":") + f"retention={retention}"
+            method = outer + bar + inner
+        return parse(method)
+    except (ValueError, TypeError) as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def table(answer: Answer, full: Answer | None) -> Table:
+    """The proof beside an answer: tokens, FLOPs, memory and time, and the same uncompressed where it was run.
+
+    FLOPs and bytes of the full prompt are counted, not run, so they stand beside every answer.
+    """
+    summary, cost = answer.summary, answer.summary.cost
+    grid = Table(box=None, pad_edge=False)
+    grid.add_column("")
+    for column in (summary.method["name"], "uncompressed", "ratio"):
+        grid.add_column(str(column), justify="right")
+    whole, entering, leaving = summary.visual_tokens
+
+    def row(name: str, part: float | None, base: float | None, write: Any) -> None:
+        ratio = f"{part / base:.3f}" if part is not None and base else ""
+        grid.add_row(name, *("" if value is None else write(value) for value in (part, base)), ratio)
+
+    row("visual tokens into the LLM", entering, whole, "{:,}".format)
+    if leaving != entering:
+        row("visual tokens after the inner stage", leaving, whole, "{:,}".format)
+    if summary.segments is not None:
+        grid.add_row("segments found", str(summary.segments))
+    row("prefill FLOPs (paper's formula)", cost.compressed.paper_flops, cost.full.paper_flops, _si)
+    row("prefill FLOPs (true count)", cost.compressed.prefill_flops, cost.full.prefill_flops, _si)
+    row("KV cache, bytes", cost.compressed.kv_cache_bytes, cost.full.kv_cache_bytes, _si)
+    for name, seconds in answer.seconds.items():
+        row(f"  {name}, ms", seconds * 1e3, full.seconds[name] * 1e3 if full else None, "{:,.1f}".format)
+    first = full.time_to_first_token * 1e3 if full else None
+    row("time to first token, ms", answer.time_to_first_token * 1e3, first, "{:,.1f}".format)
+    row("decode, tokens/s", answer.tokens_per_second, full.tokens_per_second if full else None, "{:,.1f}".format)
+    return grid
+
+
+def _si(value: float) -> str:
+    for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= size:
+            return f"{value / size:.2f} {unit}"
+    return f"{value:.0f} "

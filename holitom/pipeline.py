@@ -1,0 +1,203 @@
+"""A video file, a question, an answer, and what it cost: one call on top of all rooms below."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from holitom.cost import StageTimer, synchronize
+from holitom.methods.base import Method
+from holitom.models import adapter_for
+from holitom.runtime import Session, Summary
+from holitom.video import Clip, read_video
+from holitom.video.prepare import Preprocessor, to
+
+STAGES = ("decode", "preprocess", "vision tower", "compression", "LLM prefill")
+
+
+@dataclass(frozen=True)
+class Uncompressed(Method):
+    """Every visual token stays: what a method is compared with."""
+
+    name = "uncompressed"
+    exact_count = True
+
+    def retained(self, frames: int, grid: tuple[int, int]) -> int:
+        """All of them."""
+        return frames * grid[0] * grid[1]
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What the model said, and what it took.
+
+    Args:
+        text: the answer. tokens: how many tokens were generated.
+        seconds: by stage, see ``STAGES``; "LLM prefill" ends with the first token.
+        tokens_per_second: generated tokens after the first one, per second; None for fewer than two.
+        summary: tokens, FLOPs and KV-cache bytes.
+        warning: what is wrong with the video, where only a part of it could be read.
+    """
+
+    text: str
+    tokens: int
+    seconds: dict[str, float]
+    tokens_per_second: float | None
+    summary: Summary
+    warning: str | None = None
+
+    @property
+    def time_to_first_token(self) -> float:
+        """Seconds from the video file to the first token."""
+        return sum(self.seconds.values())
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain numbers and lists, ready for JSON."""
+        return {
+            "answer": self.text,
+            "tokens": self.tokens,
+            "seconds": {**self.seconds, "time to first token": self.time_to_first_token},
+            "decode_tokens_per_second": self.tokens_per_second,
+            "warning": self.warning,
+            **self.summary.as_dict(),
+        }
+
+
+class Pipeline:
+    """A model and its preprocessor.
+
+    Args:
+        model: a transformers video LLM of a supported family.
+        preprocessor: of the same checkpoint.
+    """
+
+    def __init__(self, model: Any, preprocessor: Preprocessor) -> None:
+        adapter_for(model)  # refuses an unknown family now, not after decoding
+        self.model, self.preprocessor = model, preprocessor
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | Path,
+        *,
+        device: str | None = None,
+        dtype: str | torch.dtype = "auto",
+        attention: str | None = None,
+    ) -> Pipeline:
+        """Loads a checkpoint by path or hub id.
+
+        Args:
+            device: "cpu", "cuda", "cuda:1", ... or "auto" for all devices; None: a GPU where there is one.
+            dtype: "auto": the checkpoint's, but bfloat16 instead of float16 on a CPU, which computes that slowly.
+            attention: "sdpa", "eager", "flash_attention_2", ...; None: the model's default.
+
+        Raises:
+            ValueError, OSError: when there is no such checkpoint or it is of an unsupported family.
+        """
+        from transformers import AutoConfig, AutoModelForImageTextToText
+
+        preprocessor = Preprocessor.from_pretrained(name)
+        config = AutoConfig.from_pretrained(name)
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        if dtype == "auto" and device == "cpu":
+            stored = getattr(config, "dtype", None)
+            dtype = torch.bfloat16 if stored in (torch.float16, "float16") else "auto"
+        options: dict[str, Any] = {"device_map": "auto"} if device == "auto" else {}
+        if attention is not None:
+            options["attn_implementation"] = attention
+        model = AutoModelForImageTextToText.from_pretrained(name, dtype=dtype, **options).eval()
+        if device != "auto":
+            model = model.to(device)
+        return cls(model, preprocessor)
+
+    def ask(
+        self,
+        video: str | Path | Clip,
+        question: str,
+        method: Method | None = None,
+        *,
+        frames: int | None = None,
+        max_new_tokens: int = 128,
+        streamer: Callable[[str], None] | None = None,
+        **generation: Any,
+    ) -> Answer:
+        """Answers a question about a video.
+
+        Args:
+            video: a file, a folder of images, or a decoded clip.
+            method: None: uncompressed.
+            frames: how many to sample; None: the checkpoint's number.
+            max_new_tokens: the longest answer. generation: further arguments of ``generate()``.
+            streamer: called with each new piece of text.
+
+        Raises:
+            holitom.video.VideoError: when the video cannot be read.
+        """
+        model = self.model
+        device = model.get_input_embeddings().weight.device
+        timer = StageTimer(device)
+        with timer.stage("decode"):
+            clip = video if isinstance(video, Clip) else read_video(video, frames or self.preprocessor.frames)
+        with timer.stage("preprocess"):
+            inputs = to(self.preprocessor(question, clip), device, next(model.parameters()).dtype)
+        watch = _Watch(self.preprocessor.tokenizer, device, streamer)
+        with Session(method or Uncompressed(), model, timer=timer) as session, torch.inference_mode():
+            synchronize(device)
+            start = time.perf_counter()
+            ids = model.generate(
+                **inputs, streamer=watch, **{"do_sample": False, "max_new_tokens": max_new_tokens, **generation}
+            )
+            synchronize(device)
+            end = time.perf_counter()
+            summary = session.summary()
+        produced = ids[0, inputs["input_ids"].shape[1] :]
+        seconds = {name: timer.totals().get(name, 0.0) for name in STAGES[:-1]}
+        first = watch.first or end
+        seconds["LLM prefill"] = max(0.0, first - start - seconds["vision tower"] - seconds["compression"])
+        return Answer(
+            text=self.preprocessor.tokenizer.decode(produced, skip_special_tokens=True).strip(),
+            tokens=len(produced),
+            seconds=seconds,
+            tokens_per_second=(len(produced) - 1) / (end - first) if len(produced) > 1 else None,
+            summary=summary,
+            warning=clip.warning,
+        )
+
+    def warm_up(self, video: str | Path | Clip, method: Method | None = None) -> None:
+        """Answers once from a single frame, so that what is set up at the first call is not timed."""
+        clip = video if isinstance(video, Clip) else read_video(video, 1)
+        for each in (method, None):
+            self.ask(clip, "?", each, max_new_tokens=2)
+
+
+class _Watch:
+    """A streamer that notes when the first token is there; ``generate()`` hands it the prompt first."""
+
+    def __init__(self, tokenizer: Any, device: torch.device, tell: Callable[[str], None] | None) -> None:
+        self.tokenizer, self.device, self.tell = tokenizer, device, tell
+        self.first: float | None = None
+        self.seen, self.text = None, ""
+        self.ids: list[int] = []
+
+    def put(self, ids: torch.Tensor) -> None:
+        """Takes the prompt (1, L), then one token (1,) at a time."""
+        if self.seen is None:
+            self.seen = True
+            return
+        if self.first is None:
+            synchronize(self.device)
+            self.first = time.perf_counter()
+        if self.tell is not None:
+            self.ids += ids.tolist()
+            text = self.tokenizer.decode(self.ids, skip_special_tokens=True)
+            if len(text) > len(self.text) and not text.endswith("\ufffd"):  # an unfinished character
+                self.tell(text[len(self.text) :])
+                self.text = text
+
+    def end(self) -> None:
+        """Nothing is held back."""
