@@ -1,0 +1,94 @@
+"""From clips and questions to the inputs of a model."""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from holitom.video.chat import Conversation, Media, user_turn
+from holitom.video.checkpoint import CheckpointFiles
+
+logger = logging.getLogger(__name__)
+
+
+class Preprocessor(ABC):
+    """Turns conversations about clips and images into a model's inputs.
+
+    >>> preprocessor = Preprocessor.from_pretrained("llava-hf/llava-onevision-qwen2-7b-ov-hf")
+    >>> clip = read_video("film.mp4", preprocessor.frames)
+    >>> inputs = preprocessor("What happens?", clip)
+    >>> ids = model.generate(**to(inputs, model.device, model.dtype), max_new_tokens=64)
+    >>> preprocessor.tokenizer.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+
+    Attributes:
+        model_type: the family, as ``config.json`` names it.
+        frames: frames of a video that the checkpoint asks for, 32 where it does not say.
+        tokenizer: the checkpoint's tokenizer.
+    """
+
+    model_type: str
+    frames: int = 32
+    tokenizer: Any
+
+    @staticmethod
+    def from_pretrained(name: str | Path, **hub: Any) -> Preprocessor:
+        """The preprocessor of a checkpoint.
+
+        LLaVA-OneVision is prepared here, without torchvision; every other family by its own processor from
+        transformers, which needs it.
+
+        Args:
+            name: path of a folder, or a hub id.
+            hub: revision, token, cache_dir, local_files_only, as in transformers.
+
+        Raises:
+            ValueError: the folder holds no checkpoint, or one with settings that are not understood.
+            ImportError: the family needs torchvision and it is missing or broken.
+            OSError: the hub cannot be reached or has no such repository.
+        """
+        from holitom.video.llava_onevision import LlavaOnevisionPreprocessor
+        from holitom.video.processor import ProcessorPreprocessor
+
+        files = CheckpointFiles(name, **hub)
+        model_type = str(files.config().get("model_type", ""))
+        if model_type == "llava_onevision":
+            return LlavaOnevisionPreprocessor.from_files(files)
+        return ProcessorPreprocessor.from_files(files, model_type)
+
+    def __call__(self, question: str, *media: Media) -> dict[str, torch.Tensor]:
+        """The inputs for one question about some clips or images (or none). See :meth:`batch`."""
+        return self.batch([[user_turn(question, *media)]])
+
+    @abstractmethod
+    def batch(self, conversations: Sequence[Conversation]) -> dict[str, torch.Tensor]:
+        """The inputs for several conversations at once, each ending before the model's answer.
+
+        Args:
+            conversations: each a list of messages, see :mod:`holitom.video.chat`.
+
+        Returns:
+            ``input_ids`` and ``attention_mask``, (B, L) int64, padded on the left; the media's tensors by the names of
+            the family, for LLaVA-OneVision ``pixel_values_videos`` (V, T, 3, h, w) float32 for the V videos of all
+            conversations in order, and ``pixel_values``, ``image_sizes`` and ``batch_num_images`` for images.
+        """
+
+
+def to(
+    inputs: Mapping[str, torch.Tensor], device: torch.device | str, dtype: torch.dtype | None = None
+) -> dict[str, torch.Tensor]:
+    """Inputs on ``device``, pixel values (everything of floating point) as ``dtype``."""
+    return {name: value.to(device, dtype if value.is_floating_point() else None) for name, value in inputs.items()}
+
+
+def pad_left(rows: Sequence[Sequence[int]], pad: int) -> dict[str, torch.Tensor]:
+    """Token ids of unequal length as ``input_ids`` and ``attention_mask``, (B, L) int64."""
+    length = max(map(len, rows))
+    return {
+        "input_ids": torch.tensor([[pad] * (length - len(row)) + list(row) for row in rows]),
+        "attention_mask": torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in rows]),
+    }
