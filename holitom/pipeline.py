@@ -181,23 +181,28 @@ class _Watch:
     def __init__(self, tokenizer: Any, device: torch.device, tell: Callable[[str], None] | None) -> None:
         self.tokenizer, self.device, self.tell = tokenizer, device, tell
         self.first: float | None = None
-        self.seen, self.text = None, ""
+        self.seen, self.text = False, ""
         self.ids: list[int] = []
 
     def put(self, ids: torch.Tensor) -> None:
         """Takes the prompt (1, L), then one token (1,) at a time."""
-        if self.seen is None:
+        if not self.seen:
             self.seen = True
             return
         if self.first is None:
             synchronize(self.device)
             self.first = time.perf_counter()
-        if self.tell is not None:
-            self.ids += ids.tolist()
-            text = self.tokenizer.decode(self.ids, skip_special_tokens=True)
-            if len(text) > len(self.text) and not text.endswith("\ufffd"):  # an unfinished character
-                self.tell(text[len(self.text) :])
-                self.text = text
+        self.ids += ids.tolist()
+        self._tell(final=False)
 
     def end(self) -> None:
-        """Nothing is held back."""
+        """Tells what was held back."""
+        self._tell(final=True)
+
+    def _tell(self, final: bool) -> None:
+        if self.tell is None:
+            return
+        text = self.tokenizer.decode(self.ids, skip_special_tokens=True)
+        if len(text) > len(self.text) and (final or not text.endswith("\ufffd")):  # an unfinished character waits
+            self.tell(text[len(self.text) :])
+            self.text = text

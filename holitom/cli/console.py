@@ -27,5 +27,3 @@ def quiet_libraries() -> None:
 
     theirs.disable_progress_bar()
     theirs.set_verbosity_error()
-
-

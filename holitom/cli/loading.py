@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,9 +40,11 @@ def load(name: str, device: str | None, dtype: str, attention: str | None, quiet
 
     quiet_libraries()
     path = resolve(name)
-    small = name == "tiny" and dtype == "auto"
-    wanted = torch.float32 if small else dtype
-    if quiet:
-        return Pipeline.from_pretrained(path, device=device, dtype=wanted, attention=attention)
-    with err.status(f"loading {name} ..."):
-        return Pipeline.from_pretrained(path, device=device, dtype=wanted, attention=attention)
+    wanted = torch.float32 if name == "tiny" and dtype == "auto" else dtype
+    with nullcontext() if quiet else err.status(f"loading {name} ..."):
+        try:
+            return Pipeline.from_pretrained(path, device=device, dtype=wanted, attention=attention)
+        except (ValueError, TypeError, OSError, ImportError):
+            raise
+        except Exception as error:  # whatever else transformers meets in a broken checkpoint
+            raise ValueError(f"cannot load {name}: {error}") from error

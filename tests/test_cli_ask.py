@@ -1,0 +1,176 @@
+"""``holitom ask`` as a user types it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from media import write_video
+from tiny_checkpoints import build_llava_onevision
+
+from holitom import HoliTom, __version__
+from holitom.cli import main
+from holitom.pipeline import STAGES, Pipeline
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return build_llava_onevision(tmp_path_factory.mktemp("models") / "tiny", sharpen=20.0)
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory):
+    return str(write_video(tmp_path_factory.mktemp("films") / "film.mp4"))
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Runs the command and gives its exit code, output and messages."""
+
+    def call(*words):
+        monkeypatch.setattr("sys.argv", ["holitom", *map(str, words)])
+        monkeypatch.setenv("COLUMNS", "200")
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        shown = capsys.readouterr()
+        return exit_.value.code or 0, shown.out, shown.err
+
+    return call
+
+
+def test_json_is_the_whole_proof(run, checkpoint, film):
+    code, out, _ = run(
+        "ask", film, "What happens?", "--model", checkpoint, "--frames", 8, "--max-new-tokens", 5, "--json",
+        "--retention", 0.25, "--compare",
+    )  # fmt: skip
+    assert code == 0
+    report = json.loads(out)
+    ours, full = report["compressed"], report["uncompressed"]
+    assert ours["method"]["name"] == "holitom"
+    assert ours["method"]["retention"] == 0.25
+    assert full["method"]["name"] == "uncompressed"
+    frames = ours["videos"][0]["frames"]
+    whole = frames * 16 + 1
+    assert ours["visual_tokens"]["full"] == full["visual_tokens"]["entering"] == whole
+    assert ours["visual_tokens"]["leaving"] < ours["visual_tokens"]["entering"] < whole
+    assert ours["cost"]["compressed"]["kv_cache_bytes"] < ours["cost"]["full"]["kv_cache_bytes"]
+    assert ours["cost"]["full"] == full["cost"]["compressed"]
+    assert [*ours["seconds"]] == [*STAGES, "time to first token"]
+    assert all(seconds >= 0 for seconds in ours["seconds"].values())
+    assert ours["seconds"]["time to first token"] == pytest.approx(sum(ours["seconds"][name] for name in STAGES))
+    assert sum(last - first + 1 for first, last in ours["videos"][0]["segments"]) == frames
+    assert ours["tokens"] == 5
+
+
+def test_the_table_names_every_figure(run, checkpoint, film):
+    code, out, _ = run("ask", film, "What?", "--model", checkpoint, "--frames", 6, "--max-new-tokens", 3, "--compare")
+    assert code == 0
+    for figure in (
+        "visual tokens into the LLM",
+        "visual tokens after the inner stage",
+        "segments found",
+        "prefill FLOPs (paper's formula)",
+        "prefill FLOPs (true count)",
+        "KV cache, bytes",
+        *STAGES,
+        "time to first token",
+        "decode, tokens/s",
+        "uncompressed",
+        "ratio",
+    ):
+        assert figure in out
+
+
+def test_the_answer_is_what_generate_gives(run, checkpoint, film):
+    """The command, the pipeline and a plain session agree."""
+    _, out, _ = run("ask", film, "What?", "--model", checkpoint, "--frames", 6, "--max-new-tokens", 6, "--json")
+    pipeline = Pipeline.from_pretrained(checkpoint, device="cpu")
+    pieces: list[str] = []
+    answer = pipeline.ask(film, "What?", HoliTom(), frames=6, max_new_tokens=6, streamer=pieces.append)
+    assert json.loads(out)["answer"] == answer.text
+    assert "".join(pieces).strip() == answer.text
+    from holitom.video import read_video
+
+    inputs = pipeline.preprocessor("What?", read_video(film, 6))
+    with HoliTom()(pipeline.model), torch.no_grad():
+        ids = pipeline.model.generate(**inputs, max_new_tokens=6, do_sample=False)
+    text = pipeline.preprocessor.tokenizer.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    assert text.strip() == answer.text
+
+
+def test_other_methods_and_none(run, checkpoint, film):
+    base = ("ask", film, "What?", "--model", checkpoint, "--frames", 6, "--max-new-tokens", 2, "--json")
+    code, out, _ = run(*base, "--method", "visionzip|fastv:layer=2", "--retention", "0.5")
+    assert code == 0
+    assert json.loads(out)["videos"][0]["inner_layers"] == [2]
+    code, out, _ = run(*base, "--method", "none")
+    assert json.loads(out)["visual_tokens"]["entering"] == json.loads(out)["visual_tokens"]["full"]
+
+
+def test_version_and_help(run):
+    assert run("--version") == (0, f"holitom {__version__}\n", "")
+    code, out, _ = run("--help")
+    assert code == 0
+    assert "ask" in out
+    assert "clips" in out
+    code, out, _ = run("ask", "--help")
+    for option in ("--model", "--method", "--retention", "--frames", "--compare", "--json"):
+        assert option in out
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--retention", "1.5"), "must lie in (0, 1], got 1.5"),
+        (("--method", "holytom"), "did you mean holitom"),
+        (("--method", "holitom:similarty=0.5"), "no parameter 'similarty'"),
+        (("--method", "none", "--retention", "0.1"), "leave --retention out"),
+        (("--frames", "0"), "--frames"),
+        (("--max-new-tokens", "0"), "--max-new-tokens"),
+    ],
+)
+def test_wrong_usage_exits_with_2(run, film, words, says):
+    code, out, err = run("ask", film, "What?", *words)
+    assert code == 2
+    assert says in " ".join(err.replace("│", " ").split())
+    assert out == ""
+
+
+def test_bad_input_exits_with_1_and_a_sentence(run, checkpoint, film, tmp_path):
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"no film" * 50)
+    shallow = build_llava_onevision(tmp_path / "shallow", layers=1)
+    mangled = tmp_path / "mangled"
+    shutil.copytree(checkpoint, mangled)
+    config = json.loads((mangled / "config.json").read_text())
+    config["text_config"]["num_hidden_layers"] = 1
+    (mangled / "config.json").write_text(json.dumps(config))
+    for words, says in (
+        ((tmp_path / "missing.mp4", "?", "--model", checkpoint), "missing.mp4: no such file"),
+        ((broken, "?", "--model", checkpoint), "broken.mp4"),
+        ((film, "?", "--model", tmp_path / "nowhere"), "there is no model folder"),
+        ((film, "?", "--model", tmp_path), str(tmp_path)),
+        ((film, "?", "--model", shallow), "this model can merge at 1..0"),
+        ((film, "?", "--model", mangled), f"cannot load {mangled}: "),
+        ((film, "?", "--model", checkpoint, "--method", "holitom:layer=9"), "this model can merge at 1..3"),
+    ):
+        code, out, err = run("ask", *words)
+        assert code == 1, words
+        assert out == ""
+        assert err.startswith("error: ")
+        assert says in err
+        assert "Traceback" not in err
+
+
+def test_a_folder_of_images(run, checkpoint, tmp_path):
+    from PIL import Image
+
+    for number in range(5):
+        pixels = np.full((40, 50, 3), 40 * number, dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"frame{number}.png")
+    code, out, _ = run("ask", tmp_path, "?", "--model", checkpoint, "--max-new-tokens", 2, "--json")
+    assert code == 0
+    assert json.loads(out)["videos"][0]["frames"] == 5
