@@ -1,0 +1,68 @@
+# Two commands for a fresh machine: `make demo` and `make test`. They need make, python3 >= 3.10 and a package registry.
+#
+#   make demo PYTHON=python3.12
+#   make demo TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"    on Linux without a GPU: smaller
+#
+# There are two virtual environments. Some tests compare preprocessing with transformers' own, which needs torchvision;
+# but the ordinary wheel of torchvision fails to load beside a CPU build of torch, and transformers fails with it
+# (tests/conftest.py mends that, for the tests). So torchvision stays out of the environment that runs the demo.
+#
+# torch comes first and by itself: the package asks for `torch>=2.6`, which is then met, so nothing that is installed
+# later brings another build. torchvision comes with --no-deps for the same reason.
+
+PYTHON ?= python3
+VENV ?= .venv
+TORCH ?= torch==2.13.0
+TORCHVISION ?= torchvision==0.28.0
+OUT ?= out/demo
+
+BIN := $(VENV)/bin
+VENV_TEST := $(VENV)-test
+TEST_BIN := $(VENV_TEST)/bin
+PYTEST := OMP_NUM_THREADS=1 $(TEST_BIN)/python -m pytest -n 2
+
+.PHONY: demo test slow lint format clean
+
+# Asks the model inside the package about a synthetic clip, with and without compression.
+demo: $(VENV)/ready
+	$(BIN)/holitom clips make --number 1 --out $(OUT)
+	@clip=$$(ls $(OUT)/*.mp4 | head -n 1); \
+	field() { head -n 1 $(OUT)/questions.jsonl | sed "s/.*\"$$1\": \"\([^\"]*\)\".*/\1/"; }; \
+	echo "$(BIN)/holitom ask $$clip \"$$(field question)\" --compare"; \
+	$(BIN)/holitom ask "$$clip" "$$(field question)" --compare; \
+	echo; echo "What is in the clip, as the generator of clips knows it: $$(field answer)"
+
+# All tests but the large matrix.
+test: $(VENV_TEST)/ready
+	$(PYTEST) -m "not slow"
+
+# The large matrix.
+slow: $(VENV_TEST)/ready
+	$(PYTEST) -m slow
+
+lint: $(VENV_TEST)/ready
+	$(TEST_BIN)/ruff check .
+	$(TEST_BIN)/ruff format --check .
+	$(TEST_BIN)/mypy
+
+format: $(VENV_TEST)/ready
+	$(TEST_BIN)/ruff check --fix .
+	$(TEST_BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) $(VENV_TEST) $(OUT)
+
+$(VENV)/ready: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "holitom needs Python 3.10 or newer: make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install $(TORCH)
+	$(BIN)/pip install -e .
+	touch $@
+
+$(VENV_TEST)/ready: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "holitom needs Python 3.10 or newer: make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV_TEST)
+	$(TEST_BIN)/pip install $(TORCH)
+	$(TEST_BIN)/pip install -e ".[dev]"
+	$(TEST_BIN)/pip install --no-deps $(TORCHVISION)
+	touch $@
