@@ -1,7 +1,35 @@
 """What differs between model families, one file per family. The default adapter serves most."""
 
-from holitom.models.base import Adapter, VideoLayout, adapter_for, register
+from holitom.models.base import Adapter, PatchRecord, VideoLayout, adapter_for, register, supported
+from holitom.models.gemma4 import Gemma4Adapter
+from holitom.models.glm4v import Glm4vAdapter
+from holitom.models.internvl import InternVLAdapter
+from holitom.models.llava_next_video import LlavaNextVideoAdapter, VideoLlavaAdapter
 from holitom.models.llava_onevision import LlavaOnevisionAdapter
 from holitom.models.newlines import with_row_newlines
+from holitom.models.qwen3_vl import Qwen3VLAdapter, Qwen35Adapter
+from holitom.models.qwen_vl import Qwen25VLAdapter, QwenVLAdapter
+from holitom.models.smolvlm import SmolVLMAdapter
+from holitom.models.video_llama_3 import VideoLlama3Adapter
 
-__all__ = ["Adapter", "LlavaOnevisionAdapter", "VideoLayout", "adapter_for", "register", "with_row_newlines"]
+__all__ = [
+    "Adapter",
+    "Gemma4Adapter",
+    "Glm4vAdapter",
+    "InternVLAdapter",
+    "LlavaNextVideoAdapter",
+    "LlavaOnevisionAdapter",
+    "PatchRecord",
+    "Qwen3VLAdapter",
+    "Qwen25VLAdapter",
+    "Qwen35Adapter",
+    "QwenVLAdapter",
+    "SmolVLMAdapter",
+    "VideoLayout",
+    "VideoLlama3Adapter",
+    "VideoLlavaAdapter",
+    "adapter_for",
+    "register",
+    "supported",
+    "with_row_newlines",
+]

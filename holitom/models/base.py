@@ -64,7 +64,7 @@ class Adapter:
     Class attributes:
         inner: whether tokens may be merged inside the LLM (every decoder layer must be full attention).
         scores_from: what the patch scores are, for the table of models.
-        encoder: the method of ``base`` that encodes videos, and the modality under which ``generate()`` keeps its output.
+        encoder, modality: the method of ``base`` that encodes videos, and what ``generate()`` files its output under.
         class_token: whether the vision tower has a class token (key 0) whose attention is the natural patch score.
     """
 
@@ -114,6 +114,10 @@ class Adapter:
         Args:
             arguments: the call's arguments by name, defaults filled in.
         """
+        return None
+
+    def patch_mask(self, arguments: dict[str, Any]) -> Tensor | None:
+        """(F, P) bool: which keys of :meth:`vision_attention` are patches and not padding; None: all of them."""
         return None
 
     def layouts(self, output: Any, arguments: dict[str, Any], patches: PatchRecord) -> list[VideoLayout]:
@@ -190,5 +194,6 @@ def adapter_for(model: Any) -> Adapter:
             return _ADAPTERS[cls.__name__](model)
     raise TypeError(
         f"holitom has no adapter for {type(model).__name__}. Supported: {', '.join(sorted(_ADAPTERS))}. "
-        "To add a family, subclass holitom.models.Adapter and decorate it with @register (see docs/add_a_model_family.md and CONTRIBUTING.md)"
+        "To add a family, subclass holitom.models.Adapter and decorate it with @register: see "
+        "docs/add_a_model_family.md (and CONTRIBUTING.md)"
     )

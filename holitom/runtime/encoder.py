@@ -41,12 +41,15 @@ def layouts_of(encoded: Any) -> list[VideoLayout]:
 
 def _encode(session: Session, encode: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     arguments = bound_arguments(encode, args, kwargs)
+    real = session.adapter.patch_mask(arguments)
     needs, received, keys = session.method.needs, list[Tensor](), list[Tensor]()
 
     def observer(query: Tensor, key: Tensor, scale: float) -> None:
         if "scores" in needs:
-            seen = attention_of_first if session.adapter.class_token else attention_received
-            received.append(seen(query, key, scale))
+            if session.adapter.class_token:
+                received.append(attention_of_first(query, key, scale))
+            else:
+                received.append(attention_received(query, key, scale, real))
         if "keys" in needs:
             keys.append(key.float().mean(1))
 

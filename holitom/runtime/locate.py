@@ -17,7 +17,7 @@ class Located:
     Args:
         layout: how it was encoded.
         columns: (P,) int64 on the CPU, the row's columns of its placeholders.
-        blocks: (P,) int64 on the CPU, the first column of the contiguous run that each stands in.
+        blocks: (P,) int64 on the CPU, the first column of the unbroken run of patches that each stands in.
     """
 
     layout: VideoLayout
@@ -73,13 +73,13 @@ def locate(marked: Tensor, layouts: list[VideoLayout]) -> list[list[Located]]:
 
 
 def _split(columns: Tensor, layouts: list[VideoLayout]) -> list[Located]:
-    starts = torch.ones_like(columns, dtype=torch.bool)
-    starts[1:] = columns[1:] != columns[:-1] + 1
-    blocks = columns[starts][starts.cumsum(0) - 1] if len(columns) else columns
     located, start = [], 0
     for layout in layouts:
-        part = slice(start, start + len(layout.place))
-        located.append(Located(layout, columns[part], blocks[part].clamp(min=int(columns[start]))))
+        mine = columns[start : start + len(layout.place)]
+        patch = layout.place >= 0  # a newline or a frame's class token keeps its place between runs of patches
+        starts = torch.ones_like(patch)
+        starts[1:] = (mine[1:] != mine[:-1] + 1) | (patch[1:] != patch[:-1])
+        located.append(Located(layout, mine, mine[starts][starts.cumsum(0) - 1]))
         start += len(layout.place)
     return located
 

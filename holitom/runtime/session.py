@@ -126,7 +126,10 @@ class Session:
                 stack = _stacks.setdefault(self.model, [])
                 if not stack:
                     current = functools.partial(_current, self.model)
-                    _wraps[self.model] = [watch_encoder(base, self.adapter.encoder, current), _watch_generate(self.model, current)]
+                    _wraps[self.model] = [
+                        watch_encoder(base, self.adapter.encoder, current),
+                        _watch_generate(self.model, current),
+                    ]
                 stack.append(self)
             self._handles += [
                 base.register_forward_pre_hook(self._see_ids, with_kwargs=True),

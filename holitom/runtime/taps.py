@@ -87,7 +87,7 @@ def _sequences(query: Tensor, key: Tensor, borders: Tensor | None) -> list[tuple
     if borders is None or query.shape[0] != 1:
         return [(query, key)]
     lengths = borders.diff().tolist()
-    return list(zip(query.split(lengths, dim=2), key.split(lengths, dim=2), strict=True))
+    return list(zip(torch.split(query, lengths, dim=2), torch.split(key, lengths, dim=2), strict=True))
 
 
 def attention_of_first(query: Tensor, key: Tensor, scale: float) -> Tensor:
@@ -104,13 +104,13 @@ def attention_of_first(query: Tensor, key: Tensor, scale: float) -> Tensor:
     return logits.softmax(-1).mean((1, 2))
 
 
-def attention_received(query: Tensor, key: Tensor, scale: float) -> Tensor:
+def attention_received(query: Tensor, key: Tensor, scale: float, real: Tensor | None = None) -> Tensor:
     """How much attention each key receives: softmax attention, mean over heads, then mean over queries.
 
     A few frames at a time, so that no more than about 128 MiB of attention matrices exist.
 
     Args:
-        query: (F, H, P, d). key: (F, G, P, d), G divides H.
+        query: (F, H, P, d). key: (F, G, P, d), G divides H. real: (F, P) bool, what is not padding; None: everything.
 
     Returns:
         (F, P) float32. Source: HoliTom's official code; the paper calls it the SigLIP attention score.
@@ -123,5 +123,10 @@ def attention_received(query: Tensor, key: Tensor, scale: float) -> Tensor:
         part = slice(start, start + step)
         keys = key[part].repeat_interleave(repeat, dim=1) if repeat > 1 else key[part]
         logits = (query[part] @ keys.transpose(-1, -2)).float() * scale
-        received[part] = logits.softmax(-1).mean((1, 2))
+        if real is None:
+            received[part] = logits.softmax(-1).mean((1, 2))
+            continue
+        among = real[part].to(query.device)
+        weights = logits.masked_fill(~among[:, None, None], float("-inf")).softmax(-1).mean(1)
+        received[part] = (weights * among[:, :, None]).sum(1) / among.sum(1, keepdim=True)
     return received

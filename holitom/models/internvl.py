@@ -1,0 +1,56 @@
+"""InternVL: frames are images to the model, and the text in front of them ("Frame1: ") says that they form a video."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from holitom.models.base import Adapter, PatchRecord, VideoLayout, register
+from holitom.models.labels import counts_up, join_frames
+from holitom.models.patches import mean_of_blocks, of_each
+from holitom.models.towers import last_used_layer, selected_layers
+
+
+@register("InternVLForConditionalGeneration")
+class InternVLAdapter(Adapter):
+    """Serves InternVL3 and 3.5 in transformers' format (``-hf``).
+
+    A video is a row of two or more single-tile images whose labels differ in a number alone and start anew with the
+    next video. Images with numbered labels and one tile each ("Image-1: ") look just the same.
+    """
+
+    scores_from: ClassVar[str] = "attention of the CLS token in the last used InternViT layer, mean over 2 x 2 patches"
+    encoder: ClassVar[str] = "get_image_features"
+    modality: ClassVar[str] = "image"
+    class_token: ClassVar[bool] = True
+
+    @property
+    def video_token_id(self) -> int:
+        """The image token, which stands for frames as well."""
+        return int(self.model.config.image_token_id)
+
+    def vision_attention(self, arguments: dict[str, Any]) -> nn.Module | None:
+        """The layer whose output ``vision_feature_layer`` selects."""
+        layers = self.base.vision_tower.encoder.layer
+        attention: nn.Module = last_used_layer(layers, selected_layers(arguments, self.model.config)).attention
+        return attention
+
+    def layouts(self, output: Any, arguments: dict[str, Any], patches: PatchRecord) -> list[VideoLayout]:
+        """One layout of one frame for each tile of ``pixel_values`` (tiles, 3, H, W)."""
+        tiles, _, height, width = arguments["pixel_values"].shape
+        size = self.model.config.vision_config.patch_size
+        grid, side = (height // size[0], width // size[1]), round(1 / self.model.config.downsample_ratio)
+
+        def pool(values: Tensor | None) -> list[Tensor | None]:
+            return of_each(None if values is None else mean_of_blocks(values[:, 1:], grid, side), [1] * tiles)
+
+        pooled = (grid[0] // side, grid[1] // side)
+        return [
+            VideoLayout.contiguous(1, pooled, scores=scores, keys=keys)
+            for scores, keys in zip(pool(patches.received), pool(patches.keys), strict=True)
+        ]
+
+    def arrange(self, ids: Tensor, valid: Tensor, encoded: list[VideoLayout]) -> tuple[Tensor, list[VideoLayout]]:
+        """Joins frames to videos by their labels."""
+        return join_frames(ids, (ids == self.video_token_id) & valid, encoded, counts_up)

@@ -1,0 +1,54 @@
+"""VideoLLaMA3: a SigLIP tower for any resolution, bilinear reduction, time stamps between frames."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from holitom.models.base import Adapter, PatchRecord, VideoLayout, register
+
+
+@register("VideoLlama3ForConditionalGeneration")
+class VideoLlama3Adapter(Adapter):
+    """Serves VideoLLaMA3 (2B, 7B) in transformers' format."""
+
+    scores_from: ClassVar[str] = "attention received in the last SigLIP layer, mean over heads and queries, reduced"
+
+    def vision_attention(self, arguments: dict[str, Any]) -> nn.Module | None:
+        """The last layer."""
+        attention: nn.Module = self.base.vision_model.encoder.layers[-1].self_attn
+        return attention
+
+    def check(self, arguments: dict[str, Any]) -> None:
+        """Refuses prompts from which the processor has removed tokens already: their frames have holes."""
+        mask = arguments.get("video_compression_mask")
+        if mask is not None and not bool(mask.all()):
+            raise ValueError(
+                "the processor has already dropped video tokens (video_compression_mask is not all True), so frames "
+                "are incomplete: call the VideoLLaMA3 processor with use_token_compression=False"
+            )
+
+    def layouts(self, output: Any, arguments: dict[str, Any], patches: PatchRecord) -> list[VideoLayout]:
+        """One layout for each row of ``video_grid_thw`` (videos, 3): frames, rows and columns of patches."""
+        sizes = zip(arguments["video_grid_thw"].tolist(), arguments["video_merge_sizes"].tolist(), strict=True)
+        videos = [(t, h, w, side) for (t, h, w), side in sizes]
+        scores, keys = (self._reduce(values, videos) for values in (patches.received, patches.keys))
+        return [
+            VideoLayout.contiguous(t, (h // side, w // side), scores=scores[number], keys=keys[number])
+            for number, (t, h, w, side) in enumerate(videos)
+        ]
+
+    def _reduce(self, values: Tensor | None, videos: list[tuple[int, int, int, int]]) -> list[Any]:
+        """(F, P[, K]) in the tower's order -> (T, N[, K]) for each video, reduced as the tower reduces features."""
+        if values is None:
+            return [None] * len(videos)
+        rows = values.flatten(0, 1)
+        rows = rows if rows.dim() == 2 else rows[:, None]
+        grids = torch.tensor([video[:3] for video in videos])
+        sides = torch.tensor([video[3] for video in videos])
+        reduced = self.base.vision_model.pixel_unshuffle(rows, grids, sides)
+        parts = reduced.split([t * (h // side) * (w // side) for t, h, w, side in videos])
+        shaped = [part.unflatten(0, (video[0], -1)) for part, video in zip(parts, videos, strict=True)]
+        return [part[..., 0] for part in shaped] if values.dim() == 2 else shaped
