@@ -5,6 +5,14 @@ from pathlib import Path
 
 import av
 import numpy as np
+import pytest
+import transformers
+from packaging.version import Version
+
+samples_by_fractions = pytest.mark.skipif(
+    Version(transformers.__version__) < Version("5.18"),
+    reason="before 5.18, transformers cut the step between sampled frames to an integer",
+)
 
 BITS, BLOCK = 16, 8
 HEIGHT, WIDTH = 48, 64
@@ -51,8 +59,6 @@ def write_video(
             stream.bit_rate = 2_000_000
         if pts is not None:
             stream.codec_context.time_base = Fraction(1, 1000)
-        if rotation is not None:
-            stream.set_display_rotation(rotation, hflip=mirror)
         audio = output.add_stream("aac", rate=8000, layout="mono") if sound else None
         for number in range(frames):
             frame = av.VideoFrame.from_ndarray(numbered(number, height, width), format="rgb24")
@@ -62,7 +68,20 @@ def write_video(
         output.mux(stream.encode())
         if audio is not None:
             write_tone(output, audio, frames / rate)
+    if rotation is not None:
+        turn(path, rotation, mirror)
     return path
+
+
+def turn(path: Path, degrees: float, mirror: bool) -> None:
+    """Note in an mp4 that its picture is to be shown turned counter-clockwise, and then mirrored left to right."""
+    cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    side = -1 if mirror else 1
+    matrix = [side * cos, -sin, 0, side * sin, cos, 0, 0, 0, 2**14]  # the last column counts in 2^-30, not 2^-16
+    data = bytearray(path.read_bytes())
+    place = data.index(b"tkhd") + 44
+    data[place : place + 36] = np.round(np.array(matrix) * 2**16).astype(">i4").tobytes()
+    path.write_bytes(data)
 
 
 def write_tone(output: av.container.OutputContainer, stream: av.AudioStream, seconds: float) -> None:

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from media import HEIGHT, WIDTH, number_of, numbered, write_video
-from transformers.video_utils import VideoMetadata, default_sample_indices_fn, read_video_pyav
+from media import HEIGHT, WIDTH, number_of, numbered, samples_by_fractions, write_video
+from transformers.video_utils import default_sample_indices_fn, read_video_pyav
 
-from holitom.video import read_video, sample_indexes
+from holitom.video import read_video
 from holitom.video.container import Reader, scan
 from holitom.video.film import _collect_by_time, _Kept
 
@@ -44,6 +44,7 @@ def test_frames_are_those_of_the_indexes_and_equal_a_full_decode(name, tmp_path)
         assert clip.source == str(path)
 
 
+@samples_by_fractions
 @pytest.mark.parametrize("frames", [1, 8, 31, 60])
 def test_pixels_and_indexes_equal_those_of_transformers(frames, tmp_path):
     path = write_video(tmp_path / "film.mp4", 60, height=90, width=122)
@@ -55,14 +56,6 @@ def test_pixels_and_indexes_equal_those_of_transformers(frames, tmp_path):
     assert ours.indexes.tolist() == metadata.frames_indices.tolist()
     assert ours.fps == metadata.fps
     assert ours.duration == pytest.approx(metadata.duration)
-
-
-def test_indexes_equal_those_of_transformers_for_any_length():
-    for total in (1, 2, 31, 32, 33, 100, 1799, 1800, 107_892):
-        for frames in (1, 2, 8, 31, 32, 64):
-            if frames <= total:
-                theirs = default_sample_indices_fn(VideoMetadata(total), num_frames=frames)
-                assert sample_indexes(total, frames).tolist() == theirs.tolist()
 
 
 def test_endpoints_rule_takes_the_first_and_the_last_frame(tmp_path):

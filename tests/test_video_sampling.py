@@ -1,9 +1,12 @@
 """Where frames are taken from."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from media import samples_by_fractions
 from transformers.video_utils import VideoMetadata, default_sample_indices_fn
 
 from holitom.video import sample_indexes
@@ -11,6 +14,7 @@ from holitom.video import sample_indexes
 counts = st.integers(1, 200_000)
 
 
+@samples_by_fractions
 @given(total=counts, frames=st.integers(1, 256))
 def test_floor_equals_transformers_wherever_that_is_defined(total, frames):
     ours = sample_indexes(total, frames)
@@ -18,6 +22,13 @@ def test_floor_equals_transformers_wherever_that_is_defined(total, frames):
         assert ours.tolist() == default_sample_indices_fn(VideoMetadata(total), num_frames=frames).tolist()
     else:
         assert ours.tolist() == list(range(total))
+
+
+@given(total=counts, frames=st.integers(1, 256))
+def test_floor_takes_the_frame_at_each_even_fraction(total, frames):
+    if frames <= total:
+        exact = [int(Fraction(total * step, frames)) for step in range(frames)]
+        assert sample_indexes(total, frames).tolist() == exact
 
 
 @given(total=counts, frames=st.integers(1, 256), rule=st.sampled_from(["floor", "endpoints"]))

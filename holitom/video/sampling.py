@@ -16,8 +16,8 @@ def sample_indexes(total: int, frames: int, rule: SamplingRule = "floor") -> NDA
     Args:
         total: frames in the video, at least 1.
         frames: frames wanted, at least 1. A video with fewer gives all of its frames, each once.
-        rule: ``"floor"`` takes frame ``i * total // frames``, as the video processors of transformers do
-            (``default_sample_indices_fn``): the start of each of ``frames`` equal stretches.
+        rule: ``"floor"`` takes frame ``i * total // frames``, the start of each of ``frames`` equal stretches, as the
+            video processors of transformers do (``default_sample_indices_fn``; before 5.18 it cut the step to an int).
             ``"endpoints"`` takes ``linspace(0, total - 1, frames)`` cut to integers, first and last frame included, as
             the loaders of LLaVA-NeXT and lmms-eval do, with which the published HoliTom numbers were measured.
 
