@@ -10,6 +10,7 @@ from holitom import __version__
 from holitom.cli import clips, methods
 from holitom.cli.ask import ask
 from holitom.cli.console import fail
+from holitom.cli.evaluate import evaluate
 
 app = typer.Typer(
     name="holitom",
@@ -36,6 +37,7 @@ def _root(
 
 
 app.command()(ask)
+app.command("eval")(evaluate)
 app.command()(methods.methods)
 app.add_typer(clips.app, name="clips")
 

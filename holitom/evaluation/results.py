@@ -1,0 +1,95 @@
+"""Results on disk: one line for each clip and method, written as it is finished, so that a run can be resumed."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one method did on one clip.
+
+    Args:
+        clip: its name. method: the method's text form.
+        tasks, answers, right: for each question its task, what the model said, and whether that was right.
+        visual_tokens: full, entering the LLM, mean over layers; of one question.
+        prefill_flops: true count for one question's prompt. full_flops: the same uncompressed.
+    """
+
+    clip: str
+    method: str
+    tasks: list[str]
+    answers: list[str]
+    right: list[bool]
+    visual_tokens: list[float]
+    prefill_flops: float
+    full_flops: float
+
+
+class Log:
+    """A JSONL file: a header with the run's settings, then rows. A torn last line (a killed run) is cut off.
+
+    Args:
+        path: the file, made if missing; None keeps everything in memory.
+        settings: what must be the same for rows to belong together.
+
+    Raises:
+        ValueError: when the file holds a run with other settings, naming the difference.
+    """
+
+    def __init__(self, path: Path | None, settings: dict[str, Any]) -> None:
+        self.path = path
+        self.rows: list[Row] = []
+        if path is None:
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = list(self._whole_lines())
+        if lines:
+            self._check(lines[0], settings)
+            self.rows = [Row(**line) for line in lines[1:]]
+        else:
+            self._append(settings)
+
+    def __contains__(self, key: tuple[str, str]) -> bool:
+        return any((row.clip, row.method) == key for row in self.rows)
+
+    def add(self, row: Row) -> None:
+        """Keeps a row; it is on the disk when this returns."""
+        self.rows.append(row)
+        if self.path is not None:
+            self._append(asdict(row))
+
+    def _append(self, line: dict[str, Any]) -> None:
+        if self.path is None:
+            return
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _whole_lines(self) -> Iterator[dict[str, Any]]:
+        if self.path is None or not self.path.exists():
+            return
+        good = 0
+        data = self.path.read_bytes()
+        for line in data.splitlines(keepends=True):
+            if not line.endswith(b"\n"):
+                break
+            yield json.loads(line)
+            good += len(line)
+        if good < len(data):
+            with self.path.open("r+b") as file:
+                file.truncate(good)
+
+    def _check(self, header: dict[str, Any], settings: dict[str, Any]) -> None:
+        wrong = {key for key in {*header, *settings} if header.get(key) != settings.get(key)}
+        if wrong:
+            told = ", ".join(f"{key} was {header.get(key)!r} and is now {settings.get(key)!r}" for key in sorted(wrong))
+            raise ValueError(
+                f"{self.path} holds a run with other settings ({told}): give another --out, or the same settings"
+            )

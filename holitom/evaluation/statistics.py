@@ -1,0 +1,111 @@
+"""Accuracies with honest intervals: methods are compared on the same clips, and clips are what is resampled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from holitom.evaluation.results import Row
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value and the 95 % interval around it."""
+
+    value: float
+    low: float
+    high: float
+
+    def as_list(self) -> list[float]:
+        """[value, low, high]."""
+        return [self.value, self.low, self.high]
+
+
+def counts(rows: Sequence[Row], clips: Sequence[str], tasks: Sequence[str]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Right answers and questions by clip and task: two arrays (clips, tasks)."""
+    place = {clip: number for number, clip in enumerate(clips)}
+    column = {task: number for number, task in enumerate(tasks)}
+    right, asked = np.zeros((len(clips), len(tasks))), np.zeros((len(clips), len(tasks)))
+    for row in rows:
+        for task, good in zip(row.tasks, row.right, strict=True):
+            if task in column and row.clip in place:
+                asked[place[row.clip], column[task]] += 1
+                right[place[row.clip], column[task]] += good
+    return right, asked
+
+
+def mean_accuracy(right: NDArray[Any], asked: NDArray[Any]) -> NDArray[Any]:
+    """The mean over tasks of each task's accuracy: (..., clips, tasks) -> (...). Tasks nobody asked do not count."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = right.sum(-2) / asked.sum(-2)
+    result: NDArray[Any] = np.nanmean(share, axis=-1)
+    return result
+
+
+def paired_bootstrap(
+    rows: Sequence[Row], baseline: Sequence[Row], tasks: Sequence[str], draws: int = 2000, seed: int = 0
+) -> tuple[Interval, Interval]:
+    """Mean accuracy over tasks, and its difference to the baseline on the same clips, with 95 % bootstrap intervals.
+
+    Args:
+        rows, baseline: of two methods; only clips that both have count. tasks: those that enter the mean.
+        draws: resamplings of the clips, the same for both.
+
+    Raises:
+        ValueError: when the two have no clip in common.
+    """
+    shared = sorted({row.clip for row in rows} & {row.clip for row in baseline})
+    if not shared:
+        raise ValueError("the two methods have no clip in common: run them on the same clips")
+    ours, theirs = counts(rows, shared, tasks), counts(baseline, shared, tasks)
+    picks = np.random.default_rng(seed).integers(0, len(shared), (draws, len(shared)))
+    values = mean_accuracy(ours[0][picks], ours[1][picks])
+    others = mean_accuracy(theirs[0][picks], theirs[1][picks])
+    value, other = float(mean_accuracy(*ours)), float(mean_accuracy(*theirs))
+    return _interval(value, values), _interval(value - other, values - others)
+
+
+def _interval(value: float, draws: NDArray[Any]) -> Interval:
+    low, high = np.percentile(draws, [2.5, 97.5])
+    return Interval(value, float(low), float(high))
+
+
+def accuracy_table(rows: Sequence[Row], baseline: str, averaged: Sequence[str] | None = None) -> dict[str, Any]:
+    """Everything the table and the plot show, by method.
+
+    Args:
+        averaged: the tasks that enter the mean; None: all.
+
+    Returns:
+        For each method: accuracy by task, mean with interval, difference to the baseline with interval, share of
+        visual tokens entering and on average, share of prefill FLOPs, clips and questions.
+    """
+    by_method: dict[str, list[Row]] = {}
+    for row in rows:
+        by_method.setdefault(row.method, []).append(row)
+    tasks = list(dict.fromkeys(task for row in rows for task in row.tasks))
+    averaged = tasks if averaged is None else [task for task in tasks if task in averaged]
+    table: dict[str, Any] = {}
+    for method, mine in by_method.items():
+        right, asked = counts(mine, sorted({row.clip for row in mine}), tasks)
+        mean, difference = paired_bootstrap(mine, by_method[baseline], averaged)
+        tokens = np.array([row.visual_tokens for row in mine]).sum(0)
+        table[method] = {
+            "tasks": {
+                task: float(right[:, number].sum() / asked[:, number].sum())
+                for number, task in enumerate(tasks)
+                if asked[:, number].sum()
+            },
+            "mean": mean.as_list(),
+            "difference": difference.as_list(),
+            "tokens_entering": float(tokens[1] / tokens[0]),
+            "tokens_mean": float(tokens[2] / tokens[0]),
+            "prefill_flops": float(sum(row.prefill_flops for row in mine) / sum(row.full_flops for row in mine)),
+            "clips": len({row.clip for row in mine}),
+            "questions": int(asked.sum()),
+        }
+    return table

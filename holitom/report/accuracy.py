@@ -1,0 +1,72 @@
+"""The table and the plot of an evaluation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table
+
+
+def accuracy_rich(table: dict[str, Any]) -> Group:
+    """The accuracy of each method, and by task, from what :func:`holitom.evaluation.accuracy_table` gives."""
+    shown = Table(box=None, pad_edge=False)
+    by_task = Table(box=None, pad_edge=False, caption="accuracy in %, 95 % intervals by bootstrap over the same clips")
+    shown.add_column("", justify="right")
+    shown.add_column("method", overflow="fold")
+    for column in ("accuracy", "difference", "tokens", "FLOPs"):
+        shown.add_column(column, justify="right", no_wrap=True)
+    by_task.add_column("task")
+    for number, (method, entry) in enumerate(table.items(), 1):
+        mean, low, high = (100 * value for value in entry["mean"])
+        gap = [100 * value for value in entry["difference"]]
+        shown.add_row(
+            str(number),
+            method,
+            f"{mean:.1f} [{low:.1f}, {high:.1f}]",
+            f"{gap[0]:+.1f} [{gap[1]:+.1f}, {gap[2]:+.1f}]" if any(gap) else "",
+            *(f"{100 * entry[name]:.1f}" for name in ("tokens_entering", "prefill_flops")),
+        )
+        by_task.add_column(str(number), justify="right")
+    for task in dict.fromkeys(task for entry in table.values() for task in entry["tasks"]):
+        shares = [entry["tasks"].get(task) for entry in table.values()]
+        by_task.add_row(task.replace("_", " "), *("" if share is None else f"{100 * share:.0f}" for share in shares))
+    return Group(shown, "", by_task)
+
+
+def accuracy_plot(table: dict[str, Any], path: Path, title: str) -> None:
+    """Mean accuracy over the share of prefill FLOPs, one point with its interval for each method.
+
+    Raises:
+        ImportError: without matplotlib, which the extra ``holitom[plot]`` installs.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("plots need matplotlib: pip install 'holitom[plot]'") from error
+
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    names = list(dict.fromkeys(method.partition(":")[0] for method in table))
+    markers = "osD^vP*X<>hp"
+    for method, entry in table.items():
+        name = method.partition(":")[0]
+        mean, low, high = (100 * value for value in entry["mean"])
+        number = names.index(name)
+        axes.errorbar(
+            100 * entry["prefill_flops"],
+            mean,
+            yerr=[[mean - low], [high - mean]],
+            fmt=markers[number % len(markers)],
+            color=f"C{number % 10}",
+            capsize=2,
+            label=name if method == next(m for m in table if m.partition(":")[0] == name) else None,
+        )
+    axes.set_xscale("log")
+    axes.set_xlabel("prefill FLOPs, % of uncompressed")
+    axes.set_ylabel("mean accuracy over tasks, %")
+    axes.set_title(title)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    figure.savefig(path, dpi=120)
