@@ -12,17 +12,16 @@ the repository's root in PYTHONPATH.
 from __future__ import annotations
 
 import argparse
-import re
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from clip import clip
 from straightforward import STRAIGHTFORWARD
+from torch.profiler import ProfilerActivity, profile
 
 from holitom.methods import DyCoke, Method, method_class, names, parse, spell
 from holitom.tokens import VideoTokens
@@ -79,23 +78,28 @@ def report_time(arguments: argparse.Namespace) -> None:
         print(f"{spell(method):<36}{1e3 * took['ours']:>9.1f}{reads:>9.1f}{beside}{kept:>8}", flush=True)
 
 
-def peak() -> int:
-    """Bytes of this process at their highest since the last reset."""
-    return 1024 * int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])
+def peak_bytes(task: Callable[[], object]) -> int:
+    """The most bytes that torch's allocator had handed out at a time during a task, beside those before it."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
+        task()
+    events = [event for event in record.profiler.kineto_results.events() if event.name() == "[memory]"]
+    present = highest = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        present += event.nbytes()
+        highest = max(highest, present)
+    return highest
 
 
 def measure_memory(arguments: argparse.Namespace) -> None:
     """In a process of its own: the peak of one method beside what was there before it."""
     method = parse(arguments.measure)
-    run(method, clip(4, 4, 32, torch.bfloat16))  # what the first call alone allocates
     video = clip(arguments.frames, arguments.side, arguments.width, torch.bfloat16)
     size = video.features.numel() * video.features.element_size()
-    Path("/proc/self/clear_refs").write_text("5")  # resets the peak to the present
-    before = peak()
     start = time.perf_counter()
     out = run(method, video)
     took = time.perf_counter() - start
-    print(f"{spell(method):<36}{(peak() - before) / size:>9.2f}{took:>9.1f}{len(out):>9}", flush=True)
+    peak = peak_bytes(lambda: run(method, video))
+    print(f"{spell(method):<36}{peak / size:>9.2f}{took:>9.1f}{len(out):>9}", flush=True)
 
 
 def report_memory(arguments: argparse.Namespace) -> None:

@@ -1,6 +1,7 @@
 """What compression buys: FLOPs, KV-cache and activation bytes from a model's config, and timers."""
 
 from .flops import Flops, decode_flops, prefill_flops, skips_masked_pairs
+from .matching import Matched, matched_to, visual_schedule
 from .memory import activation_peak_bytes, kv_cache_bytes
 from .paper import paper_flops, paper_layer_flops, paper_schedule
 from .shape import AttentionShape, DeltaNetShape, ExpertsShape, LayerShape, ModelShape, VisionShape
@@ -16,6 +17,7 @@ __all__ = [
     "ExpertsShape",
     "Flops",
     "LayerShape",
+    "Matched",
     "ModelShape",
     "Ratio",
     "Sample",
@@ -25,6 +27,7 @@ __all__ = [
     "decode_flops",
     "interleave",
     "kv_cache_bytes",
+    "matched_to",
     "paper_flops",
     "paper_layer_flops",
     "paper_schedule",
@@ -33,4 +36,5 @@ __all__ = [
     "skips_masked_pairs",
     "synchronize",
     "vision_flops",
+    "visual_schedule",
 ]

@@ -1,0 +1,165 @@
+"""Settings of different methods that cost the same, so that a table compares like with like."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from holitom.cost.flops import Flops, prefill_flops
+from holitom.cost.shape import ModelShape
+from holitom.methods.base import Method
+from holitom.methods.chain import Chain
+from holitom.tokens import SpanStates, VideoTokens
+
+__all__ = ["Matched", "matched_to", "visual_schedule"]
+
+STEPS = 24  # of the bisection: the setting is found to a 16-millionth
+
+
+@dataclass(frozen=True)
+class Matched:
+    """A method with the setting that meets a budget.
+
+    Attributes:
+        method: with that setting.
+        flops: of the language model's prefill, counted for that setting.
+        visual_per_layer: visual tokens in each decoder layer.
+    """
+
+    method: Method
+    flops: int
+    visual_per_layer: tuple[int, ...]
+
+
+def matched_to(
+    method: Method,
+    *,
+    flops: float,
+    shape: ModelShape,
+    frames: int,
+    grid: tuple[int, int],
+    text: int,
+    video: VideoTokens | None = None,
+    parameter: str | None = None,
+    causal: bool = False,
+) -> Matched:
+    """The largest setting of a method with which prefill stays within a budget of FLOPs.
+
+    What is set is the retention of the stage before the LLM, where there is one (of a chain, its left method), and
+    otherwise what the inner stage keeps. All other settings stay, so a chain is matched as a whole.
+
+    Args:
+        flops: the budget, for one prompt. shape: the model.
+        frames, grid: T and (h, w) of the video. text: the prompt's other tokens.
+        video: a video to count on, for methods whose counts depend on the content. Without it, they need exact=True.
+        parameter: the field to set, if another than the method's ``retention``, ``inner_retention``, ``shares`` or
+            ``cost``, the first that it has. A tuple is scaled as a whole.
+        causal: see :func:`~holitom.cost.prefill_flops`.
+
+    Raises:
+        ValueError: when the budget is below what the smallest setting costs, naming that; when nothing can be set; when
+            counts depend on the content and there is no video.
+    """
+    name = parameter or _parameter(method)
+
+    def measure(value: float) -> Matched:
+        candidate = _with(method, name, value)
+        visual = visual_schedule(candidate, shape.depth, frames, grid, video)
+        cost: Flops = prefill_flops(shape, [text + count for count in visual], causal=causal)
+        return Matched(candidate, cost.total, visual)
+
+    high = 1.0
+    best = measure(high)
+    if best.flops <= flops:
+        return best
+    low, smallest = 0.0, _smallest(measure)
+    if smallest.flops > flops:
+        raise ValueError(
+            f"no {name} brings {type(method).__name__} down to {flops:.4g} FLOPs: its smallest needs "
+            f"{smallest.flops:.4g}, of which text and the layers before an inner stage keep their share"
+        )
+    best = smallest
+    for _ in range(STEPS):
+        middle = (low + high) / 2
+        try:
+            found = measure(middle)
+        except ValueError:  # out of this method's reach, as DyCoke below its reference frames
+            low = middle
+            continue
+        if found.flops <= flops:
+            low, best = middle, max(best, found, key=lambda matched: matched.flops)
+        else:
+            high = middle
+    return best
+
+
+def visual_schedule(
+    method: Method, depth: int, frames: int, grid: tuple[int, int], video: VideoTokens | None = None
+) -> tuple[int, ...]:
+    """The visual tokens in each of ``depth`` decoder layers, for one video.
+
+    The stage before the LLM is counted by :meth:`Method.retained`, or on ``video``. Inner stages run on made-up states
+    without any likeness, evenly spread over the video: their counts are those of a real video, except where they
+    depend on likeness (FrameFusion, which then prunes at once and costs the same) or on how the tokens are spread over
+    frames (PruneVid, by rounding).
+
+    Raises:
+        ValueError: when counts depend on the content and there is no video.
+    """
+    positions = grid[0] * grid[1]
+    place = torch.arange(frames * positions)
+    if method.outer:
+        if video is not None:
+            place = method.merge_video(video).anchor.cpu()
+        else:
+            count = method.retained(frames, grid)
+            place = torch.arange(count) * (frames * positions) // count
+    entered, memory = len(place), dict[str, object]()
+    layers = method.layers(depth)
+    counts = []
+    for layer in range(depth):
+        if layer in layers:
+            attention = torch.linspace(1, 0, len(place)) if layer or method.attention == "coming" else None
+            span = SpanStates(torch.zeros(len(place), 1), attention, layer, depth, place, frames, grid, entered, memory)
+            place = method.merge_span(span).gather(place)
+        counts.append(len(place))
+    return tuple(counts)
+
+
+def _parameter(method: Method) -> str:
+    part = method.before if isinstance(method, Chain) else method
+    fields = [field.name for field in dataclasses.fields(part)]
+    for name in ("retention", "inner_retention", "shares", "cost"):
+        if name in fields:
+            return name
+    raise ValueError(f"{type(part).__name__} has no retention to set: name a parameter, of {', '.join(fields)}")
+
+
+def _with(method: Method, name: str, value: float) -> Method:
+    if isinstance(method, Chain):
+        return Chain(_with(method.before, name, value), method.inside)
+    old = getattr(method, name)
+    new: Any = tuple(value * part / max(old) for part in old) if isinstance(old, tuple) else value
+    return dataclasses.replace(method, **{name: new})
+
+
+def _smallest(measure: Callable[[float], Matched]) -> Matched:
+    """What costs least of all that the method takes: where it refuses tiny settings, the least by bisection."""
+    try:
+        return measure(1e-6)
+    except ValueError:
+        low, high = 1e-6, 1.0
+    found = measure(high)
+    for _ in range(STEPS):
+        middle = (low + high) / 2
+        try:
+            found = measure(middle)
+        except ValueError:
+            low = middle
+        else:
+            high = middle
+    return found
