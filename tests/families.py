@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -55,9 +55,9 @@ Piece = tuple[list[int], Pixels]  # ids of a part of a prompt and what the model
 class Family:
     """How to build one family and its prompts.
 
-    ``video`` and ``image`` take a seed (and frames) and give placeholder ids and pixels; ``frames`` is what T a clip of
-    so many frames has in the LLM; ``grid`` its (h, w). ``mrope``: position ids have three axes. ``inner``: whether the
-    stage inside the LLM works.
+    ``video`` and ``image`` take a seed (and frames) and give placeholder ids and pixels; ``grid`` is the (h, w)
+    of a clip with an even seed. ``mrope``: position ids have three axes. ``inner``: whether the
+    stage inside the LLM works. ``is_patch`` tells patches from newlines and class tokens among so many placeholders.
     """
 
     config: dict
@@ -69,7 +69,7 @@ class Family:
     deepstack: int = 0
     even: bool = False  # all videos of a call have the same number of frames
     per_row: tuple[str, ...] = ()  # pixel arguments with one entry for each row of the batch
-    encoder: dict = field(default_factory=dict)
+    is_patch: Callable[[int, int], bool] = lambda at, total: True
 
 
 def build(name: str, attention: str = "sdpa", seed: int = 0, **text: object) -> torch.nn.Module:
@@ -115,34 +115,46 @@ def words(count: int, seed: int = 0) -> list[int]:
     return torch.randint(1, 100, (count,), generator=torch.Generator().manual_seed(100 + seed)).tolist()
 
 
-def row(name: str, *parts: tuple[str, int] | tuple[str, int, int]) -> tuple[list[int], list[Piece]]:
+@dataclass(frozen=True)
+class Row:
+    """One prompt: its ids, what the model needs for them, and for each video the columns of its patches."""
+
+    ids: list[int]
+    pieces: list[Piece]
+    videos: list[list[int]]
+
+
+def row(name: str, *parts: tuple[str, int] | tuple[str, int, int]) -> Row:
     """One prompt: parts are ("words", count[, seed]), ("video", frames[, seed]) and ("image", seed)."""
-    family, ids, pieces = FAMILIES[name], [], []
+    family, ids, pieces, videos = FAMILIES[name], [], [], []
     for kind, size, *seed in parts:
         if kind == "words":
             ids += words(size, *seed)
             continue
         piece = family.image(size) if kind == "image" else family.video(size, *(seed or [0]))
+        if kind == "video":
+            columns = [len(ids) + at for at, token in enumerate(piece[0]) if token in (VIDEO, IMAGE)]
+            videos.append([column for at, column in enumerate(columns) if family.is_patch(at, len(columns))])
         ids += piece[0]
         pieces.append(piece)
-    return ids, pieces
+    return Row(ids, pieces, videos)
 
 
-def batch(name: str, *rows: tuple[list[int], list[Piece]]) -> dict[str, Tensor]:
+def batch(name: str, *rows: Row) -> dict[str, Tensor]:
     """Left-padded ids, mask, token types and pixels of several prompts, ready for ``generate()``."""
-    width = max(len(ids) for ids, _ in rows)
-    ids = torch.tensor([[PAD] * (width - len(ids)) + ids for ids, _ in rows])
-    mask = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids, _ in rows])
+    width = max(len(row.ids) for row in rows)
+    ids = torch.tensor([[PAD] * (width - len(row.ids)) + row.ids for row in rows])
+    mask = torch.tensor([[0] * (width - len(row.ids)) + [1] * len(row.ids) for row in rows])
     inputs = {"input_ids": ids, "attention_mask": mask}
     family = FAMILIES[name]
     if family.mrope:
         inputs["mm_token_type_ids"] = token_types(name, ids)
     collected: dict[str, list[Tensor]] = {}
-    for _, pieces in rows:
+    for one in rows:
         for key in family.per_row:
-            held = [piece[1][key] for piece in pieces if key in piece[1]]
+            held = [piece[1][key] for piece in one.pieces if key in piece[1]]
             collected.setdefault(key, []).append(torch.cat(held) if held else torch.zeros(0))
-        for _, pixels in pieces:
+        for _, pixels in one.pieces:
             for key, value in pixels.items():
                 if key not in family.per_row:
                     collected.setdefault(key, []).append(value)
@@ -171,7 +183,7 @@ def token_types(name: str, ids: Tensor) -> Tensor:
     return types
 
 
-def three_rows(name: str) -> list[tuple[list[int], list[Piece]]]:
+def three_rows(name: str) -> list[Row]:
     """A batch that is as unequal as the family allows: one video; text alone; two videos and an image."""
     pictured = [("image", 5), ("words", 2, 8)] if FAMILIES[name].image else []
     return [
@@ -362,6 +374,7 @@ FAMILIES: dict[str, Family] = {
         _onevision_image,
         (4, 4),
         even=True,
+        is_patch=lambda at, total: at < total - 1,
     ),
     "llava_next_video": Family(
         {
@@ -389,6 +402,7 @@ FAMILIES: dict[str, Family] = {
         lambda seed: ([IMAGE] * 36, {"pixel_values_images": frames_of(1, seed, 24)}),
         (6, 6),
         even=True,
+        is_patch=lambda at, total: at % 37 > 0,
     ),
     "qwen2_vl": _qwen(
         "qwen2_vl",
