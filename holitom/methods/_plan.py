@@ -59,15 +59,16 @@ def plan_outer(
     cut = segment_links(links, max_frames)
     column = np.full((frames, positions), -1, dtype=np.int64)
     static = static_positions(links, cut.spans)
-    columns = 0
-    for (start, stop), where in zip(cut.spans, static, strict=True):
-        column[start : stop + 1, where] = np.arange(columns, columns + len(where))
-        columns += len(where)
+    sizes = np.array([len(where) for where in static], dtype=np.int64)
+    first_column = sizes.cumsum() - sizes
+    for (start, stop), where, lowest in zip(cut.spans, static, first_column, strict=True):
+        column[start : stop + 1, where] = np.arange(lowest, lowest + len(where))
+    first = np.concatenate([start * positions + where for (start, _), where in zip(cut.spans, static, strict=True)])
+    length = np.repeat([stop - start + 1 for start, stop in cut.spans], sizes)
     offered = frames * positions - cut.redundant
     if exact is not None and exact > offered:
-        _lift(column, exact - offered, scores)
+        length -= _lift(column, first, exact - offered, scores)
 
-    sizes = np.array([len(where) for where in static], dtype=np.int64)
     dynamic = (column < 0).sum(1)
     if exact is None:
         share = min(retention / (offered / (frames * positions)), 1.0)
@@ -79,22 +80,18 @@ def plan_outer(
         shares = largest_remainder(torch.from_numpy(np.concatenate([sizes, dynamic])), exact).tolist()
         merged, kept = shares[: len(sizes)], shares[len(sizes) :]
 
-    parts, output, outputs, start = [], [], 0, 0
-    for (first, last), size, clusters in zip(cut.spans, sizes.tolist(), merged, strict=True):
+    parts, output, outputs = [], [], 0
+    for (start, stop), lowest, size, clusters in zip(cut.spans, first_column, sizes, merged, strict=True):
         if size:
-            parts.append(Part(start, start + size, clusters, outputs))
-            start, outputs = start + size, outputs + clusters
-        for frame in range(first, last + 1):
+            parts.append(Part(int(lowest), int(lowest + size), clusters, outputs))
+            outputs += clusters
+        for frame in range(start, stop + 1):
             output.append(outputs)
             outputs += kept[frame]
-
-    flat = column.ravel()
-    found, first_source, length = np.unique(flat, return_index=True, return_counts=True)
-    real = found >= 0
     plan = Plan(
         column=torch.from_numpy(column),
-        first=torch.from_numpy(first_source[real]),
-        length=torch.from_numpy(length[real].astype(np.float32)),
+        first=torch.from_numpy(first),
+        length=torch.from_numpy(length.astype(np.float32)),
         parts=parts,
         kept=torch.tensor(kept, dtype=torch.int64),
         output=torch.tensor(output, dtype=torch.int64),
@@ -103,14 +100,17 @@ def plan_outer(
     return cut, plan
 
 
-def _lift(column: np.ndarray, count: int, scores: Tensor) -> None:
+def _lift(column: np.ndarray, first: np.ndarray, count: int, scores: Tensor) -> np.ndarray:
     """Takes the ``count`` static sources with the largest scores out of their columns, in place.
 
-    The first source of a column stays, so that the column does too.
+    The first source of a column stays, so that the column does too. Returns (C,) how many each column has lost.
     """
     flat = column.reshape(-1)
     movable = flat >= 0
-    movable[np.unique(flat, return_index=True)[1]] = False
+    movable[first] = False
     candidates = movable.nonzero()[0]
     order = np.argsort(-scores.cpu().numpy().ravel()[candidates], kind="stable")
-    flat[candidates[order[:count]]] = -1
+    lifted = candidates[order[:count]]
+    lost = np.bincount(flat[lifted], minlength=len(first))
+    flat[lifted] = -1
+    return lost

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,6 +29,13 @@ def pairwise_distances(x: Tensor) -> Tensor:
     return distance
 
 
+def nearest(distances: Tensor, count: int) -> Tensor:
+    """The ``count`` smallest entries of each row of (n, n), in no order: (n, count)."""
+    if distances.device.type == "cpu":
+        return torch.from_numpy(np.partition(distances.numpy(), count - 1, axis=-1)[:, :count])
+    return distances.topk(count, dim=-1, largest=False, sorted=False).values
+
+
 def density_scores(distances: Tensor, neighbours: int) -> Tensor:
     """DPC-kNN score of each point: its density times its distance to the nearest denser point.
 
@@ -42,8 +50,7 @@ def density_scores(distances: Tensor, neighbours: int) -> Tensor:
         (n,) float32.
     """
     count = distances.shape[0]
-    nearest = distances.topk(min(neighbours, count), dim=-1, largest=False).values
-    density = (-nearest.square().mean(-1)).exp()
+    density = (-nearest(distances, min(neighbours, count)).square().mean(-1)).exp()
     order = density.argsort(descending=True, stable=True)
     rank = torch.empty_like(order)
     rank[order] = torch.arange(count, device=order.device)

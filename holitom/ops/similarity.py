@@ -17,15 +17,10 @@ def row_chunk(row_numbers: int, device: torch.device) -> int:
 
 
 def row_dots(x: Tensor, y: Tensor) -> Tensor:
-    """Inner products of the rows of (R, D) and (R, D) as (R,) float32, without a product of that size in memory."""
+    """Inner products of the rows of (R, D) and (R, D) as (R,) float32; for a chunk of rows, see :func:`row_chunk`."""
     if x.device.type == "cpu" and x.dtype == y.dtype == torch.float32:
         return torch.from_numpy(np.vecdot(x.detach().numpy(), y.detach().numpy()))  # one pass; torch would take three
-    dots = torch.empty(x.shape[0], dtype=torch.float32, device=x.device)
-    step = row_chunk(x.shape[1], x.device)
-    for start in range(0, x.shape[0], step):
-        part = slice(start, start + step)
-        dots[part] = (x[part].float() * y[part].float()).sum(-1)
-    return dots
+    return (x.float() * y.float()).sum(-1)
 
 
 def inner_products(x: Tensor) -> Tensor:
@@ -41,8 +36,9 @@ def row_norms(x: Tensor) -> Tensor:
     norms = torch.empty(x.shape[0], dtype=torch.float32, device=x.device)
     step = row_chunk(x.shape[1], x.device)
     for start in range(0, x.shape[0], step):
-        norms[start : start + step] = torch.linalg.vector_norm(x[start : start + step].float(), dim=-1)
-    return norms
+        part = x[start : start + step]
+        norms[start : start + step] = row_dots(part, part)
+    return norms.sqrt_()
 
 
 def neighbour_cosine(features: Tensor, norms: Tensor | None = None, step: int = 1) -> Tensor:
@@ -57,14 +53,24 @@ def neighbour_cosine(features: Tensor, norms: Tensor | None = None, step: int = 
         (T - step, N) float32 in [-1, 1]; 0 where a token is zero. Empty when there are not enough frames.
     """
     frames, positions, width = features.shape
+    lag = step * positions
     if frames <= step:
         return features.new_empty((0, positions), dtype=torch.float32)
-    rows = features.reshape(-1, width)
-    if norms is None:
-        norms = row_norms(rows).view(frames, positions)
-    dots = row_dots(rows[: -step * positions], rows[step * positions :])
-    scale = (norms[:-step] * norms[step:]).clamp_(min=torch.finfo(torch.float32).tiny)
-    return dots.view(frames - step, positions).div_(scale).clamp_(-1, 1)
+    rows, device = features.reshape(-1, width), features.device
+    dots = torch.empty(len(rows) - lag, dtype=torch.float32, device=device)
+    known = norms is not None
+    lengths = torch.empty(len(rows), dtype=torch.float32, device=device) if norms is None else norms.flatten()
+    if not known:
+        lengths[:lag] = row_norms(rows[:lag])
+    chunk = row_chunk(width, device)
+    for start in range(0, len(dots), chunk):  # a chunk's norms are taken while it is still in the cache
+        stop = min(start + chunk, len(dots))
+        later = rows[lag + start : lag + stop]
+        dots[start:stop] = row_dots(rows[start:stop], later)
+        if not known:
+            lengths[lag + start : lag + stop] = row_dots(later, later).sqrt_()
+    scale = (lengths[:-lag] * lengths[lag:]).clamp_(min=torch.finfo(torch.float32).tiny)
+    return dots.div_(scale).clamp_(-1, 1).view(frames - step, positions)
 
 
 def static_links(features: Tensor, similarity: float) -> Tensor:
