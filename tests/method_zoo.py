@@ -36,7 +36,7 @@ OUTER: tuple[type[Method], ...] = (
 )
 VARIANTS: tuple[Method, ...] = (
     *(method() for method in OUTER),
-    FastVID(variant="video", scenes="features"),
+    FastVID(variant="video", scenes="embeddings"),
     FastVID(segments=1, tau=-1.0, retention=0.5),
     PruneVid(retention=0.2),
     PruneVid(tau=0.0, scene_ratio=1.0),

@@ -133,7 +133,7 @@ def test_pyramiddrop(case: Case) -> None:
 def test_fastvid(case: Case) -> None:
     p = case.params
     variant = "video" if p.get("variant") == "llava_video" else "onevision"
-    method = FastVID(p["r"], p["c"], p["tau"], p["d"], p["p"], p["beta"], variant=variant)
+    method = FastVID(p["r"], p["c"], p["tau"], p["d"], p["p"], p["beta"], variant=variant, scenes="embeddings")
     video = video_of(case, scores=case.attention, frame_embeddings=case.frame_features)
     assert [last - first + 1 for first, last in method.cut(video)] == case.segments.tolist()
     merge, index, out = method.merge_video(video), case.index, case.out
@@ -204,7 +204,7 @@ def test_framefusion_merges(case: Case) -> None:
         mine = place == kind
         place[mine] += torch.arange(int(mine.sum())) * side
     here = span(case.hidden[visual], None, layer=0, place=place, grid=(side, 1), memory={"merged": list(p["sparsity"])})
-    merge = FrameFusion(p["cost"], p["similarity_bound"], p["ratio_bound"], depth=28).merge_span(here)
+    merge = FrameFusion(p["cost"], p["similarity_bound"], p["ratio_bound"], first=0, depth=28).merge_span(here)
     assert kept_sequence(merge, p["start"], len(visual)) == case.keep.tolist()
     out = torch.cat([case.hidden[: p["start"]], merge.apply(here.hidden), case.hidden[p["start"] + merge.inputs :]])
     torch.testing.assert_close(out, case.out, atol=TOLERANCE, rtol=0)
@@ -219,5 +219,5 @@ def test_framefusion_prunes(case: Case) -> None:
     visual = p["visual0"] - (p["length0"] - p["length"])
     attention = case.attention.mean(0)[p["start"] : p["start"] + visual]
     here = span(torch.zeros(visual, 1), attention, memory={"merged": list(p["sparsity"]), "phase": "prune"})
-    merge = FrameFusion(p["cost"], depth=28).merge_span(here)
+    merge = FrameFusion(p["cost"], first=0, depth=28).merge_span(here)
     assert kept_sequence(merge, p["start"], p["length"]) == case.keep.tolist()

@@ -23,7 +23,15 @@ from holitom.methods.vidcom2 import VidCom2
 from holitom.methods.visionzip import VisionZip
 from holitom.tokens import SpanStates
 
-INNER: tuple[Method, ...] = (FastV(), PyramidDrop(), HoliTom(), FlashVID(), PruneVid(), FrameFusion())
+INNER: tuple[Method, ...] = (
+    FastV(),
+    PyramidDrop(),
+    HoliTom(),
+    FlashVID(),
+    PruneVid(),
+    FrameFusion(),
+    FrameFusion(first=0),
+)
 
 
 @st.composite
@@ -44,7 +52,7 @@ def spans(draw: st.DrawFn) -> SpanStates:
     )
 
 
-@pytest.mark.parametrize("method", INNER, ids=lambda m: type(m).__name__)
+@pytest.mark.parametrize("method", INNER, ids=repr)
 @given(first=spans(), depth=st.integers(4, 32))
 @settings(max_examples=30, deadline=None)
 def test_maps_through_the_whole_model_are_sound(method: Method, first: SpanStates, depth: int) -> None:
@@ -79,7 +87,8 @@ def test_pyramiddrop_counts_from_what_entered() -> None:
 def test_framefusion_meets_its_cost() -> None:
     """Nothing alike: no merging, and pruning alone brings the sum over layers to the cost."""
     depth, count = 28, 1000
-    method, memory, sizes = FrameFusion(cost=0.3), {}, []
+    method, memory = FrameFusion(cost=0.3), {}
+    sizes = [count] * method.first
     hidden = torch.randn(count, 64, generator=torch.Generator().manual_seed(0))
     place = torch.arange(count)
     for layer in method.layers(depth):
@@ -96,7 +105,7 @@ def test_framefusion_averages_a_standing_position() -> None:
     hidden = torch.randn(1, 4, 8, generator=torch.Generator().manual_seed(0)).repeat(5, 1, 1)
     hidden = hidden + 0.01 * torch.randn(5, 4, 8, generator=torch.Generator().manual_seed(1))
     here = span(hidden.flatten(0, 1), None, layer=0, place=torch.arange(20), grid=(2, 2), frames=5)
-    merge = FrameFusion(cost=0.05).merge_span(here)
+    merge = FrameFusion(cost=0.05, first=0).merge_span(here)
     torch.testing.assert_close(merge.apply(here.hidden), hidden.mean(0))
 
 
@@ -135,6 +144,7 @@ def test_any_outer_method_takes_any_inner_stage() -> None:
         (FrameFusion, {"similarity": 2}),
         (FrameFusion, {"merge_floor": -1}),
         (FrameFusion, {"depth": 0}),
+        (FrameFusion, {"first": -1}),
     ],
 )
 def test_settings_out_of_range_are_refused(cls: Any, wrong: dict[str, Any]) -> None:
@@ -149,3 +159,5 @@ def test_a_model_too_shallow_is_refused() -> None:
         PyramidDrop(layers_at=(3, 3, 3)).layers(28)
     with pytest.raises(ValueError, match="layer"):
         FastV(layer=30).layers(28)
+    with pytest.raises(ValueError, match=r"0\.\.3"):
+        FrameFusion(first=4).layers(4)

@@ -195,7 +195,7 @@ def test_missing_inputs_are_named() -> None:
     with pytest.raises(ValueError, match="compare='features'"):
         VisionZip().merge_video(scored)
     with pytest.raises(ValueError, match="scenes='features'"):
-        FastVID().merge_video(scored)
+        FastVID(scenes="embeddings").merge_video(scored)
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def test_the_method_works_in_a_program(package: tuple[Path, Path]) -> None:
 def test_the_method_is_in_the_command_lines_catalogue(package: tuple[Path, Path]) -> None:
     folder, site = package
     assert "$ holitom methods" in RECIPE
-    command = "import typer; from holitom.cli.methods import methods; typer.run(methods)"
+    command = "import sys; sys.argv = ['holitom', 'methods']; from holitom.cli import main; main()"
     done = run(sys.executable, "-c", command, site=site, cwd=folder)
     assert done.returncode == 0, done.stderr
     line = next(line for line in done.stdout.splitlines() if "loudest" in line)

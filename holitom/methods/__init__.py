@@ -13,12 +13,13 @@ from holitom.methods.framefusion import FrameFusion
 from holitom.methods.holitom import HoliTom
 from holitom.methods.prunevid import PruneVid
 from holitom.methods.pyramiddrop import PyramidDrop
-from holitom.methods.registry import build, method_class, names, parse, spell
+from holitom.methods.registry import BUILTIN, build, method_class, names, parse, spell
 from holitom.methods.vcast import VCast
 from holitom.methods.vidcom2 import VidCom2
 from holitom.methods.visionzip import VisionZip
 
 __all__ = [
+    "BUILTIN",
     "EVS",
     "AveragePool",
     "Chain",

@@ -39,8 +39,8 @@ class FastVID(Method):
         variant: ``"onevision"`` (official LLaVA-OneVision): counts for each frame, which lose remainders, so that
             slightly fewer than T * R tokens remain. ``"video"`` (official LLaVA-Video): counts for each segment,
             T * R tokens; a target does not join its own frame's targets. The official Qwen variant is not here.
-        scenes: what cuts are found in: ``"embeddings"`` of frames by the tower (published) or the mean of their
-            ``"features"``, for towers without.
+        scenes: what cuts are found in: the mean of a frame's ``"features"``, or the ``"embeddings"`` that the
+            attention-pooling head of SigLIP gives. Published: the latter, which the transformers models do without.
         exact: keep exactly ``exact_count(T, (h, w), retention)`` tokens: additional tokens are the best-scored ones
             that anchor nothing, excess outputs are those with the lowest-scored anchors.
 
@@ -54,7 +54,7 @@ class FastVID(Method):
     name: ClassVar[str] = "fastvid"
     paper: ClassVar[str] = "https://arxiv.org/abs/2503.11187"
     outer: ClassVar[bool] = True
-    needs: ClassVar[frozenset[Need]] = frozenset({"scores", "frame_embeddings"})
+    needs: ClassVar[frozenset[Need]] = frozenset({"scores"})
 
     retention: float = 0.10
     segments: int = 8
@@ -63,7 +63,7 @@ class FastVID(Method):
     interval: int = 4
     beta: float = 0.6
     variant: Literal["onevision", "video"] = "onevision"
-    scenes: Literal["embeddings", "features"] = "embeddings"
+    scenes: Literal["features", "embeddings"] = "features"
     exact: bool = False
 
     def __post_init__(self) -> None:
@@ -80,8 +80,8 @@ class FastVID(Method):
                 f"variant must be 'onevision' or 'video' and scenes 'embeddings' or 'features', got {self.variant!r} "
                 f"and {self.scenes!r}"
             )
-        if self.scenes == "features":
-            object.__setattr__(self, "needs", frozenset({"scores"}))
+        if self.scenes == "embeddings":
+            object.__setattr__(self, "needs", frozenset({"scores", "frame_embeddings"}))
 
     def retained(self, frames: int, grid: tuple[int, int]) -> int:
         """T * R for the variant "video", the exact count where asked for; otherwise it depends on the content."""

@@ -20,21 +20,23 @@ from holitom.tokens import SpanStates
 class FrameFusion(Method):
     """Inside the LLM, merges tokens like the same position's token before them, layer after layer, then prunes once.
 
-    Paper: https://arxiv.org/abs/2501.01986. In front of each layer, from the first on, every token whose cosine with
+    Paper: https://arxiv.org/abs/2501.01986. In front of each layer, from ``first`` on, every token whose cosine with
     the token before it at the same position of a frame is at least ``similarity`` merges into that one; runs become
     means. Once a layer merges less than ``merge_floor`` of the tokens, the next one prunes those that the last prompt
     token attends to least, so that the tokens summed over all layers come to ``cost`` of the full sum; merging stops
     short where that is reached before. Positions stay.
 
     The number of tokens depends on the content: every layer that merges waits for the device. The official code acts
-    between a layer's attention and its MLP, where a session acts in front of the next layer; it has the depth 28
-    written into it, where here the model's depth counts; and it raises where merging has spent more than the budget,
-    where here all but one token go. Newlines (published for LLaVA-Video as positions of their own) stay.
+    for the first time before the attention of layer 0, where a session cannot, and then between attention and MLP,
+    where a session acts in front of the next layer; the budget counts the layers before ``first`` as spent. It has the
+    depth 28 written into it, where here the model's depth counts; and it raises where merging has spent more than the
+    budget, where here all but one token go. Newlines (published for LLaVA-Video as positions of their own) stay.
 
     Args:
         cost: the share of the visual tokens, summed over layers, that remains to be computed.
         similarity: the least cosine that merges; published: 0.6, depending on the model.
         merge_floor: the share of merged tokens below which merging ends.
+        first: the first layer in front of which tokens merge. Official: 0.
         depth: the number of layers in the budget; None: the model's. Official: 28.
 
     Raises:
@@ -48,6 +50,7 @@ class FrameFusion(Method):
     cost: float = 0.3
     similarity: float = 0.6
     merge_floor: float = 0.1
+    first: int = 1
     depth: int | None = None
 
     def __post_init__(self) -> None:
@@ -57,23 +60,31 @@ class FrameFusion(Method):
             raise ValueError(f"similarity is a cosine and must lie in [-1, 1], got {self.similarity!r}")
         if not 0 <= self.merge_floor <= 1:
             raise ValueError(f"merge_floor is a share of tokens and must lie in [0, 1], got {self.merge_floor!r}")
+        if isinstance(self.first, bool) or not isinstance(self.first, int) or self.first < 0:
+            raise ValueError(f"first={self.first!r} is a layer's index and must be at least 0")
         if self.depth is not None and self.depth < 1:
             raise ValueError(f"depth={self.depth!r} is a number of layers and must be at least 1")
 
     def layers(self, depth: int) -> tuple[int, ...]:
-        """All of them: merging ends where the content says."""
-        return tuple(range(depth))
+        """All from ``first`` on: merging ends where the content says.
+
+        Raises:
+            ValueError: when the model has no such layer.
+        """
+        if self.first >= depth:
+            raise ValueError(f"first={self.first!r}, but the model has layers 0..{depth - 1}")
+        return tuple(range(self.first, depth))
 
     def needed(self, merged: list[float], depth: int) -> float:
         """The share of the present tokens to drop now, for good, to meet the cost, after merging shares s_1..s_m.
 
-        With P_i = (1 - s_1)...(1 - s_i), layers so far cost P_1 + ... + P_m of the full sum ``depth``.
+        With P_i = (1 - s_1)...(1 - s_i), layers so far cost first + P_1 + ... + P_m of the full sum ``depth``.
         """
-        product, spent = 1.0, 0.0
+        product, spent = 1.0, float(self.first)
         for share in merged:
             product *= 1 - share
             spent += product
-        left = depth - len(merged)
+        left = depth - self.first - len(merged)
         if left < 1 or product <= 0:
             return 0.0
         stays = (depth * self.cost - spent) / (left * product)
