@@ -420,7 +420,7 @@ FAMILIES: dict[str, Family] = {
     "qwen3_vl_moe": _qwen(
         "qwen3_vl_moe",
         {**TOWER, "num_position_embeddings": 16, "deepstack_visual_indexes": [1]},
-        {"head_dim": 8, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 12},
+        {"head_dim": 8, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16},
         stamps="qwen",
         deepstack=1,
     ),

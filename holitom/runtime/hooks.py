@@ -13,7 +13,7 @@ from holitom.runtime.flight import Flight, LiveSpan
 from holitom.runtime.locate import Located, locate, padding_of
 from holitom.runtime.records import PromptRecord, VideoRecord
 from holitom.runtime.sequence import BatchMerge, Span, row_merge
-from holitom.runtime.state import CacheState, Stage
+from holitom.runtime.state import CacheState, cached_length, new_tokens
 from holitom.runtime.taps import observe, release
 from holitom.tokens import VideoTokens
 
@@ -40,14 +40,16 @@ class DecoderHook:
             return None  # somebody calls the language model alone, with ids: nothing visual in it
         cache = self._cache(decoder, kwargs)
         state = session.states.get(cache) if cache is not None else None
-        given = kwargs.get("attention_mask") if session.mask is None else session.mask
-        new = new_tokens(given, embeds)
+        mask = self._mask(kwargs, cache)
+        new = new_tokens(mask, embeds)
         found = self._find(embeds, new, cache)
         if found is None:
             if state is None:
                 return None
             return args, self._go_on(decoder, kwargs, cache, state, new)
         with session.stage("compression"):
+            if state is None:
+                state = CacheState.begin(cache, mask, new, (0, *session.layers))
             changed = self._compress(decoder, kwargs, cache, state, new, *found)
         return None if changed is None else (args, changed)
 
@@ -60,6 +62,17 @@ class DecoderHook:
             cache = kwargs["past_key_values"] = DynamicCache(config=decoder.config)
         return cache
 
+    def _mask(self, kwargs: dict[str, Any], cache: Any) -> Any:
+        """The flattest mask that is known of this call: the model's, else the decoder's, else what generate() got."""
+        if self.session.mask is not None:
+            return self.session.mask
+        mask = kwargs.get("attention_mask")
+        if not isinstance(mask, dict):
+            return mask
+        if cached_length(cache, 0) and not getattr(cache, "is_compileable", False):
+            return self.session.prompt_mask  # masks made for a cache that grows say too little about its new tokens
+        return mask.get("full_attention")
+
     def _find(
         self, embeds: Tensor, new: Tensor, cache: Any
     ) -> tuple[list[list[Located]], list[int], list[int], list[int]] | None:
@@ -69,11 +82,14 @@ class DecoderHook:
         if ids is None or ids.shape != embeds.shape[:2] or embeds.shape[1] == 1:
             return None
         ids, valid = ids.cpu(), new.cpu()
-        rows = locate(*session.adapter.arrange(ids, valid, session.layouts))
+        beyond = min(ids.shape[1], self._beyond_prompt(ids.shape[1], cache))
+        asked = valid.clone()
+        asked[:, ids.shape[1] - beyond :] = False  # prompt lookup proposes placeholders that stand for nothing
+        rows = locate(*session.adapter.arrange(ids, asked, session.layouts))
         if not any(rows):
             return None
         padding, right = padding_of(valid)
-        return rows, padding, right, [max(self._beyond_prompt(ids.shape[1], cache), after) for after in right]
+        return rows, padding, right, [max(beyond, after) for after in right]
 
     def _beyond_prompt(self, width: int, cache: Any) -> int:
         """How many of this call's columns generate() has put behind its prompt."""
@@ -89,7 +105,7 @@ class DecoderHook:
         decoder: Any,
         kwargs: dict[str, Any],
         cache: Any,
-        state: CacheState | None,
+        state: CacheState,
         new: Tensor,
         rows: list[list[Located]],
         padding: list[int],
@@ -126,7 +142,8 @@ class DecoderHook:
                 ]
             )
         batch = BatchMerge.of(maps)
-        untouched = state is None and all(
+        fresh = cache is None or cache not in session.states
+        untouched = fresh and all(
             video.merge.outputs == video.merge.inputs and bool((video.merge.anchor.diff() > 0).all())
             for prompt in prompts
             for video in prompt.videos
@@ -141,10 +158,8 @@ class DecoderHook:
         for row, spans in enumerate(live):
             for span in spans:
                 span.columns = span.columns + (padding[row] if untouched else batch.length - maps[row].outputs)
-        if state is None:
-            state = CacheState([Stage(0, new.new_zeros(len(maps), 0))])
-            if cache is not None:
-                session.states[cache] = state
+        if cache is not None:
+            session.states[cache] = state
         flight = Flight(session.method, decoder, cache, state, batch.gather(new), self._positions(kwargs, batch))
         flight.padding = padding if untouched else [batch.length - merge.outputs for merge in maps]
         flight.right, flight.tail, flight.spans, flight.prompts = right, tail, live, prompts
@@ -290,28 +305,3 @@ class LayerHook:
 
 class _SeenEnough(Exception):
     """Ends a look-ahead once queries and keys are known."""
-
-
-def new_tokens(mask: Tensor | dict[str, Tensor | None] | None, embeds: Tensor) -> Tensor:
-    """(B, Q) bool: which tokens of this call are real, from whatever mask the decoder was given.
-
-    Raises:
-        ValueError: for a mask that does not say it.
-    """
-    batch, width = embeds.shape[:2]
-    if isinstance(mask, dict):
-        mask = mask.get("full_attention")
-    if mask is None or width == 1:
-        return torch.ones(batch, width, dtype=torch.bool, device=embeds.device)
-    if mask.dim() == 2 and mask.shape[1] >= width:
-        return mask[:, -width:].to(embeds.device).bool()
-    if mask.dim() == 4:  # made by generate() for a static cache: the last token's row shows what is padding
-        row = mask[:, 0, -1]
-        real = row if row.dtype == torch.bool else row == 0
-        if bool(real[:, width:].any()):
-            raise ValueError(
-                "a static cache that already holds tokens cannot take a further compressed prompt: use the default "
-                "(dynamic) cache for several turns"
-            )
-        return real[:, :width].expand(batch, -1).to(embeds.device).bool()
-    raise ValueError(f"cannot read an attention mask of shape {tuple(mask.shape)} for {width} tokens: give a 2-D mask")

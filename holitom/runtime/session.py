@@ -211,6 +211,15 @@ class Session:
     def prompt_columns(self, columns: int | None) -> None:
         self._here.prompt = columns
 
+    @property
+    def prompt_mask(self) -> Tensor | None:
+        """(B, L) padding mask that ``generate()`` was called with, while it runs in this thread."""
+        return getattr(self._here, "prompt_mask", None)
+
+    @prompt_mask.setter
+    def prompt_mask(self, mask: Tensor | None) -> None:
+        self._here.prompt_mask = mask
+
     def _see_ids(self, base: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         arguments = bound_arguments(base.forward, args, kwargs) if args else kwargs
         self.adapter.check(arguments)
@@ -253,10 +262,12 @@ def _watch_generate(model: Any, session: Callable[[], Session | None]) -> Wrappe
             return generate(*args, **kwargs)
         arguments = bound_arguments(generate, args, kwargs)
         ids = arguments.get("input_ids", arguments.get("inputs"))
+        mask = arguments.get("attention_mask")
         current.prompt_columns = None if ids is None else ids.shape[1]
+        current.prompt_mask = mask if _is_flat(mask) else None
         try:
             return generate(*args, **kwargs)
         finally:
-            current.prompt_columns = None
+            current.prompt_columns = current.prompt_mask = None
 
     return Wrapped(model, "generate", noting)

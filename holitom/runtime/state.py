@@ -39,6 +39,19 @@ class CacheState:
     dropped: int = 0
     covered: bool = False
 
+    @classmethod
+    def begin(cls, cache: Any, mask: Tensor | None, new: Tensor, layers: tuple[int, ...]) -> CacheState:
+        """The state of a cache in front of its first compressed prompt: it may hold turns of text already.
+
+        Args:
+            mask: (B, past + Q) where it is known. new: (B, Q) bool. layers: the first layers of the stages.
+        """
+        past, width = cached_length(cache, 0), new.shape[1]
+        known = new.new_ones(new.shape[0], past)
+        if past and mask is not None and mask.dim() == 2 and mask.shape[1] >= past + width:
+            known = mask[:, -past - width : -width].to(new.device).bool()
+        return cls([Stage(layer, known) for layer in layers])
+
     def cover(self, cache: Any) -> None:
         """Puts the full-length answer in front of the cache's own ``get_seq_length``."""
         if self.covered:
@@ -83,3 +96,26 @@ def cached_length(cache: Any, layer: int) -> int:
     counting = (held for held in cache.layers[layer:] if hasattr(held, "get_seq_length"))
     found = next(counting, None)
     return 0 if found is None else int(found.get_seq_length())
+
+
+def new_tokens(mask: Tensor | None, embeds: Tensor) -> Tensor:
+    """(B, Q) bool: which tokens of this call are real, from whatever mask the decoder was given.
+
+    Raises:
+        ValueError: for a mask that does not say it.
+    """
+    batch, width = embeds.shape[:2]
+    if mask is None or width == 1:
+        return torch.ones(batch, width, dtype=torch.bool, device=embeds.device)
+    if mask.dim() == 2 and mask.shape[1] >= width:
+        return mask[:, -width:].to(embeds.device).bool()
+    if mask.dim() == 4:  # made by generate() for a static cache: the last token's row shows what is padding
+        row = mask[:, 0, -1]
+        real = row if row.dtype == torch.bool else row == 0
+        if bool(real[:, width:].any()):
+            raise ValueError(
+                "a static cache that already holds tokens cannot take a further compressed prompt: use the default "
+                "(dynamic) cache for several turns"
+            )
+        return real[:, :width].expand(batch, -1).to(embeds.device).bool()
+    raise ValueError(f"cannot read an attention mask of shape {tuple(mask.shape)} for {width} tokens: give a 2-D mask")
