@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -48,6 +48,7 @@ def evaluate(
     log: Log,
     *,
     max_new_tokens: int = 4,
+    name: Callable[[Method], str] = label,
     done: Callable[[str], None] = lambda _: None,
 ) -> list[Row]:
     """Answers every clip's questions under every method, all questions of a clip in one batch.
@@ -57,19 +58,20 @@ def evaluate(
 
     Args:
         methods: put :data:`UNCOMPRESSED` first to have something to compare with.
-        log: where rows go. done: told the name of each finished clip.
+        log: where rows go. name: what rows call a method. done: told the name of each finished clip.
 
     Returns:
         All rows of the log.
     """
     needs: frozenset[Need] = frozenset().union(*(method.needs for method in methods))
     for clip in clips:
-        left = [method for method in methods if (clip.name, label(method)) not in log]
+        left = [method for method in methods if (clip.name, name(method)) not in log]
         if left:
             inputs = _inputs(pipeline, clip)
             encoded = _encode(pipeline, inputs, needs)
             for method in left:
-                log.add(_answer(pipeline, clip, method, inputs, encoded, max_new_tokens))
+                row = _answer(pipeline, clip, method, inputs, encoded, max_new_tokens)
+                log.add(replace(row, method=name(method)))
         done(clip.name)
     return log.rows
 
@@ -124,7 +126,7 @@ def _answer(
     full, entering, _ = summary.visual_tokens
     return Row(
         clip=clip.name,
-        method=label(method),
+        method=method.name,
         tasks=[question.task for question in clip.questions],
         answers=answers,
         right=[answer == question.answer for answer, question in zip(answers, clip.questions, strict=True)],
