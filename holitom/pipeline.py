@@ -168,11 +168,14 @@ class Pipeline:
             warning=clip.warning,
         )
 
-    def warm_up(self, video: str | Path | Clip, method: Method | None = None) -> None:
-        """Answers once from a single frame, so that what is set up at the first call is not timed."""
-        clip = video if isinstance(video, Clip) else read_video(video, 1)
+    def warm_up(self, video: str | Path | Clip, method: Method | None = None, *, frames: int | None = None) -> None:
+        """Answers once with the method and once without, so that what a first call of this size sets up is not timed.
+
+        Args:
+            video, method, frames: as in :meth:`ask`.
+        """
         for each in (method, None):
-            self.ask(clip, "?", each, max_new_tokens=2)
+            self.ask(video, "?", each, frames=frames, max_new_tokens=2)
 
 
 class _Watch:

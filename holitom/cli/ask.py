@@ -41,7 +41,7 @@ def ask(
     pipeline = load(model, device, dtype, attention, quiet=as_json)
     settings: dict[str, Any] = {"frames": frames, "max_new_tokens": max_new_tokens}
     if compare:
-        pipeline.warm_up(video, chosen)
+        pipeline.warm_up(video, chosen, frames=frames)
     answer = pipeline.ask(video, question, chosen, **settings)
     full = pipeline.ask(video, question, None, **settings) if compare else None
     if answer.warning and not as_json:
