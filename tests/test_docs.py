@@ -1,0 +1,135 @@
+"""The README and the pages in docs/: their code runs, their links lead somewhere, their samples are of this version.
+
+All ```python blocks of a page run in order, in one namespace that holds ``model`` and ``inputs`` (a tiny random model
+and a prompt with a video), in a folder with a ``film.mp4``. Blocks that begin with ``>>>`` must also print what they
+say. The address of a real checkpoint stands for the bundled model. Pages that another test file names are run there.
+"""
+
+from __future__ import annotations
+
+import doctest
+import json
+import re
+import runpy
+import shlex
+from pathlib import Path
+
+import pytest
+from models import llava_onevision, padded, prompt, video
+from typer.testing import CliRunner
+
+from holitom.cli import app
+from holitom.cli.loading import TINY
+from holitom.video.synthetic import suite
+from holitom.video.synthetic.files import write_clips, write_mp4
+
+TESTS = Path(__file__).parent
+ROOT = TESTS.parent
+README = (ROOT / "README.md").read_text("utf-8")
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+CHECKPOINT = "llava-hf/llava-onevision-qwen2-7b-ov-hf"
+SAMPLE = re.compile(r"<!-- sample: holitom (.*?) -->\n```text\n(.*?)```", re.DOTALL)
+
+
+def blocks(page: Path) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", page.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+
+
+def run_elsewhere(page: Path) -> bool:
+    others = [path for path in TESTS.glob("test_*.py") if path.name != Path(__file__).name]
+    return any(f'"{page.name}"' in path.read_text("utf-8") for path in others)
+
+
+RUN_HERE = [page for page in PAGES if blocks(page) and not run_elsewhere(page)]
+
+
+@pytest.mark.parametrize("page", RUN_HERE, ids=lambda page: page.name)
+def test_the_code_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    write_mp4(suite("test", 1)[0].frames, tmp_path / "film.mp4")
+    names = {
+        "__name__": "page",
+        "model": llava_onevision(),
+        "inputs": {**padded([prompt(6)]), "pixel_values_videos": video(6)},
+    }
+    for number, block in enumerate(blocks(page)):
+        code = block.replace(CHECKPOINT, str(TINY))
+        if not code.startswith(">>>"):
+            exec(compile(code, f"{page.name}, block {number + 1}", "exec"), names)
+            continue
+        example = doctest.DocTestParser().get_doctest(code, names, page.name, str(page), 0)
+        runner = doctest.DocTestRunner(verbose=False)
+        failures: list[str] = []
+        runner.run(example, out=failures.append, clear_globs=False)
+        names.update(example.globs)
+        assert not failures, "".join(failures)
+
+
+def test_the_readme_and_how_it_works_are_run():
+    assert {page.name for page in RUN_HERE} >= {"README.md", "how_it_works.md"}
+    assert CHECKPOINT in "".join(blocks(ROOT / "README.md"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path):
+    text = re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if "://" not in target:
+            assert (page.parent / target.partition("#")[0]).exists(), f"{page.name} links to {target}"
+
+
+def test_every_page_is_in_the_index():
+    index = (ROOT / "docs" / "index.md").read_text("utf-8")
+    for page in (ROOT / "docs").glob("*.md"):
+        assert page.name == "index.md" or f"({page.name})" in index
+
+
+def test_the_sample_in_the_readme_is_what_the_command_prints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Row by row; times and what depends on the weights may differ, what follows from shapes may not."""
+    monkeypatch.chdir(tmp_path)
+    write_clips(tmp_path, 1)
+    [(command, shown)] = SAMPLE.findall(README)
+    result = CliRunner().invoke(app, shlex.split(command), env={"COLUMNS": "100"})
+    assert result.exit_code == 0, result.output
+    printed = [line.rstrip() for line in result.stdout.splitlines()]
+    rows = [[re.split(r"\s{2,}", line.strip()) for line in text] for text in (shown.splitlines(), printed)]
+    assert [row[0] for row in rows[0]][1:] == [row[0] for row in rows[1]][1:], "run `python docs/refresh.py`"
+    by_shape = [
+        (row, other)
+        for row, other in zip(*rows, strict=True)
+        if row[0].startswith(("visual tokens", "prefill FLOPs", "KV cache"))
+    ]
+    assert len(by_shape) == 5
+    for row, other in by_shape:
+        assert row[2] == other[2], "run `python docs/refresh.py`"
+
+
+def test_the_picture_is_small():
+    picture = ROOT / "docs" / "images" / "patches.png"
+    assert picture.name in README
+    assert 20_000 < picture.stat().st_size < 200_000
+
+
+def test_the_picture_can_be_drawn_again(tmp_path: Path):
+    figures = runpy.run_path(str(ROOT / "docs" / "figures.py"), run_name="figures")
+    clip = suite("test", 1)[0]
+    record = figures["compress"](clip, figures["HoliTom"](retention=0.10))
+    figures["save"](figures["draw"](clip, record), tmp_path / "again.png")
+    assert (tmp_path / "again.png").stat().st_size < 200_000
+
+
+def test_examples_run_offline(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    ask = runpy.run_path(str(ROOT / "examples" / "ask_about_a_video.py"), run_name="example")
+    ask["main"]([])
+    write_clips(tmp_path, 1)
+    question = json.loads((tmp_path / "questions.jsonl").read_text("utf-8").splitlines()[0])["question"]
+    ask["main"]([str(tmp_path / "test-0-00000.mp4"), question])
+    printed = capsys.readouterr().out
+    assert printed[: len(printed) // 2] == printed[len(printed) // 2 :]
+    assert "785 visual tokens" in printed
+
+    compare = runpy.run_path(str(ROOT / "examples" / "compare_methods.py"), run_name="example")
+    compare["main"]()
+    printed = capsys.readouterr().out
+    for name in compare["METHODS"]:
+        assert re.search(rf"^{re.escape(name)} +\S+ +\d+ +\d+ +\d+\.\d%$", printed, re.MULTILINE), name
