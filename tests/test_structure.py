@@ -23,6 +23,7 @@ ROOMS = (
     "video",
     "pipeline",
     "evaluation",
+    "bench",
     "report",
     "integrations",
     "cli",
