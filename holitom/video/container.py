@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from holitom.video.errors import VideoError
 
 REPAIR = "Copy or download it again, or save what is left with `ffmpeg -i FILE -c copy repaired.mkv`."
+# What to do with titles that are no UTF-8; PyAV 19 no longer asks
+_LENIENT: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.partition(".")[0]) < 19 else {}
 TEXT_FORMATS = {"tty"}  # FFmpeg draws text files as terminal screens
 
 
@@ -143,7 +145,7 @@ def scan(path: Path, source: str) -> Contents:
 def _open(path: Path, source: str) -> Any:
     try:
         # "file:" keeps FFmpeg from reading protocols or patterns into a name such as "concat:x" or "shot%d.png".
-        container = av.open(f"file:{path}", metadata_errors="ignore")
+        container = av.open(f"file:{path}", **_LENIENT)
     except av.error.PermissionError as error:
         raise VideoError(source, "permission denied", "Make the file readable for this user.") from error
     except (av.FFmpegError, OSError, ValueError) as error:
