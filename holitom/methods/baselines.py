@@ -144,23 +144,23 @@ class AveragePool(Method):
         """Averages each cell; a cell stands at its middle position. No synchronisation."""
         (rows, columns), frames, positions = video.grid, video.frames, video.positions
         high, wide = self.cells(video.grid)
-        row, column = (torch.arange(n, device=video.features.device) for n in (rows, columns))
+        row, column, device = torch.arange(rows), torch.arange(columns), video.features.device
         cell = ((row * high // rows)[:, None] * wide + (column * wide // columns)[None, :]).flatten()
         size = torch.bincount(cell, minlength=high * wide)
-        middle = _middles(rows, high, cell.device)[:, None] * columns + _middles(columns, wide, cell.device)
-        frame = torch.arange(frames, device=cell.device)[:, None]
+        middle = _middles(rows, high)[:, None] * columns + _middles(columns, wide)
+        frame = torch.arange(frames)[:, None]
         merge = Merge(
             (cell + frame * high * wide).flatten(),
             size[cell].reciprocal().repeat(frames),
             (middle.flatten() + frame * positions).flatten(),
         )
-        if not self.exact:
-            return merge
-        return fit_count(merge, spread_scores(merge.inputs, cell.device), self.retained(frames, video.grid))
+        if self.exact:
+            merge = fit_count(merge, spread_scores(merge.inputs), self.retained(frames, video.grid))
+        return merge.to(device)
 
 
-def _middles(length: int, parts: int, device: torch.device) -> torch.Tensor:
+def _middles(length: int, parts: int) -> torch.Tensor:
     """(parts,) int64: the middle of each of the parts into which i -> i * parts // length cuts 0..length-1."""
-    part = torch.arange(parts, device=device)
+    part = torch.arange(parts)
     first, after = -(-part * length // parts), -(-(part + 1) * length // parts)
     return (first + after - 1) // 2

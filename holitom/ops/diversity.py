@@ -50,17 +50,18 @@ def farthest_rows(rows: Tensor, count: int) -> Tensor:
     """
     total, width = rows.shape
     norms = row_norms(rows).clamp_(min=_TINY)
-    picked = torch.empty(count, dtype=torch.int64, device=rows.device)
-    picked[0] = most_isolated(rows, norms)
-    units = torch.empty(count, width, device=rows.device)
-    units[0] = rows[picked[0]].float() / norms[picked[0]]
+    first = most_isolated(rows, norms)
     if rows.device.type != "cpu":
-        return _farthest_eager(rows, norms, picked, units)
+        return _farthest_eager(rows, norms, first, count)
+    picked = torch.empty(count, dtype=torch.int64)
+    picked[0] = first
+    units = torch.empty(count, width)
+    units[0] = rows[first].float() / norms[first]
 
     step = min(_BLOCK // 2, max(1, total // 16))
     blocks = [slice(start, min(start + step, total)) for start in range(0, total, step)]
     distance = torch.full((total,), torch.inf)
-    distance[picked[0]] = -torch.inf  # picked rows are out
+    distance[first] = -torch.inf  # picked rows are out
     bound = torch.full((len(blocks),), torch.inf)
     seen = [0] * len(blocks)
     for number in range(1, count):
@@ -80,18 +81,16 @@ def farthest_rows(rows: Tensor, count: int) -> Tensor:
     return picked
 
 
-def _farthest_eager(rows: Tensor, norms: Tensor, picked: Tensor, units: Tensor) -> Tensor:
+def _farthest_eager(rows: Tensor, norms: Tensor, first: Tensor, count: int) -> Tensor:
     """:func:`farthest_rows` after its first pick, without waiting for the device: all rows at every pick."""
+    picked = [first.view(1)]
     distance = torch.full((len(rows),), torch.inf, device=rows.device)
-    distance[picked[0]] = -torch.inf
-    for number in range(1, len(picked)):
-        cosine = (rows @ units[number - 1].to(rows.dtype)).float() / norms
-        distance = distance.minimum(1 - cosine)
-        index = distance.argmax()
-        picked[number] = index
-        units[number] = rows[index].float() / norms[index]
-        distance[index] = -torch.inf
-    return picked
+    for _ in range(1, count):
+        last = picked[-1]
+        cosine = (rows @ rows[last][0]).float() / (norms * norms[last])
+        distance = distance.minimum(1 - cosine).index_fill_(0, last, -torch.inf)  # picked rows are out
+        picked.append(distance.argmax().view(1))
+    return torch.cat(picked)
 
 
 def farthest_batched(distance: Tensor, count: int, *, repeat: bool = False) -> Tensor:
