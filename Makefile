@@ -55,14 +55,16 @@ clean:
 $(VENV)/ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "holitom needs Python 3.10 or newer: make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install $(TORCH)
-	$(BIN)/pip install -e .
+	@echo "installing $(TORCH), then holitom, into $(VENV) ..."
+	$(BIN)/pip install --quiet $(TORCH)
+	$(BIN)/pip install --quiet -e .
 	touch $@
 
 $(VENV_TEST)/ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "holitom needs Python 3.10 or newer: make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV_TEST)
-	$(TEST_BIN)/pip install $(TORCH)
-	$(TEST_BIN)/pip install -e ".[dev]"
-	$(TEST_BIN)/pip install --no-deps $(TORCHVISION)
+	@echo "installing $(TORCH), then holitom with its tools, into $(VENV_TEST) ..."
+	$(TEST_BIN)/pip install --quiet $(TORCH)
+	$(TEST_BIN)/pip install --quiet -e ".[dev]"
+	$(TEST_BIN)/pip install --quiet --no-deps $(TORCHVISION)
 	touch $@
