@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from holitom.models.base import Adapter, PatchRecord, VideoLayout, register
 from holitom.models.patches import mean_of_blocks, of_each
-from holitom.models.towers import last_used_layer, selected_layers
+from holitom.models.towers import clips, last_used_layer, selected_layers
 
 
 @register("LlavaNextVideoForConditionalGeneration")
@@ -31,7 +31,7 @@ class LlavaNextVideoAdapter(Adapter):
 
     def layouts(self, output: Any, arguments: dict[str, Any], patches: PatchRecord) -> list[VideoLayout]:
         """One layout for each video of ``pixel_values_videos`` (videos, T, 3, H, W)."""
-        videos, frames, _, height, width = arguments["pixel_values_videos"].shape
+        videos, frames, _, height, width = clips(arguments).shape
         size, stride = self.model.config.vision_config.patch_size, self.model.config.spatial_pool_stride
         grid = (height // size, width // size)
         pooled = (grid[0] // stride, grid[1] // stride)
@@ -55,7 +55,7 @@ class VideoLlavaAdapter(LlavaNextVideoAdapter):
 
     def layouts(self, output: Any, arguments: dict[str, Any], patches: PatchRecord) -> list[VideoLayout]:
         """One layout for each video of ``pixel_values_videos`` (videos, T, 3, H, W)."""
-        videos, frames, _, height, width = arguments["pixel_values_videos"].shape
+        videos, frames, _, height, width = clips(arguments).shape
         size = self.model.config.vision_config.patch_size
         grid = (height // size, width // size)
         count = grid[0] * grid[1]

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from holitom.models.base import Adapter, PatchRecord, VideoLayout, register
+from holitom.models.towers import clips, last_used_layer, selected_layers
 
 
 @register("LlavaOnevisionForConditionalGeneration")
@@ -17,15 +18,12 @@ class LlavaOnevisionAdapter(Adapter):
     def vision_attention(self, arguments: dict[str, Any]) -> nn.Module | None:
         """The layer whose output ``vision_feature_layer`` selects (hidden state 0 is the embedding)."""
         layers = self.base.vision_tower.encoder.layers
-        selected = arguments.get("vision_feature_layer")
-        selected = self.model.config.vision_feature_layer if selected is None else selected
-        last = max(index % (len(layers) + 1) for index in ([selected] if isinstance(selected, int) else selected))
-        attention: nn.Module = layers[max(last - 1, 0)].self_attn
+        attention: nn.Module = last_used_layer(layers, selected_layers(arguments, self.model.config)).self_attn
         return attention
 
     def layouts(self, output: Any, arguments: dict[str, Any], patches: PatchRecord) -> list[VideoLayout]:
         """One layout for each video of ``pixel_values_videos`` (videos, T, 3, H, W)."""
-        videos, frames = arguments["pixel_values_videos"].shape[:2]
+        videos, frames = clips(arguments).shape[:2]
         vision = self.model.config.vision_config
         side = math.ceil(vision.image_size // vision.patch_size / 2)
         scores = self._pool(patches.received, videos, frames)

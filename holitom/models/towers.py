@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
+
+
+def clips(arguments: dict[str, Any]) -> Tensor:
+    """(videos, T, 3, H, W): the pixels of a call of ``get_video_features``, whatever the argument is called."""
+    pixels: Tensor = arguments["pixel_values_videos" if "pixel_values_videos" in arguments else "pixel_values"]
+    return pixels
 
 
 def last_used_layer(layers: nn.ModuleList, selected: int | list[int] | None) -> Any:

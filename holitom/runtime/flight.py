@@ -122,7 +122,7 @@ class Flight:
                         memory=span.memory,
                     )
                 )
-                span.record.inner.append(InnerRecord(layer, merge, seen))
+                span.record.inner.append(InnerRecord(layer, merge, seen, span.place))
                 parts.append(Span(span.columns, span.columns, merge))
             rows.append(row_merge(width, self.padding[row], parts, device))
         batch = BatchMerge.of([merge for merge, _ in rows])
@@ -140,7 +140,7 @@ class Flight:
             self.positions = batch.gather(self.positions.to(device))
         else:
             self.positions = torch.stack([batch.gather(plane) for plane in self.positions.to(device)])
-        return batch.apply(hidden), tuple(batch.gather(part) for part in embeddings)
+        return batch.apply(hidden), tuple(_gather(batch, part) for part in embeddings)
 
     def count(self, layer: int, depth: int, lengths: list[int]) -> None:
         """Writes down how many real tokens each row has from ``layer`` on."""
@@ -155,6 +155,13 @@ class Flight:
             self.state.stages.append(stage)
         stage.mask = self.state.mask(stage, self.cache, self.new)
         return stage
+
+
+def _gather(batch: BatchMerge, embeddings: Tensor) -> Tensor:
+    """Rotary embeddings (B, S, d), or (axes, B, S, d) where the attention layers mix the axes."""
+    if embeddings.dim() == 3:
+        return batch.gather(embeddings)
+    return torch.stack([batch.gather(axis) for axis in embeddings])
 
 
 def _causal(past: int, queries: int, keys: int, device: torch.device) -> Tensor:
