@@ -30,10 +30,10 @@ def choose(rng: np.random.Generator, progress: float, owners: NDArray[np.int8]) 
     share = rng.uniform(0.25, 0.7) if early else 0.1 ** rng.random()
     score = rng.gumbel(size=(b, t * cells))
     # The tilt common to all objects hides how many there are, the tilt of each one how large or how long it is there.
-    common = rng.uniform(-4.0, 4.0, (b, 1))
+    common = rng.uniform(-4.0, 6.0, (b, 1))
     each = rng.normal(0.0, 1.5, (b, SLOTS))
     tilt = (common + each)[np.arange(b)[:, None, None], np.maximum(owners, 0)] * (owners >= 0)
-    score += np.where(rng.random((b, 1)) < 0.5, tilt.reshape(b, -1), 0.0)
+    score += np.where(rng.random((b, 1)) < 0.6, tilt.reshape(b, -1), 0.0)
     # A burst of tokens around random frames varies the density over time, again without looking at the content.
     wave = rng.normal(0.0, 0.7, (b, t, 1)) * (rng.random((b, 1, 1)) < 0.3)
     score += np.broadcast_to(wave, owners.shape).reshape(b, -1)
