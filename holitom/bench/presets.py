@@ -1,0 +1,238 @@
+"""Models by name with random weights: the published shapes, built where they will run, nothing downloaded.
+
+Time and memory do not depend on what weights say, only on how many there are. What a model would answer, and how many
+tokens a method finds alike, do: a preset measures cost, never quality.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+SCALE = 0.02  # standard deviation of the weights, as the models were initialised
+
+_IMAGE, _VIDEO, _START, _END = 10, 11, 12, 13  # ids of placeholders; every preset's vocabulary has room below 100
+_QWEN_TOKENS = {
+    "image_token_id": _IMAGE,
+    "video_token_id": _VIDEO,
+    "vision_start_token_id": _START,
+    "vision_end_token_id": _END,
+}
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A model's published shape.
+
+    Attributes:
+        config: for ``AutoConfig.for_model``, the model type included.
+        side: pixels of a square frame, as the model's processor would hand it over.
+        source: the checkpoint whose config this is.
+    """
+
+    config: Mapping[str, Any]
+    side: int
+    source: str
+
+
+def _text(hidden: int, intermediate: int, layers: int, heads: int, kv_heads: int, vocab: int) -> dict[str, Any]:
+    return {
+        "hidden_size": hidden,
+        "intermediate_size": intermediate,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "vocab_size": vocab,
+        "max_position_embeddings": 131072,
+        "bos_token_id": None,
+        "eos_token_id": None,
+        "pad_token_id": None,
+    }
+
+
+def _llava_onevision(name: str, *text: int, tied: bool = False) -> Preset:
+    return Preset(
+        {
+            "model_type": "llava_onevision",
+            "vision_config": {
+                "model_type": "siglip_vision_model",
+                "hidden_size": 1152,
+                "intermediate_size": 4304,
+                "num_hidden_layers": 26,
+                "num_attention_heads": 16,
+                "image_size": 384,
+                "patch_size": 14,
+                "vision_use_head": False,
+            },
+            "text_config": {"model_type": "qwen2", **_text(*text), "tie_word_embeddings": tied},
+            "image_token_index": _IMAGE,
+            "video_token_index": _VIDEO,
+            "vision_feature_layer": -1,
+            "vision_feature_select_strategy": "full",
+            "tie_word_embeddings": tied,
+        },
+        384,
+        f"llava-hf/llava-onevision-qwen2-{name}-ov-hf",
+    )
+
+
+def _qwen2_5_vl(name: str, *text: int, tied: bool = False) -> Preset:
+    rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]}
+    return Preset(
+        {
+            "model_type": "qwen2_5_vl",
+            "vision_config": {
+                "depth": 32,
+                "hidden_size": 1280,
+                "intermediate_size": 3420,
+                "num_heads": 16,
+                "out_hidden_size": text[0],
+                "patch_size": 14,
+                "window_size": 112,
+                "fullatt_block_indexes": [7, 15, 23, 31],
+            },
+            "text_config": {
+                "model_type": "qwen2_5_vl_text",
+                **_text(*text),
+                "rope_parameters": rope,
+                "tie_word_embeddings": tied,
+            },
+            **_QWEN_TOKENS,
+            "tie_word_embeddings": tied,
+        },
+        392,
+        f"Qwen/Qwen2.5-VL-{name}-Instruct",
+    )
+
+
+def _qwen3_vl(name: str, *text: int, tower: tuple[int, int, int, list[int]], tied: bool = False) -> Preset:
+    rope = {"rope_type": "default", "rope_theta": 5e6, "mrope_section": [24, 20, 20]}
+    depth, width, intermediate, taps = tower
+    return Preset(
+        {
+            "model_type": "qwen3_vl",
+            "vision_config": {
+                "depth": depth,
+                "hidden_size": width,
+                "intermediate_size": intermediate,
+                "num_heads": 16,
+                "out_hidden_size": text[0],
+                "patch_size": 16,
+                "num_position_embeddings": 2304,
+                "deepstack_visual_indexes": taps,
+            },
+            "text_config": {
+                "model_type": "qwen3_vl_text",
+                **_text(*text),
+                "head_dim": 128,
+                "rope_parameters": rope,
+                "tie_word_embeddings": tied,
+            },
+            **_QWEN_TOKENS,
+            "tie_word_embeddings": tied,
+        },
+        448,
+        f"Qwen/Qwen3-VL-{name}-Instruct",
+    )
+
+
+_TINY = Preset(
+    {
+        "model_type": "llava_onevision",
+        "vision_config": {
+            "model_type": "siglip_vision_model",
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "image_size": 56,
+            "patch_size": 8,
+            "vision_use_head": False,
+        },
+        "text_config": {"model_type": "qwen2", **_text(48, 64, 4, 4, 2, 128), "tie_word_embeddings": True},
+        "image_token_index": _IMAGE,
+        "video_token_index": _VIDEO,
+        "vision_feature_layer": -1,
+        "vision_feature_select_strategy": "full",
+        "tie_word_embeddings": True,
+    },
+    56,
+    "none: a toy that runs in milliseconds",
+)
+
+PRESETS: dict[str, Preset] = {
+    "llava-onevision-0.5b": _llava_onevision("0.5b", 896, 4864, 24, 14, 2, 152000, tied=True),
+    "llava-onevision-7b": _llava_onevision("7b", 3584, 18944, 28, 28, 4, 152128),
+    "llava-onevision-72b": _llava_onevision("72b", 8192, 29568, 80, 64, 8, 152128),
+    "qwen2.5-vl-3b": _qwen2_5_vl("3B", 2048, 11008, 36, 16, 2, 151936, tied=True),
+    "qwen2.5-vl-7b": _qwen2_5_vl("7B", 3584, 18944, 28, 28, 4, 152064),
+    "qwen3-vl-2b": _qwen3_vl("2B", 2048, 6144, 28, 16, 8, 151936, tower=(24, 1024, 4096, [5, 11, 17]), tied=True),
+    "qwen3-vl-8b": _qwen3_vl("8B", 4096, 12288, 36, 32, 8, 151936, tower=(27, 1152, 4304, [8, 16, 24])),
+    "tiny": _TINY,
+}
+
+
+def preset(name: str) -> Preset:
+    """The preset of that name.
+
+    Raises:
+        ValueError: when there is none, naming all.
+    """
+    if name not in PRESETS:
+        raise ValueError(f"there is no preset {name!r}; there are {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def config(name: str) -> Any:
+    """The preset's transformers config."""
+    from transformers import AutoConfig
+
+    values = dict(preset(name).config)
+    return AutoConfig.for_model(values.pop("model_type"), **values)
+
+
+def build(
+    name: str,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.bfloat16,
+    attention: str = "sdpa",
+    seed: int = 0,
+) -> Any:
+    """The preset's model with random weights, made on the device itself; it never ends an answer by itself.
+
+    Args:
+        attention: "sdpa", "eager", "flash_attention_2", ...
+
+    Raises:
+        ValueError: for an unknown name. RuntimeError: when the device's memory is too small.
+    """
+    from transformers import AutoModelForImageTextToText
+    from transformers.initialization import no_init_weights
+
+    # Weights are filled once, in place, below: torch's own initialisation would cost a pass over all of them more.
+    with torch.device(device), no_init_weights():
+        model = AutoModelForImageTextToText.from_config(config(name), dtype=dtype, attn_implementation=attention)
+    model.tie_weights()
+    fill(model, seed)
+    model.generation_config.eos_token_id = None
+    model.generation_config.pad_token_id = 0
+    return model.eval()
+
+
+@torch.no_grad()
+def fill(model: nn.Module, seed: int = 0) -> None:
+    """Random matrices, norms of one, biases of zero, in place."""
+    generators: dict[torch.device, torch.Generator] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.dim() == 1 and name.endswith("bias"):
+            parameter.zero_()
+        elif parameter.dim() == 1 and name.endswith("weight"):
+            parameter.fill_(1)
+        else:
+            device = parameter.device
+            generator = generators.setdefault(device, torch.Generator(device).manual_seed(seed))
+            parameter.normal_(std=SCALE, generator=generator)

@@ -1,0 +1,140 @@
+"""What a benchmark found, as a value and as a JSON file that a killed run is continued from."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from holitom.bench.measure import NEXT, STAGES
+from holitom.cost import Sample, ratios
+
+BASELINE = "uncompressed"
+FORMAT = 1
+
+Figures = dict[str, "float | None"]
+
+
+@dataclass
+class Report:
+    """A benchmark, finished or not.
+
+    Attributes:
+        settings: what was asked for; what must be the same for rounds to belong together.
+        machine: where it ran. model: what ran.
+        methods: by label, what does not change from round to round: settings, tokens, FLOPs.
+        rounds: for each finished round the figures of each method, see :meth:`holitom.bench.measure.Run.figures`.
+        failures: by label, why a method has no (more) figures.
+        notes: sentences a reader must know.
+    """
+
+    settings: dict[str, Any]
+    machine: dict[str, Any]
+    model: dict[str, Any]
+    methods: dict[str, dict[str, Any]] = field(default_factory=dict)
+    rounds: list[dict[str, Figures]] = field(default_factory=list)
+    failures: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def finished(self) -> bool:
+        """Whether all rounds are there."""
+        return len(self.rounds) >= int(self.settings["repeats"])
+
+    def samples(self, stage: str) -> dict[str, Sample]:
+        """A stage's seconds by method, over the rounds that have them."""
+        found = {}
+        for label in self.methods:
+            seconds = tuple(value for each in self.rounds if (value := each.get(label, {}).get(stage)) is not None)
+            if seconds:
+                found[label] = Sample(seconds)
+        return found
+
+    def results(self) -> dict[str, dict[str, Any]]:
+        """By method: the samples of each stage, how many times faster than uncompressed each is (round by round),
+        decode throughput, and bytes (the largest of all rounds)."""
+        found: dict[str, dict[str, Any]] = {
+            label: {"seconds": {}, "speedup": {}}
+            for label in self.methods
+            if any(label in each for each in self.rounds)
+        }
+        for stage in STAGES:
+            samples = self.samples(stage)
+            for label, sample in samples.items():
+                found[label]["seconds"][stage] = sample.as_dict()
+                if label in self._complete(samples) and BASELINE in self._complete(samples) and sample.median:
+                    pair = {BASELINE: samples[BASELINE], label: sample}
+                    found[label]["speedup"][stage] = ratios(pair, BASELINE)[label].as_dict()
+        for label, entry in found.items():
+            step = entry["seconds"].get(NEXT)
+            if step and step["median"]:
+                entry["tokens_per_second"] = self.settings["batch"] / step["median"]
+            for name in ("kv_cache_bytes", "peak_bytes", "peak_above"):
+                values = [value for each in self.rounds if (value := each.get(label, {}).get(name)) is not None]
+                entry[name] = max(values) if values else None
+        return found
+
+    def _complete(self, samples: dict[str, Sample]) -> set[str]:
+        return {label for label, sample in samples.items() if len(sample.seconds) == len(self.rounds)}
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything, the results worked out, ready for JSON."""
+        return {"format": FORMAT, **asdict(self), "results": self.results()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Report:
+        """The inverse of :meth:`as_dict`.
+
+        Raises:
+            ValueError: when it is not of this format.
+        """
+        if values.get("format") != FORMAT:
+            raise ValueError(f"this is no benchmark result of format {FORMAT}, but {values.get('format')!r}")
+        return cls(**{name: value for name, value in values.items() if name not in ("format", "results")})
+
+    def save(self, path: Path) -> None:
+        """Write the file; a kill at any moment leaves the old one or the new one."""
+        write_json(path, self.as_dict())
+
+
+def load(path: Path) -> Report:
+    """The report in a file.
+
+    Raises:
+        ValueError: when the file holds something else.
+    """
+    try:
+        return Report.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (json.JSONDecodeError, TypeError) as error:
+        raise ValueError(f"{path} is no benchmark result: {error}") from error
+
+
+def resume(path: Path, fresh: Report) -> Report:
+    """The unfinished or finished report in a file, to go on with; ``fresh`` where there is none.
+
+    Raises:
+        ValueError: when the file is of a run with other settings, naming the difference.
+    """
+    if not path.exists():
+        return fresh
+    found = load(path)
+    old, new = found.settings, fresh.settings
+    wrong = sorted(key for key in {*old, *new} - {"repeats"} if old.get(key) != new.get(key))
+    if wrong:
+        told = ", ".join(f"{key} was {old.get(key)!r} and is now {new.get(key)!r}" for key in wrong)
+        raise ValueError(f"{path} holds a run with other settings ({told}): give another --out, or the same settings")
+    found.settings = new
+    return found
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file at once or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    with part.open("w", encoding="utf-8") as file:
+        file.write(json.dumps(content, indent=1) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)

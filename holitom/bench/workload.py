@@ -1,0 +1,138 @@
+"""What is measured: a model, the inputs of one prompt in a batch, and how long the answer is."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from holitom.bench import pixels
+from holitom.bench.presets import preset
+from holitom.cost import ModelShape, vision_flops
+from holitom.models import adapter_for
+from holitom.pipeline import Pipeline
+from holitom.video.chat import user_turn
+from holitom.video.clip import Clip
+from holitom.video.prepare import to
+
+WORD = 20  # any ordinary token of a preset
+
+
+@dataclass(frozen=True, eq=False)
+class Workload:
+    """A batch of prompts about videos, and the model that reads them.
+
+    Args:
+        model: a transformers video LLM of a supported family.
+        inputs: for ``generate()``: ids (B, L), mask and pixels, on the model's device.
+        frames: of each video. batch: B, rows with a video of their own each.
+        answer: tokens to generate, at least 1.
+        patch_grid: patches (rows, columns) of a frame, where known; for the FLOPs of the vision tower.
+    """
+
+    model: Any
+    inputs: dict[str, torch.Tensor]
+    frames: int
+    batch: int
+    answer: int
+    patch_grid: tuple[int, int] | None = None
+    device: torch.device = field(init=False)
+
+    def __post_init__(self) -> None:
+        if self.answer < 1 or self.batch < 1 or self.frames < 1:
+            raise ValueError(
+                f"answer, batch and frames must be at least 1, got {self.answer}, {self.batch} and {self.frames}"
+            )
+        adapter_for(self.model)
+        object.__setattr__(self, "device", self.model.get_input_embeddings().weight.device)
+
+    @property
+    def prompt(self) -> int:
+        """Tokens of one row, visual ones included."""
+        return self.inputs["input_ids"].shape[1]
+
+    @property
+    def pixels(self) -> dict[str, torch.Tensor]:
+        """The arguments of the encoder among the inputs."""
+        adapter = adapter_for(self.model)
+        named = inspect.signature(getattr(adapter.base, adapter.encoder)).parameters
+        return {name: value for name, value in self.inputs.items() if name in named and name not in _TEXT}
+
+    @property
+    def vision_flops(self) -> int | None:
+        """FLOPs of encoding the batch's videos; None where they are not known."""
+        try:
+            shape = ModelShape.from_config(self.model.config)
+            return self.batch * vision_flops(shape, self.frames, self.patch_grid).total
+        except (TypeError, ValueError):
+            return None
+
+
+_TEXT = ("input_ids", "attention_mask", "position_ids")
+
+
+def from_preset(name: str, model: Any, frames: int, batch: int = 1, text: int = 40, answer: int = 32) -> Workload:
+    """The workload of a preset: ids are made up, with the placeholders where the family's processor would put them.
+
+    Args:
+        model: built by :func:`holitom.bench.presets.build`.
+        frames: of each video. text: tokens of a prompt beside the video and what encloses it.
+        answer: tokens to generate.
+    """
+    if text < 1:
+        raise ValueError(f"text must be at least 1 token, got {text}")
+    side = preset(name).side
+    videos = [pixels.frames(frames, side, seed) for seed in range(batch)]
+    config, vision = model.config, model.config.vision_config
+    token = adapter_for(model).video_token_id
+    before, after = [WORD] * min(14, text // 2), [WORD] * (text - min(14, text // 2))
+    grid: tuple[int, int] | None
+    if config.model_type == "llava_onevision":
+        pooled = -(-(vision.image_size // vision.patch_size) // 2)
+        placeholders = [token] * (frames * pooled**2 + 1)
+        media = {"pixel_values_videos": torch.stack(videos)}
+        grid = None
+    else:
+        packed = [pixels.patches(video, vision.patch_size) for video in videos]
+        steps, *rows_columns = packed[0][1]
+        grid = (rows_columns[0], rows_columns[1])
+        patches = [token] * (grid[0] * grid[1] // 4)
+        start, end = [config.vision_start_token_id], [config.vision_end_token_id]
+        if config.model_type == "qwen3_vl":  # a time in words stands before every step
+            placeholders = [id_ for _ in range(steps) for id_ in [*[WORD] * 6, *start, *patches, *end]]
+        else:
+            placeholders = [*start, *patches * steps, *end]
+        media = {
+            "pixel_values_videos": torch.cat([values for values, _ in packed]),
+            "video_grid_thw": torch.tensor([grid for _, grid in packed]),
+        }
+    ids = torch.tensor([[*before, *placeholders, *after]] * batch)
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), **media}
+    if config.model_type != "llava_onevision":
+        inputs["mm_token_type_ids"] = (ids == token).long() * 2
+    device = model.get_input_embeddings().weight.device
+    return Workload(model, to(inputs, device, next(model.parameters()).dtype), frames, batch, answer, grid)
+
+
+def from_pipeline(pipeline: Pipeline, frames: int, batch: int = 1, text: int = 40, answer: int = 32) -> Workload:
+    """The workload of a checkpoint: synthetic clips through its own preprocessor, a question of about ``text`` tokens.
+
+    Args:
+        frames: of each video. text: tokens of the question. answer: tokens to generate.
+    """
+    tokenizer, model = pipeline.preprocessor.tokenizer, pipeline.model
+    question = "What happens in the video?"
+    while len(tokenizer(question)["input_ids"]) < text:
+        question += " And then?"
+    turns = []
+    for seed in range(batch):
+        video = pixels.frames(frames, 384, seed)
+        array = ((video.permute(0, 2, 3, 1) + 1) * 127.5).clamp_(0, 255).byte().numpy()
+        turns.append([user_turn(question, Clip.from_frames(array))])
+    inputs = pipeline.preprocessor.batch(turns)
+    device = model.get_input_embeddings().weight.device
+    grids = inputs.get("video_grid_thw")
+    grid = None if grids is None else (int(grids[0, 1]), int(grids[0, 2]))
+    return Workload(model, to(inputs, device, next(model.parameters()).dtype), frames, batch, answer, grid)

@@ -1,0 +1,266 @@
+"""``holitom bench``: time and memory."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from holitom.cli.ask import choose
+from holitom.cli.console import err, out, quiet_libraries
+from holitom.cli.loading import load
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from holitom.bench import Report, Workload
+    from holitom.methods.base import Method
+
+PRESET_NAMES = (
+    "llava-onevision-0.5b, llava-onevision-7b, llava-onevision-72b, qwen2.5-vl-3b, qwen2.5-vl-7b, qwen3-vl-2b, "
+    "qwen3-vl-8b, tiny"
+)
+
+
+def bench(
+    model: Annotated[str | None, typer.Argument(help="Path or hub id of a checkpoint.")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help=f"Instead, random weights in a published shape: {PRESET_NAMES}.")
+    ] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(help="A method of `holitom methods`; repeat for several, or `all`.  [default: holitom]"),
+    ] = None,
+    retention: Annotated[
+        list[float] | None, typer.Option(help="Share of visual tokens; repeat for several.  [default: 0.1]")
+    ] = None,
+    frames: Annotated[int, typer.Option(min=1, help="Frames of each video.")] = 32,
+    batch_size: Annotated[int, typer.Option(min=1, help="Prompts at a time, each with its own video.")] = 1,
+    prompt_tokens: Annotated[int, typer.Option(min=1, help="Tokens of text in a prompt.")] = 40,
+    answer_tokens: Annotated[int, typer.Option(min=1, help="Tokens to generate.")] = 32,
+    attention: Annotated[str, typer.Option(help="sdpa, eager, flash_attention_2, ...")] = "sdpa",
+    dtype: Annotated[str, typer.Option(help="bfloat16, float16 or float32.")] = "bfloat16",
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...  [default: a GPU if any]")] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Measured rounds; in each, all methods take their turn.")] = 5,
+    warmup: Annotated[int, typer.Option(min=0, help="Rounds before them that do not count.")] = 1,
+    share_tower: Annotated[
+        bool,
+        typer.Option(
+            "--share-tower", help="Encode once per round for all methods with the same needs; for slow machines."
+        ),
+    ] = False,
+    out_folder: Annotated[
+        Path | None, typer.Option("--out", help="Folder for JSON and plots; a run found there is continued.")
+    ] = None,
+    accuracy: Annotated[
+        Path | None, typer.Option(help="accuracy.json of `holitom eval`: also draws accuracy over FLOPs.")
+    ] = None,
+    max_frames: Annotated[
+        bool, typer.Option("--max-frames", help="Double the frames until memory ends, and see how each stage grows.")
+    ] = False,
+    frame_limit: Annotated[int | None, typer.Option(min=1, help="Where --max-frames stops at the latest.")] = None,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Write a torch profiler trace and a stage summary per method.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Measure what methods cost, side by side with the uncompressed model: time, memory, tokens, FLOPs."""
+    from holitom.bench import bench as run
+    from holitom.bench import fresh_report, resume
+    from holitom.pipeline import Uncompressed
+
+    if (model is None) == (preset is None):
+        raise typer.BadParameter("give either the path or id of a model, or --preset", param_hint="MODEL")
+    if profile and out_folder is None:
+        raise typer.BadParameter("a profile is made of files: give --out", param_hint="--profile")
+    methods = [Uncompressed(), *_methods(method or ["holitom"], retention or [0.1])]
+    settings: dict[str, Any] = {
+        "model": model or preset,
+        "weights": "random" if preset else "loaded",
+        "frames": frames,
+        "batch": batch_size,
+        "prompt_tokens": prompt_tokens,
+        "answer_tokens": answer_tokens,
+        "attention": attention,
+        "dtype": dtype,
+        "share_tower": share_tower,
+        "repeats": repeats,
+        "warmup": warmup,
+    }
+    make = _maker(model, preset, batch_size, prompt_tokens, answer_tokens, attention, dtype, device, as_json)
+    if max_frames:
+        _sweep(make, methods, settings, frames, frame_limit, out_folder, as_json)
+        return
+    workload = make(frames)
+    report = fresh_report(workload, settings, methods)
+    report.notes.append(f"video: {_video()}")
+    path = None if out_folder is None else out_folder / "results.json"
+    if path is not None:
+        report = resume(path, report)
+
+    def save(current: Report) -> None:
+        if path is not None:
+            current.save(path)
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    left = max(0, repeats - len(report.rounds))
+    with Progress(*columns, console=err, disable=as_json) as progress:
+        bar = progress.add_task("runs", total=len(methods) * (left + warmup) if left else 0)
+
+        def done(name: str) -> None:
+            progress.update(bar, advance=1, description=name)
+
+        run(workload, methods, report, share_tower=share_tower, save=save, done=done)
+    save(report)
+    profiles = _profile(workload, methods, report, out_folder, as_json) if profile and out_folder else None
+    if out_folder is not None:
+        _plots(report, out_folder, accuracy)
+    _show(report, profiles, as_json)
+    if "uncompressed" in report.failures:
+        raise RuntimeError(f"the uncompressed model failed: {report.failures['uncompressed']}")
+
+
+def _methods(names: list[str], retentions: list[float]) -> list[Method]:
+    """Each method at each retention; methods without a retention once."""
+    import dataclasses
+
+    from holitom.methods.registry import method_class
+    from holitom.methods.registry import names as known
+
+    found: list[Method] = []
+    for name in known() if "all" in names else names:
+        bare, _, given = name.partition("|")[0].partition(":")
+        fixed = "retention=" in given
+        if not fixed and bare in known():
+            fixed = "retention" not in {field.name for field in dataclasses.fields(method_class(bare))}
+        for share in [None] if fixed else retentions:
+            chosen = choose(name, share)
+            if chosen is not None and chosen not in found:
+                found.append(chosen)
+    return found
+
+
+def _maker(
+    model: str | None,
+    preset: str | None,
+    batch: int,
+    text: int,
+    answer: int,
+    attention: str,
+    dtype: str,
+    device: str | None,
+    quiet: bool,
+) -> Callable[[int], Workload]:
+    """The model, loaded or built once, as a function from frames to a workload."""
+    import torch
+
+    from holitom.bench import build, from_pipeline, from_preset
+    from holitom.bench.presets import preset as known
+
+    kind = getattr(torch, dtype, None)
+    if not isinstance(kind, torch.dtype) or not kind.is_floating_point:
+        raise typer.BadParameter(f"{dtype!r} is no floating type: bfloat16, float16, float32", param_hint="--dtype")
+    if model is not None:
+        pipeline = load(model, device, dtype, attention, quiet)
+        return lambda frames: from_pipeline(pipeline, frames, batch, text, answer)
+    name = str(preset)
+    try:
+        known(name)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--preset") from error
+    quiet_libraries()
+    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    built = build(name, place, kind, attention)
+    return lambda frames: from_preset(name, built, frames, batch, text, answer)
+
+
+def _video() -> str:
+    from holitom.bench.pixels import DESCRIPTION
+
+    return DESCRIPTION
+
+
+def _show(report: Report, profiles: dict[str, Any] | None, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps({**report.as_dict(), **({"profiles": profiles} if profiles else {})}, indent=1))
+        return
+    from holitom.report.bench import bench_rich
+
+    out.print(bench_rich(report))
+    for name, found in (profiles or {}).items():
+        parts = ", ".join(f"{stage} {1e3 * entry['host']:,.1f} ms" for stage, entry in found["stages"].items())
+        out.print(f"profile of {name}: {parts}; {found['trace']}", highlight=False, markup=False)
+
+
+def _profile(workload: Workload, methods: list[Method], report: Report, folder: Path, quiet: bool) -> dict[str, Any]:
+    from holitom.bench.profile import profile
+    from holitom.bench.results import write_json
+    from holitom.evaluation import label
+
+    found: dict[str, Any] = {}
+    for each in methods:
+        if label(each) not in report.failures:
+            found[label(each)] = profile(workload, each, folder)
+    write_json(folder / "profile.json", found)
+    return found
+
+
+def _plots(report: Report, folder: Path, accuracy: Path | None) -> None:
+    from holitom.report.accuracy import accuracy_plot
+    from holitom.report.bench import bench_plots
+
+    try:
+        bench_plots(report, folder)
+        if accuracy is not None:
+            table = json.loads(accuracy.read_text(encoding="utf-8"))
+            title = f"{table['clips']} clips, model {table['model']}"
+            accuracy_plot(table["methods"], folder / "accuracy_over_flops.png", title)
+    except ImportError as error:
+        err.print(f"[yellow]no plot:[/] {error}")
+    except (KeyError, json.JSONDecodeError) as error:
+        raise ValueError(f"{accuracy} is no accuracy.json of `holitom eval`: {error}") from error
+
+
+def _sweep(
+    make: Callable[[int], Workload],
+    methods: list[Method],
+    settings: dict[str, Any],
+    start: int,
+    limit: int | None,
+    folder: Path | None,
+    as_json: bool,
+) -> None:
+    from holitom.bench.machine import machine
+    from holitom.bench.results import write_json
+    from holitom.bench.sweep import sweep
+    from holitom.report.bench import sweep_plot, sweep_rich
+
+    where = machine(make(1).device)
+
+    def save(found: dict[str, Any]) -> None:
+        if folder is not None:
+            write_json(folder / "sweep.json", {"settings": settings, "machine": where, **found})
+
+    with err.status("sweeping ...") as status:
+        found = sweep(
+            make,
+            methods,
+            start=start,
+            limit=limit,
+            repeats=settings["repeats"],
+            share_tower=settings["share_tower"],
+            save=save,
+            done=lambda text: status.update(text) if not as_json else None,
+        )
+    if folder is not None:
+        try:
+            sweep_plot(found, folder / "sweep.png")
+        except ImportError as error:
+            err.print(f"[yellow]no plot:[/] {error}")
+    if as_json:
+        typer.echo(json.dumps({"settings": settings, "machine": where, **found}, indent=1))
+        return
+    out.print(sweep_rich(found))

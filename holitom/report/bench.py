@@ -1,0 +1,205 @@
+"""The table and the plots of a benchmark."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from holitom.bench.measure import COMPRESSION, FIRST, NEXT, PREFILL, STAGES, TOWER
+from holitom.bench.results import BASELINE, Report
+
+COLOURS = {TOWER: "#adb5bd", COMPRESSION: "#e8590c", PREFILL: "#1971c2"}
+
+
+def rows(report: Report) -> list[dict[str, Any]]:
+    """One entry for each measured method: what the table, the docs and the plots show.
+
+    Milliseconds are medians; ``*_speedup`` are medians of the ratios to the uncompressed model, round by round.
+    """
+    found = []
+    for label, entry in report.results().items():
+        facts, seconds = report.methods[label], entry["seconds"]
+        if FIRST not in seconds:
+            continue
+        tokens = facts["visual_tokens"]
+        found.append(
+            {
+                "method": label,
+                "tokens": tokens["entering"] / tokens["full"],
+                "tokens_mean": tokens["mean"] / tokens["full"],
+                "flops": facts["cost_ratios"]["prefill_flops"],
+                **{stage: 1e3 * seconds[stage]["median"] for stage in STAGES if stage in seconds},
+                "first_spread": seconds[FIRST]["spread"],
+                "first_speedup": _speedup(entry, FIRST),
+                "prefill_speedup": _speedup(entry, PREFILL),
+                "decode_speedup": _speedup(entry, NEXT),
+                "tokens_per_second": entry.get("tokens_per_second"),
+                "kv_cache_bytes": entry["kv_cache_bytes"],
+                "peak_bytes": entry["peak_bytes"],
+                "peak_above": entry["peak_above"],
+            }
+        )
+    return found
+
+
+def _speedup(entry: Mapping[str, Any], stage: str) -> float | None:
+    found = entry["speedup"].get(stage)
+    return None if found is None else float(found["median"])
+
+
+def bench_rich(report: Report) -> Group:
+    """The report as a table, with what failed and where it was measured below it."""
+    shown, by_stage = Table(box=None, pad_edge=False), Table(box=None, pad_edge=False)
+    for table in (shown, by_stage):
+        table.add_column("", justify="right")
+    shown.add_column("method", overflow="fold")
+    for title in ("tokens\n%", "FLOPs\n%", "TTFT\nms", "\n×", "\n±%", "decode\ntok/s", "\n×"):
+        shown.add_column(title, justify="right", no_wrap=True)
+    for title in (
+        "tower\nms",
+        "compression\nms",
+        "LLM prefill\nms",
+        "\n×",
+        "KV cache\nMB",
+        "peak\nMB",
+        "of these\nin the run",
+    ):
+        by_stage.add_column(title, justify="right", no_wrap=True)
+    for number, row in enumerate(rows(report), 1):
+        base = row["method"] == BASELINE
+        shown.add_row(
+            str(number),
+            row["method"],
+            f"{100 * row['tokens']:.1f}",
+            f"{100 * row['flops']:.1f}",
+            f"{row[FIRST]:,.1f}",
+            "" if base else _times(row["first_speedup"]),
+            f"{100 * row['first_spread']:.0f}",
+            "" if row["tokens_per_second"] is None else f"{row['tokens_per_second']:,.1f}",
+            "" if base else _times(row["decode_speedup"]),
+        )
+        sizes = (row[name] for name in ("kv_cache_bytes", "peak_bytes", "peak_above"))
+        by_stage.add_row(
+            str(number),
+            *(f"{row[stage]:,.1f}" for stage in (TOWER, COMPRESSION, PREFILL)),
+            "" if base else _times(row["prefill_speedup"]),
+            *("" if size is None else f"{size / 1e6:,.1f}" for size in sizes),
+        )
+    machine, settings = report.machine, report.settings
+    lines = [f"[failed] {label}: {reason}" for label, reason in report.failures.items()]
+    lines.append(
+        f"{settings.get('model')}, {settings['frames']} frames, batch {settings['batch']}, "
+        f"{settings['dtype']}, {settings['attention']}; {machine['device_name']}, {machine['threads']} threads, "
+        f"torch {machine['torch']}; medians of {len(report.rounds)} interleaved rounds; × is the median of the ratios "
+        "to uncompressed, round by round; ± the distance of the quartiles"
+    )
+    return Group(shown, "", by_stage, "", *(Text(line) for line in [*lines, *report.notes]))
+
+
+def _times(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def bench_plots(report: Report, folder: Path) -> list[Path]:
+    """The two bar charts of the paper's efficiency figure, measured: time to first token by stage, decode throughput.
+
+    Raises:
+        ImportError: without matplotlib, which the extra ``holitom[plot]`` installs.
+    """
+    measured = rows(report)
+    figure = _figure(measured)
+    left = figure.subplots()
+    names = [row["method"] for row in measured]
+    start = [0.0] * len(measured)
+    for stage in (TOWER, COMPRESSION, PREFILL):
+        widths = [row[stage] for row in measured]
+        left.barh(names, widths, left=start, color=COLOURS[stage], label=stage)
+        start = [a + b for a, b in zip(start, widths, strict=True)]
+    for number, row in enumerate(measured):
+        note = f" {row['first_speedup']:.2f}×" if row["first_speedup"] and row["method"] != BASELINE else ""
+        left.text(start[number], number, note, va="center", fontsize=8)
+    left.set_xlabel("time to first token, ms")
+    left.margins(x=0.12)
+    _finish(left, report)
+    figure.legend(loc="outside lower center", ncol=3, fontsize=8)
+    paths = [folder / "time_to_first_token.png"]
+    figure.savefig(paths[0], dpi=110)
+    timed = [row for row in measured if row["tokens_per_second"] is not None]
+    if timed:
+        figure = _figure(timed)
+        axes = figure.subplots()
+        axes.barh([row["method"] for row in timed], [row["tokens_per_second"] for row in timed], color="#2f9e44")
+        for number, row in enumerate(timed):
+            note = f" {row['decode_speedup']:.2f}×" if row["decode_speedup"] and row["method"] != BASELINE else ""
+            axes.text(row["tokens_per_second"], number, note, va="center", fontsize=8)
+        axes.set_xlabel("decode throughput, tokens per second")
+        axes.margins(x=0.12)
+        _finish(axes, report)
+        paths.append(folder / "decode_throughput.png")
+        figure.savefig(paths[1], dpi=110)
+    return paths
+
+
+def sweep_plot(found: Mapping[str, Any], path: Path) -> None:
+    """Time to first token over frames, both logarithmic, one line for each method.
+
+    Raises:
+        ImportError: without matplotlib.
+    """
+    figure = _figure([{}] * 20)
+    axes = figure.subplots()
+    for label in dict.fromkeys(point["label"] for point in found["points"]):
+        points = sorted((p["frames"], p[FIRST]) for p in found["points"] if p["label"] == label)
+        slope = found["exponents"].get(label, {}).get(FIRST)
+        told = label if slope is None else f"{label}: frames^{slope:.2f}"
+        axes.plot([frames for frames, _ in points], [seconds for _, seconds in points], marker="o", label=told)
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    axes.set_xlabel("frames")
+    axes.set_ylabel("time to first token, s")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    figure.savefig(path, dpi=110)
+
+
+def sweep_rich(found: Mapping[str, Any]) -> Group:
+    """How far each method got, why it ended, and how its stages grow."""
+    table = Table(box=None, pad_edge=False, caption="stages: the time grows as the frames to this power")
+    table.add_column("method", overflow="fold")
+    for title in ("frames", "failed\nat", "tower", "compr.", "prefill", "TTFT", "decode"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for label, end in found["ends"].items():
+        slopes = found["exponents"].get(label, {})
+        table.add_row(
+            label,
+            str(end["frames"]),
+            str(end["failed"] or ""),
+            *(f"{slopes[stage]:.2f}" if stage in slopes else "" for stage in STAGES),
+        )
+    reasons = [Text(f"{label}: {end['why']}") for label, end in found["ends"].items() if end["why"]]
+    return Group(table, *reasons)
+
+
+def _figure(measured: list[Any]) -> Any:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("plots need matplotlib: pip install 'holitom[plot]'") from error
+    return Figure(figsize=(8, 1.2 + 0.22 * max(len(measured), 6)), layout="constrained")
+
+
+def _finish(axes: Any, report: Report) -> None:
+    settings = report.settings
+    axes.set_title(
+        f"{settings.get('model')}, {settings['frames']} frames, batch {settings['batch']}, {settings['dtype']}, "
+        f"{report.machine['device_name']}",
+        fontsize=9,
+    )
+    axes.invert_yaxis()
+    axes.tick_params(axis="y", labelsize=8)
+    axes.grid(axis="x", alpha=0.3)
