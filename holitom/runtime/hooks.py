@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from holitom.merge import Merge
+from holitom.models.base import VideoLayout
 from holitom.runtime.flight import Flight, LiveSpan
 from holitom.runtime.locate import Located, locate, padding_of
 from holitom.runtime.records import PromptRecord, VideoRecord
@@ -115,12 +116,16 @@ class DecoderHook:
         session, embeds, device = self.session, kwargs["inputs_embeds"], kwargs["inputs_embeds"].device
         width, depth = embeds.shape[1], len(session.adapter.layers)
         maps, live, prompts = [], [], []
+        known: dict[VideoLayout, Merge] = {}  # rows repeated for beams share their videos
         for row, videos in enumerate(rows):
             prompt = PromptRecord(row, width - padding[row] - right[row], [0] * depth)
             parts = []
             for video in videos:
-                merge, columns, blocks = self._merge(embeds[row], video)
                 layout = video.layout
+                columns, blocks = (part.to(device) for part in video.patches)
+                merge = known.get(layout)
+                if merge is None:
+                    merge = known[layout] = self._merge(embeds[row, columns], layout)
                 parts.append(Span(columns, blocks, merge))
                 prompt.videos.append(
                     VideoRecord(
@@ -172,17 +177,15 @@ class DecoderHook:
             state.cover(cache)
         return self._enter(flight, {**self._move(kwargs, batch, width), "inputs_embeds": batch.apply(embeds)})
 
-    def _merge(self, embeds: Tensor, video: Located) -> tuple[Merge, Tensor, Tensor]:
-        """The method's Merge for one video of a row (S, D), and its patches' columns and blocks in the row."""
-        layout = video.layout
-        columns, blocks = (part.to(embeds.device) for part in video.patches)
+    def _merge(self, features: Tensor, layout: VideoLayout) -> Merge:
+        """The method's Merge for one video's features (T*N, D)."""
         on = {name: getattr(layout, name) for name in ("scores", "keys", "frame_embeddings")}
         tokens = VideoTokens(
-            embeds[columns].view(layout.frames, -1, embeds.shape[-1]),
+            features.view(layout.frames, -1, features.shape[-1]),
             layout.grid,
-            **{name: None if value is None else value.to(embeds.device) for name, value in on.items()},
+            **{name: None if value is None else value.to(features.device) for name, value in on.items()},
         )
-        return self.session.method.merge_video(tokens), columns, blocks
+        return self.session.method.merge_video(tokens)
 
     def _live(self, video: Located, record: VideoRecord, row: Merge, part: Span, places: Tensor) -> LiveSpan:
         """The video's tokens as they now stand in the unpadded row: merged patches and newlines."""
