@@ -525,7 +525,7 @@ FAMILIES: dict[str, Family] = {
                 "sliding_window": 16,
                 "num_kv_shared_layers": 2,
                 "hidden_size_per_layer_input": 6,
-                "vocab_size_per_layer_input": 128,
+                "vocab_size_per_layer_input": 512,
             },
             "audio_config": None,
             "image_token_id": IMAGE,

@@ -74,11 +74,11 @@ def counts_up(first: list[int], before: list[int], label: list[int]) -> bool:
         return False
     old, new = before[:-same], label[:-same]
     for digits in range(1, 5):
-        name = len(new) - digits - 1
-        if not 1 <= name <= 3:  # at most a line break between the image's end and the name
-            continue
-        if any(len(old) > past and old[-past - 1] == new[name] for past in range(1, 5)):
-            return True
+        named = new[: len(new) - digits]
+        for past in range(1, 5):
+            alike = _common_suffix(old[: len(old) - past], named)
+            if alike and len(named) > 1 and len(named) - alike <= 2:  # the image's end, and at most a line break
+                return True
     return False
 
 
