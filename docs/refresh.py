@@ -1,4 +1,4 @@
-"""Renews what the README shows of real runs: the output below each `<!-- sample: COMMAND -->`, and the picture.
+"""Renews what the pages show of real runs: output below each `<!-- sample: ... -->` of the README, and all pictures.
 
     python docs/refresh.py
 
@@ -28,13 +28,14 @@ def holitom(command: str, folder: str) -> str:
 
 
 def main() -> None:
-    """Rewrites the README in place."""
+    """Rewrites the README and the pictures in place."""
     with tempfile.TemporaryDirectory() as folder:
         holitom("clips make --number 1 --out .", folder)
         text = README.read_text("utf-8")
         text = SAMPLE.sub(lambda match: match[1] + holitom(match["command"], folder) + match[4], text)
         README.write_text(text, "utf-8")
-    subprocess.run([sys.executable, str(Path(__file__).with_name("figures.py"))], check=True)
+    for script in ("figures.py", "method_figures.py"):
+        subprocess.run([sys.executable, str(Path(__file__).with_name(script))], check=True)
 
 
 if __name__ == "__main__":
