@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from holitom.ops.similarity import row_chunk, row_norms
+from holitom.ops.similarity import row_chunk, row_dots, row_norms
 
 _TINY = torch.finfo(torch.float32).tiny
 
@@ -43,8 +43,8 @@ def cosine_of_pairs(a: Tensor, b: Tensor) -> Tensor:
     for pair in range(a.shape[0]):
         for start in range(0, a.shape[1], step):
             x, y = a[pair, start : start + step].float(), b[pair, start : start + step].float()
-            scale = torch.linalg.vector_norm(x, dim=-1) * torch.linalg.vector_norm(y, dim=-1)
-            cosine[pair, start : start + step] = (x * y).sum(-1) / scale.clamp_(min=_TINY)
+            scale = (row_dots(x, x) * row_dots(y, y)).sqrt_().clamp_(min=_TINY)
+            cosine[pair, start : start + step] = row_dots(x, y) / scale
     return cosine.clamp_(-1, 1)
 
 
