@@ -11,11 +11,18 @@ from holitom.merge import Merge
 
 @dataclass(eq=False)
 class InnerRecord:
-    """What one inner stage did to one video: in front of ``layer``, ``merge`` maps the tokens that had come so far."""
+    """What one inner stage did to one video: in front of ``layer``, ``merge`` maps the tokens that had come so far.
+
+    Args:
+        layer: the decoder layer. merge: a map of V tokens.
+        attention: (V,) what the deciding token paid them, where the method asked for it.
+        place: (V,) int64, the flat position t * N + n of each token's anchor in the video; -1: no patch (a newline).
+    """
 
     layer: int
     merge: Merge
     attention: Tensor | None = field(default=None, repr=False)
+    place: Tensor | None = field(default=None, repr=False)
 
 
 @dataclass(eq=False)
