@@ -9,8 +9,10 @@ import typer
 from holitom import __version__
 from holitom.cli import clips, methods
 from holitom.cli.ask import ask
+from holitom.cli.bench import bench
 from holitom.cli.console import fail
 from holitom.cli.evaluate import evaluate
+from holitom.cli.show import show
 
 app = typer.Typer(
     name="holitom",
@@ -38,6 +40,8 @@ def _root(
 
 app.command()(ask)
 app.command("eval")(evaluate)
+app.command()(show)
+app.command()(bench)
 app.command()(methods.methods)
 app.add_typer(clips.app, name="clips")
 
