@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,22 @@ def test_the_version_is_the_changelogs_latest():
     latest = re.search(r"^## \[(\d[^\]]*)\]", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
     assert latest is not None
     assert latest[1] == holitom.__version__
+
+
+def test_what_is_imported_is_declared():
+    """In the dependencies or an extra of pyproject.toml, so that an installed package finds what it imports.
+
+    Integrations run inside their hosts, which bring what they need.
+    """
+    declared = set(re.findall(r'"([A-Za-z][\w-]*)(?:[><=~!\[][^"]*)?"', (ROOT / "pyproject.toml").read_text("utf-8")))
+    declared |= {name.lower().replace("-", "_") for name in declared}
+    known = {*sys.stdlib_module_names, *declared, "holitom"}
+    for path in MODULES:
+        if room_of(path) == "integrations":
+            continue
+        for name in imports(ast.parse(path.read_text("utf-8")), [*path.relative_to(ROOT).parent.parts]):
+            package = {"PIL": "pillow"}.get(name[0], name[0])
+            assert package in known, f"{path.relative_to(ROOT)} imports {name[0]}, which pyproject.toml does not name"
 
 
 def test_the_package_is_typed():
