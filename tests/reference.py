@@ -1,4 +1,4 @@
-"""Compressed generation computed a second way: by hand, one sample, no cache, no hooks, eager attention, from scratch."""
+"""Compressed generation computed a second way: one sample, no cache, no hooks, eager attention, from scratch."""
 
 from __future__ import annotations
 

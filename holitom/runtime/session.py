@@ -60,8 +60,8 @@ class Session:
         self.layers = method.layers(len(self.adapter.layers))
         if self.layers and not self.adapter.inner:
             raise ValueError(
-                f"{type(model).__name__} mixes attention with other kinds of layers, so tokens cannot be merged inside "
-                f"it: use {type(method).__name__} with its stage before the LLM alone (layer=None)"
+                f"{type(model).__name__} mixes attention with other kinds of layers, so {method.name} cannot merge "
+                "tokens inside it: use a method that acts before the LLM alone (HoliTom: layer=None)"
             )
         if self.layers and self.layers[0] < self.adapter.first_inner_layer:
             raise ValueError(
