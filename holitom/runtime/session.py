@@ -226,8 +226,8 @@ class Session:
         mask = arguments.get("attention_mask")
         self._here.ids, self._here.mask = arguments.get("input_ids"), mask if _is_flat(mask) else None
         encoded = (arguments.get("mm_encoder_outputs") or {}).get(self.adapter.modality)
-        if encoded is not None:
-            self.layouts = layouts_of(encoded)
+        if encoded is not None:  # beams and device maps rebuild it: then what was encoded last in this thread counts
+            self.layouts = layouts_of(encoded) or self.layouts
 
     def _land(self, *_: object) -> None:
         self.flight = None
