@@ -131,7 +131,7 @@
         const last = run.stages[run.stages.length - 1];
         if (last.attention) value = last.attention[first + n] < 0 ? -1 : Math.sqrt(last.attention[first + n]);
       }
-      pen.globalAlpha = value < 0 && view !== "similarity" ? 0.85 : 0.82;
+      pen.globalAlpha = 0.85;
       pen.fillStyle = value < 0 && (view !== "similarity" || !first) ? (dark() ? "#14171c" : "#fff") : heat(value);
       pen.fillRect(left, top, wide, high);
       if (view === "similarity" && first && tau !== null && value > tau) {
@@ -278,6 +278,7 @@
         bar.textContent = frame === from ? `segment ${number + 1}` : "\u00a0";
         if (frame === from && frame && run === data.runs[0]) figure.classList.add("starts");
       }
+      canvas.width = canvas.height = 1; // until it comes into sight
       canvas.setAttribute("role", "img");
       holder.append(bar, canvas);
       if (data.runs.length > 1) {
@@ -357,7 +358,7 @@
     show();
     live.textContent = tell();
     const figure = document.getElementById(`frame-${place(next).frame + 1}`), box = figure.getBoundingClientRect();
-    if (box.top < 0 || box.bottom > innerHeight - panel.offsetHeight) figure.scrollIntoView({ block: "center", behavior: "auto" });
+    if (box.top < 0 || box.bottom > innerHeight - panel.offsetHeight) figure.scrollIntoView({ block: "center", behavior: "instant" });
   });
 
   document.querySelectorAll("input[name=view]").forEach((input) => input.addEventListener("change", () => { view = input.value; show(); }));
