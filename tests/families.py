@@ -149,6 +149,8 @@ def batch(name: str, *rows: Row) -> dict[str, Tensor]:
     family = FAMILIES[name]
     if family.mrope:
         inputs["mm_token_type_ids"] = token_types(name, ids)
+    if name == "ernie":
+        inputs["moe_mm_token_type_ids"] = (inputs["mm_token_type_ids"] > 0).int()
     collected: dict[str, list[Tensor]] = {}
     for one in rows:
         for key in family.per_row:
@@ -177,7 +179,7 @@ def _stack(values: list[Tensor]) -> Tensor:
 def token_types(name: str, ids: Tensor) -> Tensor:
     """0 text, 1 image, 2 video."""
     types = (ids == IMAGE).long() + 2 * (ids == VIDEO).long()
-    if name == "glm4v":
+    if name.startswith("glm"):
         inside = (ids == VIDEO_START).long().cumsum(1) > (ids == VIDEO_END).long().cumsum(1)
         types = torch.where(inside & (types == 1), 2, types)
     return types
@@ -251,7 +253,13 @@ def _onevision_image(seed: int) -> Piece:
 
 
 def _packed(
-    grid: tuple[int, int], values: int, per_step: int, side: int = 2, stamps: str = "", merge: bool = False
+    grid: tuple[int, int],
+    values: int,
+    per_step: int,
+    side: int = 2,
+    stamps: str = "",
+    merge: bool = False,
+    pairs: bool = False,
 ) -> Callable[[int, int], Piece]:
     """Videos of flat patches: all tokens in a row, or frame by frame with something between them."""
 
@@ -259,6 +267,7 @@ def _packed(
         steps = max(1, frames // per_step)
         tall = (grid[0] + side * 2 * (seed % 2), grid[1])  # odd seeds have another resolution
         tokens = tall[0] * tall[1] // side**2
+        shown = steps // 2 if pairs else steps  # a projector that puts two frames together
         if stamps == "qwen":
             ids = []
             for step in range(steps):
@@ -273,7 +282,7 @@ def _packed(
             for step in range(steps):
                 ids += [*([LABEL + 2] if step else []), LABEL, *number(step), LABEL + 1, *[VIDEO] * tokens]
         else:
-            ids = [START, *[VIDEO] * (steps * tokens), END]
+            ids = [START, *[VIDEO] * (shown * tokens), END]
         pixels = {
             "pixel_values_videos": patches_of(steps, tall, values, seed),
             "video_grid_thw": torch.tensor([[steps, *tall]]),
@@ -534,6 +543,47 @@ FAMILIES: dict[str, Family] = {
         _positioned,
         None,
         (4, 3),
+        inner=False,
+    ),
+    "glm4v_moe": _qwen(
+        "glm4v_moe",
+        {**TOWER, "image_size": 16},
+        {
+            "rope_parameters": {**MROPE, "partial_rotary_factor": 1.0},
+            "n_routed_experts": 4,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 16,
+            "first_k_dense_replace": 1,
+            "n_group": 1,
+            "topk_group": 1,
+        },
+        stamps="glm",
+        image=None,
+    ),
+    "glm46v": _qwen(
+        "glm46v",
+        {"model_type": "glm4v_vision", **TOWER, "image_size": 16},
+        {"rope_parameters": {**MROPE, "partial_rotary_factor": 1.0}},
+        text_type="glm4v_text",
+        stamps="glm",
+        image=None,
+    ),
+    "qwen3_5_moe": _qwen(
+        "qwen3_5_moe",
+        {**TOWER, "num_position_embeddings": 16},
+        {
+            "head_dim": 8,
+            "linear_key_head_dim": 6,
+            "linear_value_head_dim": 10,
+            "linear_num_key_heads": 2,
+            "linear_num_value_heads": 4,
+            "rope_parameters": WIDE_MROPE,
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 16,
+            "shared_expert_intermediate_size": 16,
+        },
+        stamps="qwen",
         inner=False,
     ),
 }

@@ -100,14 +100,14 @@ def _make(name: str) -> object:
             transformers.Qwen2VLVideoProcessor(**packed),
             **qwen,
         )
-    if name in ("qwen3_vl", "qwen3_5", "qwen3_vl_moe"):
+    if name.startswith("qwen3"):
         return transformers.Qwen3VLProcessor(
             transformers.Qwen2VLImageProcessor(**packed),
             tokenizer(QWEN, {}),
             transformers.Qwen3VLVideoProcessor(**packed),
             **qwen,
         )
-    if name == "glm4v":
+    if name in ("glm4v", "glm4v_moe", "glm46v"):
         here = "<|begin_of_video|><|video|><|end_of_video|>"
         return transformers.Glm4vProcessor(
             transformers.Glm4vImageProcessor(**packed),

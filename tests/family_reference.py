@@ -18,7 +18,8 @@ class Prompt:
     """What a decoder gets for one prompt: one entry for each token.
 
     ``embeds`` (S, D), ``positions`` (axes, S), ``deep``: for each deepstack layer (S, D), zero beside visual tokens;
-    ``extra``: (S, layers, E) or None (Gemma's inputs of each layer); ``spans``: each video's tokens.
+    ``extra``: (S, layers, E) or None (Gemma's inputs of each layer); ``spans``: each video's tokens; ``kinds``: (S,) or
+    None (ERNIE's kinds of tokens).
     """
 
     embeds: Tensor
@@ -26,6 +27,7 @@ class Prompt:
     deep: list[Tensor]
     extra: Tensor | None
     spans: list[list[int]]
+    kinds: Tensor | None = None
 
 
 @torch.no_grad()
@@ -47,7 +49,8 @@ def whole_prompt(eager: torch.nn.Module, name: str, row: Row) -> Prompt:
         dense[caught["visual_pos_masks"][0]] = values
         deep.append(dense)
     extra = caught.get("per_layer_inputs")
-    return Prompt(embeds, positions, deep, None if extra is None else extra[0], [])
+    kinds = caught.get("moe_mm_token_type_ids")
+    return Prompt(embeds, positions, deep, None if extra is None else extra[0], [], None if kinds is None else kinds[0])
 
 
 def shortened(whole: Prompt, row: Row, videos: list[VideoRecord]) -> Prompt:
@@ -90,7 +93,8 @@ def shortened(whole: Prompt, row: Row, videos: list[VideoRecord]) -> Prompt:
                 spans[video].append(at)
     one_axis = whole.positions.shape[0] == 1
     positions = torch.arange(len(order))[None] if one_axis else whole.positions[:, places]
-    return Prompt(embeds, positions, deep, None if whole.extra is None else whole.extra[places], spans)
+    extra, kinds = (None if values is None else values[places] for values in (whole.extra, whole.kinds))
+    return Prompt(embeds, positions, deep, extra, spans, kinds)
 
 
 def _beside(place: int, columns: list[int]) -> bool:
@@ -131,6 +135,8 @@ def _logits(eager: torch.nn.Module, prompt: Prompt, method: Method, produced: li
             if produced:
                 extra = torch.cat([extra, decoder.get_per_layer_inputs(ids, embeds[None, count:])[0]])
             kwargs = {"per_layer_inputs": extra[None]}
+        if prompt.kinds is not None:
+            kwargs = {"moe_mm_token_type_ids": torch.nn.functional.pad(prompt.kinds, (0, len(produced)))[None]}
         given = positions if positions.shape[0] == 1 else positions[:, None]
         out = decoder(inputs_embeds=embeds[None], position_ids=given, use_cache=False, **kwargs)
         return _head(eager, out.last_hidden_state[0, -1])

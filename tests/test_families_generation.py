@@ -27,8 +27,10 @@ MODES = {
 
 REFUSED = {  # by transformers itself, with or without a session
     ("qwen3_5", "prompt lookup"): "not supported with stateful models",
-    ("glm4v", "two answers"): "expected a non-empty list",  # 5.23 looks for the video token, which GLM does not use
-    ("glm4v", "beams"): "expected a non-empty list",
+    ("qwen3_5_moe", "prompt lookup"): "not supported with stateful models",
+    # 5.23 counts video tokens where GLM uses image tokens, so it cannot repeat its prompts
+    **{(glm, "two answers"): "expected a non-empty list" for glm in ("glm4v", "glm4v_moe", "glm46v")},
+    **{(glm, "beams"): "expected a non-empty list" for glm in ("glm4v", "glm4v_moe", "glm46v")},
 }
 
 

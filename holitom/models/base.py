@@ -65,14 +65,16 @@ class Adapter:
         inner: whether tokens may be merged inside the LLM (every decoder layer must be full attention).
         scores_from: what the patch scores are, for the table of models.
         encoder, modality: the method of ``base`` that encodes videos, and what ``generate()`` files its output under.
+        families: what people call the models, by transformers class, for the same table.
         class_token: whether the vision tower has a class token (key 0) whose attention is the natural patch score.
     """
 
     inner: ClassVar[bool] = True
-    scores_from: ClassVar[str] = "attention received, mean over heads and queries"
+    scores_from: ClassVar[str] = "received; last used layer"
     encoder: ClassVar[str] = "get_video_features"
     modality: ClassVar[str] = "video"
     class_token: ClassVar[bool] = False
+    families: ClassVar[dict[str, str]] = {}
 
     def __init__(self, model: Any) -> None:
         self.model = model

@@ -19,8 +19,9 @@ class Gemma4Adapter(Adapter):
         ValueError: for checkpoints whose visual tokens see each other in both directions.
     """
 
+    families: ClassVar[dict[str, str]] = {"Gemma4ForConditionalGeneration": "Gemma 4"}
     inner: ClassVar[bool] = False
-    scores_from: ClassVar[str] = "attention received in the last vision layer, mean over heads, queries and squares"
+    scores_from: ClassVar[str] = "received; last layer; mean of squares"
 
     def __init__(self, model: Any) -> None:
         super().__init__(model)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor
 
 from holitom.models.base import VideoLayout, register
@@ -11,6 +13,12 @@ from holitom.models.qwen_vl import QwenVLAdapter
 @register("Glm4vForConditionalGeneration", "Glm4vMoeForConditionalGeneration", "Glm46VForConditionalGeneration")
 class Glm4vAdapter(QwenVLAdapter):
     """Serves GLM-4.1V, 4.5V and 4.6V. The timestamp after each frame stays, in order."""
+
+    families: ClassVar[dict[str, str]] = {
+        "Glm4vForConditionalGeneration": "GLM-4.1V",
+        "Glm4vMoeForConditionalGeneration": "GLM-4.5V",
+        "Glm46VForConditionalGeneration": "GLM-4.6V",
+    }
 
     def arrange(self, ids: Tensor, valid: Tensor, encoded: list[VideoLayout]) -> tuple[Tensor, list[VideoLayout]]:
         """Image tokens inside a video are its placeholders; images of their own lie outside and stay whole."""

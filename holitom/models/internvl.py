@@ -20,7 +20,8 @@ class InternVLAdapter(Adapter):
     next video. Images with numbered labels and one tile each ("Image-1: ") look just the same.
     """
 
-    scores_from: ClassVar[str] = "attention of the CLS token in the last used InternViT layer, mean over 2 x 2 patches"
+    families: ClassVar[dict[str, str]] = {"InternVLForConditionalGeneration": "InternVL3, 3.5"}
+    scores_from: ClassVar[str] = "CLS; last used layer; mean of 2 x 2"
     encoder: ClassVar[str] = "get_image_features"
     modality: ClassVar[str] = "image"
     class_token: ClassVar[bool] = True

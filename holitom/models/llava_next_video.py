@@ -16,7 +16,11 @@ from holitom.models.towers import clips, last_used_layer, selected_layers
 class LlavaNextVideoAdapter(Adapter):
     """Serves LLaVA-NeXT-Video (7B, 34B) in transformers' format."""
 
-    scores_from: ClassVar[str] = "attention of the CLS token in the last used CLIP layer, mean over heads"
+    families: ClassVar[dict[str, str]] = {
+        "LlavaNextVideoForConditionalGeneration": "LLaVA-NeXT-Video",
+        "VideoLlavaForConditionalGeneration": "Video-LLaVA",
+    }
+    scores_from: ClassVar[str] = "CLS; last used layer; mean of 2 x 2"
     class_token: ClassVar[bool] = True
 
     def vision_attention(self, arguments: dict[str, Any]) -> nn.Module | None:
@@ -48,6 +52,8 @@ class LlavaNextVideoAdapter(Adapter):
 @register("VideoLlavaForConditionalGeneration")
 class VideoLlavaAdapter(LlavaNextVideoAdapter):
     """Serves Video-LLaVA: all patches of a frame follow its CLS token, which stays where it is."""
+
+    scores_from: ClassVar[str] = "CLS; last used layer"
 
     def vision_attention(self, arguments: dict[str, Any]) -> nn.Module | None:
         """The layer whose output ``vision_feature_layer`` selects."""

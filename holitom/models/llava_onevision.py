@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -14,6 +14,9 @@ from holitom.models.towers import clips, last_used_layer, selected_layers
 @register("LlavaOnevisionForConditionalGeneration")
 class LlavaOnevisionAdapter(Adapter):
     """Serves every LLaVA-OneVision checkpoint in transformers' format (0.5B, 7B, 72B)."""
+
+    families: ClassVar[dict[str, str]] = {"LlavaOnevisionForConditionalGeneration": "LLaVA-OneVision"}
+    scores_from: ClassVar[str] = "received; last used layer; bilinear"
 
     def vision_attention(self, arguments: dict[str, Any]) -> nn.Module | None:
         """The layer whose output ``vision_feature_layer`` selects (hidden state 0 is the embedding)."""

@@ -12,6 +12,11 @@ from holitom.models.qwen_vl import QwenVLAdapter
 class Qwen3VLAdapter(QwenVLAdapter):
     """Serves Qwen3-VL, dense and mixture of experts. Deepstack features are merged like the tokens they belong to."""
 
+    families: ClassVar[dict[str, str]] = {
+        "Qwen3VLForConditionalGeneration": "Qwen3-VL",
+        "Qwen3VLMoeForConditionalGeneration": "Qwen3-VL MoE",
+    }
+
     @property
     def first_inner_layer(self) -> int:
         """Behind the layers whose outputs deepstack features are added to."""
@@ -22,4 +27,8 @@ class Qwen3VLAdapter(QwenVLAdapter):
 class Qwen35Adapter(QwenVLAdapter):
     """Serves Qwen3.5. Most of its layers are linear attention, so only the stage before the LLM works."""
 
+    families: ClassVar[dict[str, str]] = {
+        "Qwen3_5ForConditionalGeneration": "Qwen3.5",
+        "Qwen3_5MoeForConditionalGeneration": "Qwen3.5 MoE",
+    }
     inner: ClassVar[bool] = False

@@ -15,9 +15,11 @@ from holitom.models.patches import mean_of_packed, window_order
 class QwenVLAdapter(Adapter):
     """Serves models whose tower takes the patches of all videos in one row, with ``video_grid_thw``."""
 
-    scores_from: ClassVar[str] = (
-        "attention received in the last vision block, mean over heads, queries and 2 x 2 patches"
-    )
+    families: ClassVar[dict[str, str]] = {
+        "Qwen2VLForConditionalGeneration": "Qwen2-VL",
+        "Qwen2_5_VLForConditionalGeneration": "Qwen2.5-VL",
+    }
+    scores_from: ClassVar[str] = "received; last block; mean of 2 x 2"
 
     def vision_attention(self, arguments: dict[str, Any]) -> nn.Module | None:
         """The last block."""

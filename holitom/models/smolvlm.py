@@ -15,7 +15,8 @@ from holitom.models.patches import mean_of_blocks, of_each
 class SmolVLMAdapter(Adapter):
     """Serves SmolVLM and SmolVLM2. A video is a row of two or more single images with "Frame from 00:01:" between."""
 
-    scores_from: ClassVar[str] = "attention received in the last SigLIP layer, mean over heads, queries and squares"
+    families: ClassVar[dict[str, str]] = {"SmolVLMForConditionalGeneration": "SmolVLM2"}
+    scores_from: ClassVar[str] = "received; last layer; mean of squares"
     encoder: ClassVar[str] = "get_image_features"
     modality: ClassVar[str] = "image"
 

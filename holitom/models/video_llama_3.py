@@ -14,7 +14,8 @@ from holitom.models.base import Adapter, PatchRecord, VideoLayout, register
 class VideoLlama3Adapter(Adapter):
     """Serves VideoLLaMA3 (2B, 7B) in transformers' format."""
 
-    scores_from: ClassVar[str] = "attention received in the last SigLIP layer, mean over heads and queries, reduced"
+    families: ClassVar[dict[str, str]] = {"VideoLlama3ForConditionalGeneration": "VideoLLaMA3"}
+    scores_from: ClassVar[str] = "received; last layer; bilinear"
 
     def vision_attention(self, arguments: dict[str, Any]) -> nn.Module | None:
         """The last layer."""

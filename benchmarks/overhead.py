@@ -1,0 +1,136 @@
+"""What it costs to have everything attached while nothing is merged.
+
+    python benchmarks/overhead.py [--tokens 2000] [--rounds 25] [--json FILE]
+
+A LLaVA-OneVision with a decoder of 4 layers, 512 wide, on one thread: prefill of a prompt of about 2,000 tokens, nearly
+all of one video, and decoding after it, with HoliTom attached and without, in turns. "outer" is the stage before the
+LLM at retention 1, "both" also has the stage inside it, which keeps everything. The vision tower's work is done
+beforehand. Times are processor time, medians of ratios of the same round. Target: at most 3 % longer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration, Qwen2Config, SiglipVisionConfig
+
+from holitom import HoliTom
+from holitom.cost import interleave
+
+VIDEO = 990
+METHODS = {"outer": HoliTom(retention=1.0, layer=None), "both": HoliTom(retention=1.0, inner_retention=1.0)}
+
+
+def build() -> LlavaOnevisionForConditionalGeneration:
+    """The model, with random weights."""
+    torch.manual_seed(0)
+    vision = SiglipVisionConfig(
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        image_size=112,
+        patch_size=14,
+        vision_use_head=False,
+    )
+    text = Qwen2Config(
+        vocab_size=1000,
+        hidden_size=512,
+        intermediate_size=1376,
+        num_hidden_layers=4,
+        num_attention_heads=8,
+        num_key_value_heads=8,
+    )
+    config = LlavaOnevisionConfig(
+        vision_config=vision.to_dict(), text_config=text.to_dict(), video_token_id=VIDEO, image_token_id=991
+    )
+    return LlavaOnevisionForConditionalGeneration(config).eval()
+
+
+def prompt(tokens: int) -> dict[str, torch.Tensor]:
+    """Ids with one video of 4 x 4 positions a frame, and its frames."""
+    frames = (tokens - 33) // 16
+    text = torch.randint(1, 900, (32,))
+    ids = torch.cat([text[:16], torch.full((frames * 16 + 1,), VIDEO), text[16:]])[None]
+    return {
+        "input_ids": ids,
+        "attention_mask": torch.ones_like(ids),
+        "pixel_values_videos": torch.randn(1, frames, 3, 112, 112),
+    }
+
+
+def encoded_by(model: Any, inputs: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """What the model's forward needs so that its vision tower has no more to do."""
+    with torch.no_grad():
+        videos = model.model.get_video_features(inputs["pixel_values_videos"], return_dict=True)
+    kept = {key: inputs[key] for key in ("input_ids", "attention_mask")}
+    return {**kept, "mm_encoder_outputs": {"video": videos}}
+
+
+def prefill(model: Any, inputs: dict[str, Any]) -> Any:
+    """One forward over the whole prompt; returns its cache."""
+    with torch.no_grad():
+        return model(**inputs, use_cache=True, logits_to_keep=1).past_key_values
+
+
+class Decoding:
+    """Goes on with a cache, a few tokens at each call."""
+
+    def __init__(self, model: Any, inputs: dict[str, Any], steps: int = 8) -> None:
+        self.model, self.steps = model, steps
+        self.cache, self.mask = prefill(model, inputs), inputs["attention_mask"]
+
+    def __call__(self) -> None:
+        """Decodes; the cache grows alike with and without a method."""
+        for _ in range(self.steps):
+            self.mask = torch.nn.functional.pad(self.mask, (0, 1), value=1)
+            with torch.no_grad():
+                self.model(input_ids=torch.tensor([[5]]), attention_mask=self.mask, past_key_values=self.cache)
+
+
+def main() -> None:
+    """Prints the ratios."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tokens", type=int, default=2000)
+    parser.add_argument("--rounds", type=int, default=25)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    inputs = prompt(options.tokens)
+    plain = build()
+    attached = {name: build() for name in METHODS}
+    sessions = [METHODS[name].attach(model) for name, model in attached.items()]
+    models = {"without": plain, **attached}
+    given = {name: encoded_by(model, inputs) for name, model in models.items()}
+    runs: dict[str, dict[str, Callable[[], object]]] = {
+        "prefill": {name: functools.partial(prefill, model, given[name]) for name, model in models.items()},
+        "decode": {name: Decoding(model, given[name]) for name, model in models.items()},
+    }
+    found: dict[str, Any] = {"tokens": inputs["input_ids"].shape[1], "threads": 1, "machine": platform.machine()}
+    print(f"{found['tokens']} tokens, 4 layers, 512 wide, 1 thread, {options.rounds} rounds in turns")
+    for stage, timed in runs.items():
+        samples = interleave(timed, repeats=options.rounds, warmup=3, clock=time.process_time)
+        base = samples["without"]
+        print(f"{stage}: {base.median * 1e3:.1f} ms without")
+        for name in attached:
+            rounds = [own / plain for own, plain in zip(samples[name].seconds, base.seconds, strict=True)]
+            low, middle, high = statistics.quantiles(rounds, n=4)
+            found[f"{stage} {name}"] = {"ratio": middle, "quartiles": [low, high]}
+            print(f"  {name}: {middle:.3f} times as long (quartiles {low:.3f} to {high:.3f})")
+    for session in sessions:
+        session.remove()
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()

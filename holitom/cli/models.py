@@ -1,0 +1,56 @@
+"""``holitom models``: which families of video LLMs are supported, and how far."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+LEGEND = """\
+inside: tokens are merged inside the LLM as well as before it; no: linear, sliding
+  or kind-dependent layers, for which layer=None asks for the stage before it alone.
+patch scores, read from the vision tower as it works: received, the attention that a
+  patch receives, mean over heads and queries; CLS, what the class token pays it.
+Each class is tested on tiny models: answers equal a computation by hand."""
+
+
+def catalogue() -> list[dict[str, Any]]:
+    """One entry for each transformers class: family, class, stages, where patch scores come from."""
+    from holitom.models import supported
+
+    return [
+        {
+            "family": adapter.families.get(name, name.removesuffix("ForConditionalGeneration")),
+            "class": name,
+            "inside": adapter.inner,
+            "scores": adapter.scores_from,
+            "origin": "holitom" if adapter.__module__.startswith("holitom.") else adapter.__module__.partition(".")[0],
+        }
+        for name, adapter in sorted(supported().items())
+    ]
+
+
+def models(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List the families of models: their classes, the stages that work, and where patch scores come from."""
+    rows = catalogue()
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1))
+        return
+    table = Table()
+    for title in ("family", "class", "inside", "patch scores"):
+        table.add_column(title, no_wrap=title != "patch scores", overflow="fold")
+    for row in rows:
+        table.add_row(
+            row["family"],
+            row["class"].replace("ForConditionalGeneration", "…"),
+            "yes" if row["inside"] else "no",
+            row["scores"],
+        )
+    console = Console()
+    console.print(table)
+    console.print("…: ForConditionalGeneration\n" + LEGEND, highlight=False, soft_wrap=True)
