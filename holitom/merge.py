@@ -271,6 +271,11 @@ class Merge:
     def __repr__(self) -> str:
         return f"Merge({self.inputs} -> {self.outputs} tokens, {self.retention:.1%})"
 
+    def _repr_html_(self) -> str:
+        from holitom.report.reprs import merge_html  # only where a notebook asks for a picture
+
+        return merge_html(self)
+
     def _compose_shares(self, then: Merge) -> Merge:
         """compose() where sources may feed several outputs: every edge meets all edges that go on from its output."""
         source, middle, weight = self.edges()

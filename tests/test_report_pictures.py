@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import itertools
+import re
+from xml.etree import ElementTree
 
 import av
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
-from report_traces import pipeline, small
+from report_traces import QUESTION, moving, pipeline, small
 
 from holitom.merge import Merge
+from holitom.methods import HoliTom
 from holitom.report.colours import PALETTE, SCALE, colour_tokens, rgb
 from holitom.report.overlay import BAR, contact_sheet, overlays, paint, write_gif, write_mp4, write_png
+from holitom.report.reprs import fates_of
 
 # Full dichromacy in linear RGB: Machado, Oliveira, Fernandes, IEEE TVCG 15(6), 2009, severity 1.
 SIGHT = {
@@ -148,3 +154,49 @@ class TestFiles:
     def test_the_picture_holds_every_frame(self, drawn, tmp_path):
         with Image.open(write_png(drawn, tmp_path / "film.png")) as picture:
             assert (np.asarray(picture) == contact_sheet(drawn.frames)).all()
+
+
+class TestNotebooks:
+    @pytest.fixture
+    def session(self, tmp_path):
+        pipe = pipeline(tmp_path)
+        clip = moving(6)
+        inputs = pipe.preprocessor(QUESTION, clip)
+        with HoliTom(retention=0.3)(pipe.model) as session:
+            empty = session._repr_html_()
+            pipe.model.generate(**inputs, max_new_tokens=1)
+        assert "no video yet" in empty
+        return session, clip
+
+    def test_a_video_is_plotted_with_and_without_its_frames(self, session):
+        record, clip = session[0].videos[0], session[1]
+        for figure in (record.plot(), record.plot(clip.frames), record.plot(clip.frames, late=True, per_row=4)):
+            assert isinstance(figure, Figure)
+            assert sum(len(axes.images) for axes in figure.axes) == 6
+            figure.savefig(io.BytesIO(), format="png")
+        over, grey = record.plot(clip.frames), record.plot()
+        assert (over.axes[0].images[0].get_array() != grey.axes[0].images[0].get_array()).any()
+        assert f"{record.merge.outputs} tokens entering" in over.get_suptitle()
+        assert "from layer" in record.plot(late=True).get_suptitle()
+        with pytest.raises(ValueError, match="uint8"):
+            record.plot(clip.frames / 255)
+
+    def test_objects_show_their_numbers(self, session):
+        session = session[0]
+        record = session.videos[0]
+        html = session._repr_html_()
+        assert record._repr_html_() in html
+        for number in (*record.tokens_by_stage, session.summary().cost.compressed.kv_cache_bytes):
+            assert f"{number:,}" in html
+        assert f"{record.merge.outputs}" in record.merge._repr_html_()
+        for text in (html, record.merge._repr_html_()):
+            assert "<script" not in text
+            ElementTree.fromstring(re.sub(r"&(rarr|times);", "", text).replace("<br>", "<br/>"))
+
+    def test_bars_add_up(self):
+        merge = Merge(torch.tensor([0, 0, 1, -1]), torch.tensor([0.5, 0.5, 1, 1]), torch.tensor([0, 2]))
+        assert fates_of(merge) == [[1, 2, 1]]
+        assert fates_of(merge, 2) == [[0, 2, 0], [1, 0, 1]]
+
+    def test_an_empty_map_has_a_picture_too(self):
+        assert "0 &rarr; 0" in Merge.identity(0)._repr_html_()

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from holitom import __version__
 from holitom.report.colours import PALETTE, SCALE, colour_tokens
+from holitom.report.reprs import fates_of
 from holitom.report.trace import Run, Stage, Trace, some
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -127,7 +128,7 @@ class _Lane:
         self.summary, self.answer = run.answer.summary, run.answer
         self.full, self.entering, self.leaving = self.summary.visual_tokens
         self.layers = [stage.layer for stage in run.stages if stage.layer is not None]
-        self.fates = fates(run.stages[0], frames)
+        self.fates = fates_of(run.stages[0].merge, frames)
         spans = run.record.merge.spans or ()
         gains: Sequence[int | None] = run.gains or [None] * len(spans)
         widest = max((gain or 0 for gain in gains), default=0)
@@ -145,21 +146,6 @@ class _Lane:
         ]
         self.gain = sum(gain or 0 for gain in gains) if run.gains is not None else None
         self.totals = [sum(column) for column in zip(*self.fates, strict=True)]
-
-
-def fates(stage: Stage, frames: int) -> list[list[int]]:
-    """By frame, how many patches are a token of their own, are merged with others, and are dropped."""
-    target = stage.merge.target.numpy()
-    source, output, _ = (part.numpy() for part in stage.merge.edges())
-    sizes = np.bincount(output, minlength=stage.merge.outputs)
-    shared = np.zeros(len(target), dtype=bool)
-    shared[source[sizes[output] > 1]] = True
-    dropped = target < 0
-    alone = ~dropped & ~shared
-    counts: list[list[int]] = np.stack(
-        [part.reshape(frames, -1).sum(1) for part in (alone, shared, dropped)], 1
-    ).tolist()
-    return counts
 
 
 def _stage(stage: Stage, trace: Trace) -> dict[str, Any]:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from holitom.merge import Merge
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(eq=False)
@@ -56,6 +60,20 @@ class VideoRecord:
         """(frame, row, column) of a source token."""
         frame, place = divmod(source, self.grid[0] * self.grid[1])
         return (frame, *divmod(place, self.grid[1]))
+
+    def plot(self, frames: Any = None, **options: Any) -> Figure:
+        """What became of the patches, as a matplotlib figure, drawn over ``frames`` (F, H, W, 3) where given.
+
+        Options and errors: see :func:`holitom.report.figure.plot`.
+        """
+        from holitom.report.figure import plot  # only where a picture is asked for
+
+        return plot(self, frames, **options)
+
+    def _repr_html_(self) -> str:
+        from holitom.report.reprs import video_html
+
+        return video_html(self)
 
 
 @dataclass(eq=False)

@@ -104,6 +104,11 @@ class Session:
         """Whether this is the innermost session on its model."""
         return _current(self.model) is self
 
+    def _repr_html_(self) -> str:
+        from holitom.report.reprs import session_html  # only where a notebook asks for a picture
+
+        return session_html(self)
+
     # on and off -------------------------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:

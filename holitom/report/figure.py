@@ -1,0 +1,59 @@
+"""What became of a video's patches, as a matplotlib figure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from holitom.report.overlay import BAR, Picture, paint
+from holitom.report.trace import shown_frames, stages_of
+from holitom.runtime.records import VideoRecord
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_BLANK = 150  # grey, where there are no frames to paint on
+
+
+def plot(record: VideoRecord, frames: Picture | None = None, *, late: bool = False, per_row: int = 8) -> Figure:
+    """Draws one small picture for each frame that the LLM sees.
+
+    Patches that share a token share a colour, dropped ones fade, and an outline shows where a token stands.
+
+    Args:
+        record: of a session, as ``session.videos[0]``.
+        frames: (F, H, W, 3) uint8, the sampled frames, as ``clip.frames``; None: grey ones.
+        late: after the last stage inside the LLM, instead of on entering it.
+        per_row: pictures in a row.
+
+    Raises:
+        ImportError: without matplotlib, which the extra ``holitom[plot]`` installs.
+        ValueError: when ``frames`` are no pictures.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("plots need matplotlib: pip install 'holitom[plot]'") from error
+
+    count, (rows, columns) = record.frames, record.grid
+    if frames is None:
+        frames = np.full((count, 8 * rows, 8 * columns, 3), _BLANK, dtype=np.uint8)
+    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not len(frames):
+        raise ValueError(f"frames must be (F, H, W, 3) uint8, got {frames.shape} {frames.dtype}")
+    stage = stages_of(record)[-1 if late else 0]
+    painted = paint(frames[shown_frames(len(frames), count)], stage.merge, record.grid, side=224)
+    per_row = min(per_row, count)
+    lines = -(-count // per_row)
+    high, wide = painted.shape[1:3]
+    figure = Figure(figsize=(1.5 * per_row, (1.5 * high / wide + 0.25) * lines + 0.4), layout="constrained")
+    axes = list(figure.subplots(lines, per_row, squeeze=False).flat)
+    for axis in axes:
+        axis.set_axis_off()
+    for number, (axis, picture) in enumerate(zip(axes, painted, strict=False)):
+        axis.imshow(picture if record.merge.spans else picture[BAR:])
+        axis.set_title(f"{number + 1}", fontsize=8, pad=2)
+    left = stage.merge.outputs
+    cut = f", {len(record.merge.spans)} segments" if record.merge.spans else ""
+    figure.suptitle(f"{record.merge.inputs:,} patches, {left:,} tokens {stage.label}{cut}", fontsize=10)
+    return figure
