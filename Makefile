@@ -18,10 +18,11 @@ OUT ?= out/demo
 
 BIN := $(VENV)/bin
 VENV_TEST := $(VENV)-test
+VENV_BROWSER := $(VENV)-browser
 TEST_BIN := $(VENV_TEST)/bin
 PYTEST := OMP_NUM_THREADS=1 $(TEST_BIN)/python -m pytest -n 2
 
-.PHONY: demo test slow lint format clean
+.PHONY: demo test slow browser lint format clean
 
 # Asks the model inside the package about a synthetic clip, with and without compression.
 demo: $(VENV)/ready
@@ -32,13 +33,17 @@ demo: $(VENV)/ready
 	$(BIN)/holitom ask "$$clip" "$$(field question)" --compare; \
 	echo; echo "What is in the clip, as the generator of clips knows it: $$(field answer)"
 
-# All tests but the large matrix.
+# All tests but the large matrix and those in a browser.
 test: $(VENV_TEST)/ready
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow and not browser"
 
 # The large matrix.
 slow: $(VENV_TEST)/ready
-	$(PYTEST) -m slow || { code=$$?; test $$code -eq 5 && echo "no test is marked slow"; exit $$((code == 5 ? 0 : code)); }
+	$(PYTEST) -m "slow and not browser" || { code=$$?; test $$code -eq 5 && echo "no test is marked slow"; exit $$((code == 5 ? 0 : code)); }
+
+# Pages in a real browser: needs chromium and its driver from the system (apt-get install chromium chromium-driver).
+browser: $(VENV_BROWSER)/ready
+	OMP_NUM_THREADS=1 $(VENV_BROWSER)/bin/python -m pytest -m browser
 
 lint: $(VENV_TEST)/ready
 	$(TEST_BIN)/ruff check .
@@ -50,7 +55,7 @@ format: $(VENV_TEST)/ready
 	$(TEST_BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(VENV_TEST) $(OUT)
+	rm -rf $(VENV) $(VENV_TEST) $(VENV_BROWSER) $(OUT)
 
 $(VENV)/ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "holitom needs Python 3.10 or newer: make PYTHON=...")'
@@ -67,4 +72,11 @@ $(VENV_TEST)/ready: pyproject.toml
 	$(TEST_BIN)/pip install --quiet $(TORCH)
 	$(TEST_BIN)/pip install --quiet -e ".[dev]"
 	$(TEST_BIN)/pip install --quiet --no-deps $(TORCHVISION)
+	touch $@
+
+$(VENV_BROWSER)/ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV_BROWSER)
+	@echo "installing $(TORCH), then holitom with a browser's driver, into $(VENV_BROWSER) ..."
+	$(VENV_BROWSER)/bin/pip install --quiet $(TORCH)
+	$(VENV_BROWSER)/bin/pip install --quiet -e ".[browser]"
 	touch $@
