@@ -141,6 +141,8 @@ def _logits(eager: torch.nn.Module, prompt: Prompt, method: Method, produced: li
         out = decoder(inputs_embeds=embeds[None], position_ids=given, use_cache=False, **kwargs)
         return _head(eager, out.last_hidden_state[0, -1])
     hidden, live, weights = embeds[None], [list(span) for span in prompt.spans], None
+    if (getattr(decoder.config, "rope_parameters", None) or {}).get("mrope_section"):
+        positions = positions.expand(3, -1)  # a row of text alone comes with one axis
     given = positions if positions.shape[0] == 1 else positions[:, None]
     cos, sin = decoder.rotary_emb(hidden, given)
     decider = count - 1

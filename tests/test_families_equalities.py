@@ -155,3 +155,20 @@ def test_original_positions(name):
         assert found[0][0].tolist() == list(range(found[0].shape[-1]))
         assert found[1][0, -1] == len(one.ids) - 1
         assert set(found[1][0].tolist()) <= set(whole.positions[0].tolist())
+
+
+def test_gemma_with_visual_tokens_that_see_both_ways_is_refused():
+    model = build("gemma4", use_bidirectional_attention="vision")
+    with pytest.raises(ValueError, match=r"use_bidirectional_attention.*use a causal one"):
+        OUTER(model)
+
+
+def test_frames_with_holes_are_refused():
+    model, one = model_of("video_llama_3"), row("video_llama_3", ("words", 3), ("video", 4), ("words", 2))
+    inputs = batch("video_llama_3", one)
+    mask = torch.ones(48, dtype=torch.bool)
+    with OUTER(model), torch.no_grad():
+        model(**inputs, video_compression_mask=mask)
+        mask[3] = False
+        with pytest.raises(ValueError, match="use_token_compression=False"):
+            model(**inputs, video_compression_mask=mask)

@@ -7,7 +7,7 @@ import sys
 import typer
 
 from holitom import __version__
-from holitom.cli import clips, methods
+from holitom.cli import clips, methods, models
 from holitom.cli.ask import ask
 from holitom.cli.bench import bench
 from holitom.cli.console import fail
@@ -43,6 +43,7 @@ app.command("eval")(evaluate)
 app.command()(show)
 app.command()(bench)
 app.command()(methods.methods)
+app.command()(models.models)
 app.add_typer(clips.app, name="clips")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, ClassVar
 
 import torch
@@ -16,7 +17,7 @@ class Gemma4Adapter(Adapter):
     """Serves Gemma 4 before the LLM, in checkpoints whose decoder is causal throughout (E2B, E4B).
 
     Raises:
-        ValueError: for checkpoints whose visual tokens see each other in both directions.
+        ValueError: for checkpoints whose visual tokens see each other in both directions, and on older transformers.
     """
 
     families: ClassVar[dict[str, str]] = {"Gemma4ForConditionalGeneration": "Gemma 4"}
@@ -29,6 +30,11 @@ class Gemma4Adapter(Adapter):
             raise ValueError(
                 "this Gemma 4 checkpoint lets visual tokens see each other in both directions "
                 "(use_bidirectional_attention), which holitom does not support: use a causal one (E2B, E4B)"
+            )
+
+        if "num_frames_per_video" not in inspect.signature(self.base.get_video_features).parameters:
+            raise ValueError(
+                "this transformers encodes the videos of Gemma 4 in an older form: upgrade it to 5.23 or later"
             )
 
     def vision_attention(self, arguments: dict[str, Any]) -> nn.Module | None:

@@ -70,7 +70,7 @@ class DecoderHook:
         mask = kwargs.get("attention_mask")
         if not isinstance(mask, dict):
             return mask
-        if cached_length(cache, 0) and not getattr(cache, "is_compileable", False):
+        if not getattr(cache, "is_compileable", False) and cached_length(cache, 0):
             return self.session.prompt_mask  # masks made for a cache that grows say too little about its new tokens
         return mask.get("full_attention")
 
