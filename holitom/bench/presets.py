@@ -15,6 +15,9 @@ from torch import nn
 
 SCALE = 0.02  # standard deviation of the weights, as the models were initialised
 
+_SUMMANDS = tuple(  # what ends a block's attention or MLP, by family
+    f".{name}.weight" for name in ("o_proj", "down_proj", "out_proj", "fc2", "attn.proj", "mlp.linear_fc2")
+)
 _IMAGE, _VIDEO, _START, _END = 10, 11, 12, 13  # ids of placeholders; every preset's vocabulary has room below 100
 _QWEN_TOKENS = {
     "image_token_id": _IMAGE,
@@ -225,14 +228,22 @@ def build(
 
 @torch.no_grad()
 def fill(model: nn.Module, seed: int = 0) -> None:
-    """Random matrices, norms of one, biases of zero, in place."""
+    """Random matrices, norms of one, biases of zero, in place.
+
+    What a block adds to the residual stream is scaled down by the root of the number of such summands, as in GPT-2:
+    otherwise a deep random tower makes all patches alike, and a method would find nothing but static tokens.
+    """
     generators: dict[torch.device, torch.Generator] = {}
+    summands = [name for name, _ in model.named_parameters() if name.endswith(_SUMMANDS)]
+    inside = sum("language_model." in name for name in summands)
     for name, parameter in model.named_parameters():
         if parameter.dim() == 1 and name.endswith("bias"):
             parameter.zero_()
         elif parameter.dim() == 1 and name.endswith("weight"):
             parameter.fill_(1)
         else:
-            device = parameter.device
+            device, scale = parameter.device, SCALE
+            if name.endswith(_SUMMANDS):
+                scale *= (inside if "language_model." in name else len(summands) - inside) ** -0.5
             generator = generators.setdefault(device, torch.Generator(device).manual_seed(seed))
-            parameter.normal_(std=SCALE, generator=generator)
+            parameter.normal_(std=scale, generator=generator)

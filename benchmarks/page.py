@@ -1,0 +1,219 @@
+"""Writes docs/benchmarks.md from the JSON files under benchmarks/results/.
+
+    python benchmarks/page.py
+
+A folder there holds what ``holitom bench --out`` and ``holitom eval --out`` wrote: results.json, sweep.json,
+profile.json, accuracy.json and their plots. No figure on the page comes from anywhere else, except for the table of
+published ones, which is benchmarks/published.json.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from holitom.bench import load
+from holitom.bench.measure import COMPRESSION, FIRST, NEXT, PREFILL, TOWER
+from holitom.bench.results import BASELINE, Report
+from holitom.report.bench import rows
+
+HERE = Path(__file__).parent
+PAGE = HERE.parent / "docs" / "benchmarks.md"
+HEAD = """\
+# Benchmarks
+
+*This page is written by `python benchmarks/page.py` from the files under `benchmarks/results/`. Do not edit it.*
+
+Three kinds of figures must not be mixed. **Measured here**: by `holitom bench` and `holitom eval`, on the machine
+named above each table, side by side with the uncompressed model in the same run. **Counted**: FLOPs, from the model's
+config and the tokens in each layer ([how](cost.md)). **Published**: what papers say about their own runs; the last
+table.
+
+How time is measured: after the rounds to warm up, all methods take their turn in every round (A B C A B C). The clock
+is read when the device has finished. A speed-up (×) is the median of the ratios to the uncompressed model round by
+round, so that a slow minute of the machine counts for both. ± is the distance between the quartiles of the time to
+first token over its median. The vision tower is part of the time to first token (TTFT), and no method makes it faster.
+
+Presets have random weights in the published shape: they cost what the real model costs and know nothing, so their
+answers mean nothing. What a method keeps depends on the video, and random features are not real ones: the column
+"tokens" says what happened in this run.
+"""
+MISSING = """\
+## What was not measured
+
+* **No GPU** was at hand. `scripts/gpu_benchmark.sh` is the run to make on one: LLaVA-OneVision-7B in bfloat16, 32
+  frames, batch 1 and 8, all methods, the largest number of frames, and a profile; it needs no download. It writes
+  folders under `benchmarks/results/`; then run `python benchmarks/page.py`.
+* **No weights of 0.5B or 7B parameters** were at hand, so the accuracies of the paper's main table (MVBench,
+  EgoSchema, VideoMME, LongVideoBench) are not reproduced here. `scripts/paper_table.sh` has the exact commands for
+  lmms-eval.
+"""
+
+
+def page() -> str:
+    """The whole page."""
+    parts = [HEAD]
+    for folder in sorted(path for path in (HERE / "results").iterdir() if path.is_dir()):
+        parts += _folder(folder)
+    return "\n".join([*parts, MISSING, _published()])
+
+
+def _folder(folder: Path) -> list[str]:
+    parts = []
+    if (folder / "results.json").exists():
+        parts.append(_bench(load(folder / "results.json"), folder))
+    for name, write in (("sweep.json", _sweep), ("profile.json", _profile), ("accuracy.json", _accuracy)):
+        if (folder / name).exists():
+            parts.append(write(json.loads((folder / name).read_text("utf-8")), folder))
+    return parts
+
+
+def _bench(report: Report, folder: Path) -> str:
+    settings, machine = report.settings, report.machine
+    table = [
+        [
+            *("method", "tokens", "FLOPs", "tower ms", "compression ms", "prefill ms", "TTFT ms", "±", "TTFT ×"),
+            *("prefill ×", "decode tok/s", "decode ×", "KV cache MB", "peak MB in the run"),
+        ]
+    ]
+    for row in rows(report):
+        base = row["method"] == BASELINE
+        table.append(
+            [
+                f"`{row['method']}`",
+                _percent(row["tokens"]),
+                _percent(row["flops"]),
+                *(f"{row[stage]:,.1f}" for stage in (TOWER, COMPRESSION, PREFILL, FIRST)),
+                f"{100 * row['first_spread']:.0f} %",
+                *("" if base else _times(row[name]) for name in ("first_speedup", "prefill_speedup")),
+                "" if row["tokens_per_second"] is None else f"{row['tokens_per_second']:.2f}",
+                "" if base else _times(row["decode_speedup"]),
+                *("" if row[name] is None else f"{row[name] / 1e6:,.1f}" for name in ("kv_cache_bytes", "peak_above")),
+            ]
+        )
+    weights = "random weights" if settings["weights"] == "random" else "its weights"
+    lines = [
+        f"## Measured: {settings['model']}, {settings['frames']} frames, batch {settings['batch']}\n",
+        f"{report.model['class']} with {weights} ({report.model['parameters'] / 1e9:.2f} B parameters), "
+        f"{settings['dtype']}, attention {settings['attention']}, {settings['prompt_tokens']} tokens of text, "
+        f"{settings['answer_tokens']} of answer; {len(report.rounds)} rounds after {settings['warmup']} to warm up. "
+        f"{machine['device_name']}, {machine['cores']} cores, {machine['threads']} threads, "
+        f"{machine['memory_bytes'] / 1e9:.0f} GB, load {machine['load_average'][0]:.1f} at the start; "
+        f"{machine['system']}; Python {machine['python']}, torch {machine['torch']}, "
+        f"transformers {machine['transformers']}, holitom {machine['holitom']}; {machine['time'][:10]}.\n",
+    ]
+    if settings["share_tower"]:
+        lines.append(
+            "The vision tower ran once per round for all methods that need the same of it (`--share-tower`), and its "
+            "time was added to each of them.\n"
+        )
+    lines += [*(f"{note[0].upper()}{note[1:]}.\n" for note in report.notes), _markdown(table)]
+    lines += [f"* `{label}` failed: {reason}" for label, reason in report.failures.items()]
+    return "\n".join([*lines, "", *_claims(report), *_pictures(folder, "time_to_first_token", "decode_throughput")])
+
+
+def _claims(report: Report) -> list[str]:
+    """What the project set out to show, beside what was measured."""
+    found = {row["method"]: row for row in rows(report)}
+    ours, full = found.get("holitom"), found.get(BASELINE)
+    if ours is None or full is None:
+        return []
+    prefill = 1 / ours["prefill_speedup"]
+    lines = [
+        "HoliTom at 10 % in this run:\n",
+        f"* LLM prefill takes {_percent(prefill)} of the uncompressed prefill (goal: at most 12 %);",
+        f"* compression takes {_percent(ours[COMPRESSION] / full[PREFILL])} of it (goal: at most 5 %), and reading "
+        f"attention scores adds {ours[TOWER] - full[TOWER]:+,.1f} ms to the vision tower;",
+        f"* the first token comes {ours['first_speedup']:.2f} times as early, the vision tower included;",
+    ]
+    if ours["decode_speedup"] is not None:
+        lines.append(f"* a token of the answer comes {ours['decode_speedup']:.2f} times as fast.")
+    return [*lines, ""]
+
+
+def _sweep(found: dict[str, Any], folder: Path) -> str:
+    settings = found["settings"]
+    table = [["method", "most frames", "failed at", "why", "tower", "compression", "prefill", "TTFT", "decode"]]
+    for label, end in found["ends"].items():
+        slopes = found["exponents"].get(label, {})
+        told = [
+            f"{slopes[stage]:.2f}" if stage in slopes else "" for stage in (TOWER, COMPRESSION, PREFILL, FIRST, NEXT)
+        ]
+        table.append([f"`{label}`", str(end["frames"]), str(end["failed"] or ""), end["why"] or "the limit", *told])
+    lines = [
+        f"## Measured: more and more frames, {settings['model']}\n",
+        f"{settings['dtype']}, batch {settings['batch']}, {found['machine']['device_name']}. The last five columns are "
+        "exponents: the stage's time grows as the number of frames to this power (least squares on the logarithms).\n",
+        _markdown(table),
+        "",
+    ]
+    return "\n".join([*lines, *_pictures(folder, "sweep")])
+
+
+def _profile(found: dict[str, Any], folder: Path) -> str:
+    stages = list(dict.fromkeys(stage for each in found.values() for stage in each["stages"]))
+    table = [["method", *(f"{stage} ms" for stage in stages), "heaviest operations (share of the time)"]]
+    for label, each in found.items():
+        total = sum(operation["seconds"] for operation in each["operations"])
+        heavy = ", ".join(f"`{o['name']}` {_percent(o['seconds'] / total)}" for o in each["operations"][:4])
+        cells = [f"{1e3 * each['stages'][stage]['host']:,.1f}" if stage in each["stages"] else "" for stage in stages]
+        table.append([f"`{label}`", *cells, heavy])
+    return "\n".join(["## Measured: where the time goes (`--profile`)\n", _markdown(table), ""])
+
+
+def _accuracy(found: dict[str, Any], folder: Path) -> str:
+    table = [["method", "accuracy %", "difference to uncompressed", "tokens", "FLOPs"]]
+    for label, entry in found["methods"].items():
+        mean, low, high = (100 * value for value in entry["mean"])
+        gap = [100 * value for value in entry["difference"]]
+        table.append(
+            [
+                f"`{label}`",
+                f"{mean:.1f} [{low:.1f}, {high:.1f}]",
+                f"{gap[0]:+.1f} [{gap[1]:+.1f}, {gap[2]:+.1f}]" if any(gap) else "",
+                _percent(entry["tokens_entering"]),
+                _percent(entry["prefill_flops"]),
+            ]
+        )
+    title = f"## Measured: accuracy on {found['clips']} synthetic clips, model {found['model']}\n"
+    told = "Mean over tasks, 95 % intervals by paired bootstrap over the clips (`holitom eval`).\n"
+    return "\n".join([title, told, _markdown(table), "", *_pictures(folder, "accuracy", "accuracy_over_flops")])
+
+
+def _published() -> str:
+    entries = json.loads((HERE / "published.json").read_text("utf-8"))
+    table = [["method", "model", "tokens", "FLOPs", "speed", "quality", "source"]]
+    table += [
+        [entry[key] for key in ("method", "model", "tokens", "flops", "speed", "quality", "source")]
+        for entry in entries
+    ]
+    told = (
+        "What the papers say of their own runs, on their machines, by their formulas. None of it was measured here. "
+        "The paper's column of FLOPs is reproduced by [its formula](cost.md) in `tests/test_cost_paper.py`.\n"
+    )
+    return "\n".join(["## Published, not measured\n", told, _markdown(table), ""])
+
+
+def _pictures(folder: Path, *names: str) -> list[str]:
+    base = f"../benchmarks/results/{folder.name}"
+    found = [name for name in names if (folder / f"{name}.png").exists()]
+    return [f"![{name.replace('_', ' ')}]({base}/{name}.png)\n" for name in found]
+
+
+def _markdown(table: list[list[str]]) -> str:
+    head, *body = table
+    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *body])
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _times(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
+    print(PAGE)
