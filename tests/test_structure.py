@@ -27,6 +27,7 @@ ROOMS = (
     "bench",
     "report",
     "integrations",
+    "demo",
     "cli",
 )
 MODULES = sorted(PACKAGE.rglob("*.py"))

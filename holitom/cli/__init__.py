@@ -11,6 +11,7 @@ from holitom.cli import clips, methods, models
 from holitom.cli.ask import ask
 from holitom.cli.bench import bench
 from holitom.cli.console import fail
+from holitom.cli.demo import demo
 from holitom.cli.evaluate import evaluate
 from holitom.cli.show import show
 
@@ -41,6 +42,7 @@ def _root(
 app.command()(ask)
 app.command("eval")(evaluate)
 app.command()(show)
+app.command()(demo)
 app.command()(bench)
 app.command()(methods.methods)
 app.command()(models.models)

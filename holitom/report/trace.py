@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -121,6 +122,7 @@ def trace(
     max_new_tokens: int = 32,
     model: str = "",
     tell: Callable[[str], None] | None = None,
+    listen: Callable[[int, str | Answer], None] | None = None,
 ) -> Trace:
     """Asks once without compression and once with each method, and keeps what can be looked at.
 
@@ -128,6 +130,8 @@ def trace(
 
     Args:
         model: its name, for the page. tell: called with what is being done.
+        listen: called with each new piece of an answer, and with the answer when it is complete; 0 is the uncompressed
+            one, the methods count from 1.
 
     Raises:
         ValueError: without a method.
@@ -136,18 +140,25 @@ def trace(
     if not methods:
         raise ValueError("there is nothing to show without a method: give at least one")
     tell = tell or (lambda _: None)
+
+    def ask(number: int, method: Method | None) -> Answer:
+        streamer = None if listen is None else partial(listen, number)
+        answer = pipeline.ask(clip, question, method, max_new_tokens=max_new_tokens, streamer=streamer)
+        if listen is not None:
+            listen(number, answer)
+        return answer
+
     clip = video if isinstance(video, Clip) else read_video(video, frames or pipeline.preprocessor.frames)
     tell("looking at the clip")
     watch = _Watch()
     pipeline.ask(clip, question, watch, max_new_tokens=1)
     seen = watch.seen[0]
     tell("asking without compression")
-    full = pipeline.ask(clip, question, None, max_new_tokens=max_new_tokens)
+    full = ask(0, None)
     runs = []
-    for method in methods:
+    for number, method in enumerate(methods, 1):
         tell(f"asking with {name_of(method)}")
-        answer = pipeline.ask(clip, question, method, max_new_tokens=max_new_tokens)
-        runs.append(run_of(method, answer, seen.similarity))
+        runs.append(run_of(method, ask(number, method), seen.similarity))
     return Trace(clip, question, model, seen.grid, seen.similarity, seen.scores, full, tuple(runs))
 
 

@@ -1,0 +1,147 @@
+"""The demo: a clip, a question, a method, and both answers side by side with the picture of what was merged."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from holitom.demo.work import FRAMES, MEGABYTES, QUESTION, TOKENS, run
+from holitom.methods.registry import names
+from holitom.pipeline import Pipeline
+from holitom.video.synthetic.files import write_clips
+
+EMPTY = "<p>The film strip appears here: what stayed, what was merged, what was dropped.</p>"
+WAITING = 8  # questions; more are told to come back
+
+
+def samples(folder: Path, number: int = 4) -> dict[str, tuple[str, str]]:
+    """Sample clips, drawn into ``folder``: by name, the file and a question about it."""
+    index = write_clips(folder, number)
+    found: dict[str, tuple[str, str]] = {}
+    for line in index.read_text("utf-8").splitlines():
+        row = json.loads(line)
+        name = f"sample {len(found) + 1}"
+        if str(folder / row["video"]) not in {path for path, _ in found.values()}:
+            found[name] = (str(folder / row["video"]), row["question"])
+    return found
+
+
+def app(pipeline: Pipeline, clips: dict[str, tuple[str, str]], model: str = "") -> Any:
+    """The Gradio app. ``clips``: sample clips by name, each a file and a question.
+
+    Raises:
+        ImportError: without gradio, which the extra ``holitom[demo]`` installs.
+    """
+    try:
+        import gradio as gr
+    except ImportError as error:
+        raise ImportError("the demo needs gradio: pip install 'holitom[demo]'") from error
+
+    first = next(iter(clips))
+
+    def pick(name: str) -> tuple[str, str]:
+        return clips[name]
+
+    def ask(
+        video: str | None, question: str, method: str, retention: float, frames: float, tokens: float
+    ) -> Iterator[tuple[Any, ...]]:
+        for now in run(pipeline, video, question or "", method, retention, int(frames), int(tokens), model):
+            picture = EMPTY if now.page is None else frame(now.page)
+            yield (
+                gr.Textbox(("" if not now.failed else "Error: ") + now.status),
+                *now.answers,
+                *now.numbers,
+                picture,
+            )
+
+    with gr.Blocks(title="holitom", analytics_enabled=False, delete_cache=(3600, 3600)) as blocks:
+        gr.Markdown(f"# holitom\nAsk about a video, with and without compression. Model: `{escape(model)}`")
+        with gr.Row():
+            with gr.Column(scale=1):
+                video = gr.Video(
+                    clips[first][0], label=f"Video, up to {MEGABYTES} MB", sources=["upload"], include_audio=True,
+                    height=260, elem_id="video",
+                )  # fmt: skip
+                sample = gr.Dropdown(list(clips), value=first, label="Or a sample clip", elem_id="sample")
+            with gr.Column(scale=2):
+                question = gr.Textbox(
+                    clips[first][1], label="Question", max_length=QUESTION, elem_id="question", max_lines=3
+                )
+                with gr.Row():
+                    method = gr.Dropdown(names(), value="holitom", label="Method", elem_id="method")
+                    retention = gr.Slider(
+                        0.02,
+                        1.0,
+                        value=0.1,
+                        step=0.01,
+                        label="Share of the visual tokens that stays",
+                        elem_id="retention",
+                    )
+                with gr.Row():
+                    frames = gr.Slider(
+                        1, FRAMES, value=min(FRAMES, pipeline.preprocessor.frames), step=1, label="Frames"
+                    )
+                    tokens = gr.Slider(1, TOKENS, value=64, step=1, label="Longest answer, in tokens")
+                button = gr.Button("Ask", variant="primary", elem_id="ask")
+                status = gr.Textbox(label="Status", interactive=False, elem_id="status", lines=1, max_lines=4)
+        with gr.Row():
+            answers, numbers = [], []
+            for title, name in (("Every token", "full"), ("Compressed", "compressed")):
+                with gr.Column():
+                    answers.append(gr.Textbox(label=title, interactive=False, lines=3, elem_id=f"answer-{name}"))
+                    numbers.append(gr.Textbox(label="Took", interactive=False, lines=2, elem_id=f"took-{name}"))
+        picture = gr.HTML(EMPTY, elem_id="picture")
+
+        private: dict[str, Any] = {"api_visibility": "private"}
+        sample.input(pick, sample, [video, question], **private)
+        gr.on(
+            [button.click, question.submit, retention.release],
+            ask,
+            [video, question, method, retention, frames, tokens],
+            [status, *answers, *numbers, picture],
+            show_progress="hidden",
+            concurrency_limit=1,
+            **private,
+        )
+    blocks.queue(max_size=WAITING, default_concurrency_limit=1, api_open=False)
+    return blocks
+
+
+def frame(page: str) -> str:
+    """A page inside another one, where it can reach neither that nor the server."""
+    return (
+        '<iframe title="What was merged" sandbox="allow-scripts" loading="lazy" '
+        f'style="width:100%;height:85vh;border:1px solid #8884" srcdoc="{escape(page)}"></iframe>'
+    )
+
+
+def launch(
+    blocks: Any, host: str = "127.0.0.1", port: int | None = None, share: bool = False, wait: bool = True
+) -> str:
+    """Serves the app, only to this machine unless told otherwise; returns its address.
+
+    Args:
+        blocks: from :func:`app`. port: None: a free one from 7860.
+        share: lets Gradio's servers pass strangers through. wait: until interrupted.
+
+    Raises:
+        OSError: when the port is taken.
+    """
+    import gradio as gr
+
+    _, local, public = blocks.launch(
+        server_name=host,
+        server_port=port,
+        share=share,
+        quiet=True,
+        prevent_thread_lock=not wait,
+        allowed_paths=[],
+        max_file_size=MEGABYTES * 1_000_000,
+        footer_links=[],
+        ssr_mode=False,
+        theme=gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
+    )
+    return str(public or local)
