@@ -20,7 +20,7 @@ BIN := $(VENV)/bin
 VENV_TEST := $(VENV)-test
 VENV_BROWSER := $(VENV)-browser
 TEST_BIN := $(VENV_TEST)/bin
-PYTEST := OMP_NUM_THREADS=1 $(TEST_BIN)/python -m pytest -n 2
+PYTEST := OMP_NUM_THREADS=1 $(TEST_BIN)/python -m pytest -n 2 --ignore tests/browser
 
 .PHONY: demo test slow browser lint format clean
 
@@ -35,15 +35,15 @@ demo: $(VENV)/ready
 
 # All tests but the large matrix and those in a browser.
 test: $(VENV_TEST)/ready
-	$(PYTEST) -m "not slow and not browser"
+	$(PYTEST) -m "not slow"
 
 # The large matrix.
 slow: $(VENV_TEST)/ready
-	$(PYTEST) -m "slow and not browser" || { code=$$?; test $$code -eq 5 && echo "no test is marked slow"; exit $$((code == 5 ? 0 : code)); }
+	$(PYTEST) -m slow || { code=$$?; test $$code -eq 5 && echo "no test is marked slow"; exit $$((code == 5 ? 0 : code)); }
 
 # Pages in a real browser: needs chromium and its driver from the system (apt-get install chromium chromium-driver).
 browser: $(VENV_BROWSER)/ready
-	OMP_NUM_THREADS=1 $(VENV_BROWSER)/bin/python -m pytest -m browser
+	OMP_NUM_THREADS=1 $(VENV_BROWSER)/bin/python -m pytest tests/browser
 
 lint: $(VENV_TEST)/ready
 	$(TEST_BIN)/ruff check .
