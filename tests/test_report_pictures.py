@@ -17,7 +17,7 @@ from report_traces import QUESTION, moving, pipeline, small
 
 from holitom.merge import Merge
 from holitom.methods import HoliTom
-from holitom.report.colours import PALETTE, SCALE, colour_tokens, rgb
+from holitom.report.colours import FILL, PALETTE, SCALE, colour_tokens, rgb
 from holitom.report.overlay import BAR, contact_sheet, overlays, paint, write_gif, write_mp4, write_png
 from holitom.report.reprs import fates_of
 
@@ -58,7 +58,7 @@ class TestColours:
     def test_any_two_are_told_apart_with_every_kind_of_sight(self, sight):
         palette = np.array([rgb(colour) for colour in PALETTE]) / 255
         assert closest(palette, sight) > 25
-        over_grey = 0.55 * palette + 0.45 * 0.5  # as they lie over a picture
+        over_grey = FILL * palette + (1 - FILL) * 0.5  # as they lie over a picture
         assert closest(over_grey, sight) > 10
 
     def test_the_simulation_sees_red_and_green_fall_together(self):

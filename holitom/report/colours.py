@@ -10,6 +10,8 @@ from holitom.merge import Merge
 PALETTE = ("#f0e442", "#d55e00", "#332288", "#882255", "#88ccee", "#4477aa")
 """Colours of merged tokens. With normal sight and with each kind of colour blindness, any two of them are at least 25
 apart in CIELAB (the tests simulate it)."""
+FILL = 0.5
+"""How much of a colour lies over the picture, which is grey below it."""
 SCALE = ("#00204c", "#31446b", "#666870", "#958f78", "#cab969", "#ffea46")
 """From low to high values: cividis, whose lightness alone tells the order."""
 

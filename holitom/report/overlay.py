@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from holitom.merge import Merge
-from holitom.report.colours import PALETTE, colour_tokens, rgb
+from holitom.report.colours import FILL, PALETTE, colour_tokens, rgb
 
 if TYPE_CHECKING:
     from holitom.report.trace import Trace
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Picture = NDArray[np.uint8]
 SIDE = 336  # pixels on the long side of a painted frame
 BAR = 16
-_FILL, _FADE = 0.55, 0.8
+_FADE = 0.8
 _WHITE, _BLACK, _LINE = (255, 255, 255), (0, 0, 0), (139, 148, 158)
 _SEGMENTS = ((10, 95, 180), (87, 96, 106))
 
@@ -147,12 +147,15 @@ def _fill(
     shade = np.append(colour, -1)[target]  # a dropped patch has target -1, the appended place
     dropped = target < 0
     ink = inks[np.where(dropped, len(PALETTE), shade)]
-    alpha = np.where(dropped, _FADE, np.where(shade >= 0, _FILL, 0.0)).astype(np.float32)
+    alpha = np.where(dropped, _FADE, np.where(shade >= 0, FILL, 0.0)).astype(np.float32)
 
-    def spread(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    def spread(values: NDArray[Any]) -> NDArray[Any]:
         return values.repeat(high, 0).repeat(wide, 1)
 
-    mixed: NDArray[np.float32] = picture + (spread(ink) - picture) * spread(alpha[..., None])
+    # below a token's colour the picture is grey, so that the colour is the token's alone
+    grey = (picture @ np.array([0.299, 0.587, 0.114], dtype=np.float32))[..., None]
+    below = np.where(spread((shade >= 0)[..., None]), grey, picture)
+    mixed: NDArray[np.float32] = below + (spread(ink) - below) * spread(alpha[..., None])
     slant = np.zeros((high, wide), dtype=bool)
     step = np.linspace(0.25, 0.75, 2 * max(high, wide))
     slant[((1 - step) * high).astype(int), (step * wide).astype(int)] = True

@@ -17,7 +17,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from holitom import __version__
-from holitom.report.colours import PALETTE, SCALE, colour_tokens
+from holitom.report.colours import FILL, PALETTE, SCALE, colour_tokens
 from holitom.report.reprs import fates_of
 from holitom.report.trace import Run, Stage, Trace, some
 
@@ -73,6 +73,7 @@ def page_data(trace: Trace) -> dict[str, Any]:
         "similarity": _rounded(trace.similarity.flatten().numpy(), 3),
         "scores": None if trace.scores is None else _rounded(_relative(trace.scores.flatten().numpy()), 3),
         "palette": PALETTE,
+        "fill": FILL,
         "scale": SCALE,
         "runs": [
             {

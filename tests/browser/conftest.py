@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from selenium_names import WebDriverWait, webdriver
 
 SHOTS = Path(__file__).parents[2] / "out" / "browser"
 INSTALL = (
@@ -53,8 +54,6 @@ class Browser:
 
     def wait(self, script: str, seconds: float = 10):
         """What a script returns, once that is true."""
-        from selenium.webdriver.support.wait import WebDriverWait
-
         return WebDriverWait(self.driver, seconds, 0.05).until(lambda driver: driver.execute_script(script))
 
     def shot(self, name: str) -> None:
@@ -66,11 +65,7 @@ class Browser:
 def _driver(tmp_path_factory) -> Iterator:
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     helper = shutil.which("chromedriver")
-    if not (chromium and helper):
-        pytest.fail(INSTALL)
-    try:
-        from selenium import webdriver
-    except ImportError:
+    if not (chromium and helper and webdriver):
         pytest.fail(INSTALL)
     options = webdriver.ChromeOptions()
     options.binary_location = chromium

@@ -92,7 +92,12 @@
         pen.lineTo(left + wide * 0.75, top + high * 0.25);
         pen.stroke();
       } else if (stage.colour[token] >= 0) {
-        pen.globalAlpha = lit ? 0.35 : 0.6;
+        pen.globalAlpha = 1; // the picture in grey, so that the colour is the token's alone
+        pen.globalCompositeOperation = "saturation";
+        pen.fillStyle = "#808080";
+        pen.fillRect(left, top, wide, high);
+        pen.globalCompositeOperation = "source-over";
+        pen.globalAlpha = lit ? 0.6 * data.fill : data.fill;
         pen.fillStyle = data.palette[stage.colour[token]];
         pen.fillRect(left, top, wide, high);
       }

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from selenium.webdriver.common.by import By
-from selenium.webdriver.common.keys import Keys
+from selenium_names import By, Keys
 
 from holitom.cli.loading import TINY
 from holitom.pipeline import Pipeline

@@ -8,9 +8,7 @@ import re
 
 import pytest
 from report_traces import large, pipeline, small, sources_of
-from selenium.webdriver.common.action_chains import ActionChains
-from selenium.webdriver.common.by import By
-from selenium.webdriver.common.keys import Keys
+from selenium_names import ActionChains, By, Keys
 
 from holitom.report.page import write_page
 from holitom.report.trace import stages_of
