@@ -14,6 +14,7 @@ from holitom.cli import main
 from holitom.evaluation import Log, Row, accuracy_table, evaluate, label, paired_bootstrap
 from holitom.evaluation.run import UNCOMPRESSED, first_word
 from holitom.methods.baselines import RandomDrop
+from holitom.methods.dycoke import DyCoke
 from holitom.pipeline import Pipeline
 from holitom.video.chat import user_turn
 from holitom.video.clip import Clip
@@ -57,6 +58,23 @@ def test_a_killed_run_continues_and_gives_the_same_rows(pipeline, clips, tmp_pat
         again = evaluate(pipeline, clips, METHODS, Log(torn, {"seed": 0}))
         assert again == whole
         assert torn.read_bytes() == data
+
+
+def test_a_method_that_refuses_its_budget_costs_nothing_else(pipeline, clips):
+    told = {}
+    hopeless = DyCoke(retention=0.1)
+    rows = evaluate(
+        pipeline,
+        clips,
+        [UNCOMPRESSED, hopeless, METHODS[1]],
+        Log(None, {}),
+        refused=lambda m, e: told.update({m: str(e)}),
+    )
+    assert {row.method for row in rows} == {"uncompressed", label(METHODS[1])}
+    assert len(rows) == 2 * len(clips)
+    assert "cannot come down to retention=0.1" in told[hopeless]
+    with pytest.raises(ValueError, match="cannot come down"):
+        evaluate(pipeline, clips, [hopeless], Log(None, {}))
 
 
 def test_other_settings_are_refused_with_the_difference(tmp_path):

@@ -59,14 +59,20 @@ def evaluate(
     log = Log(None if out_folder is None else out_folder / "rows.jsonl", settings)
     clips = suite(split, count, seed)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    refused: dict[str, str] = {}
+
+    def leave_out(refusing: Method, error: Exception) -> None:
+        refused[label(refusing)] = str(error)
+        err.print(f"[yellow]left out[/] {label(refusing)}: {error}", soft_wrap=True)
+
     with Progress(*columns, console=err, disable=as_json) as progress:
         bar = progress.add_task("clips", total=count)
-        run(pipeline, clips, methods, log, done=lambda _: progress.advance(bar))
-    wanted = {label(each) for each in methods}
+        run(pipeline, clips, methods, log, done=lambda _: progress.advance(bar), refused=leave_out)
+    wanted = {label(each) for each in methods} - refused.keys()
     names = {clip.name for clip in clips}
     rows = [row for row in log.rows if row.method in wanted and row.clip in names]
     table = accuracy_table(rows, label(UNCOMPRESSED))
-    report = {**settings, "clips": count, "methods": table}
+    report = {**settings, "clips": count, "methods": table, "left_out": refused}
     if out_folder is not None:
         _write(out_folder, report)
     if as_json:

@@ -50,6 +50,7 @@ def evaluate(
     max_new_tokens: int = 4,
     name: Callable[[Method], str] = label,
     done: Callable[[str], None] = lambda _: None,
+    refused: Callable[[Method, Exception], None] | None = None,
 ) -> list[Row]:
     """Answers every clip's questions under every method, all questions of a clip in one batch.
 
@@ -59,19 +60,28 @@ def evaluate(
     Args:
         methods: put :data:`UNCOMPRESSED` first to have something to compare with.
         log: where rows go. name: what rows call a method. done: told the name of each finished clip.
+        refused: told of a method that cannot do what it is asked for, which is then left out; None: raise.
 
     Returns:
         All rows of the log.
     """
     needs: frozenset[Need] = frozenset().union(*(method.needs for method in methods))
+    methods = list(methods)
     for clip in clips:
         left = [method for method in methods if (clip.name, name(method)) not in log]
         if left:
             inputs = _inputs(pipeline, clip)
             encoded = _encode(pipeline, inputs, needs)
-            for method in left:
+        for method in left:
+            try:
                 row = _answer(pipeline, clip, method, inputs, encoded, max_new_tokens)
-                log.add(replace(row, method=name(method)))
+            except (ValueError, TypeError) as error:
+                if refused is None or method is UNCOMPRESSED:
+                    raise
+                refused(method, error)
+                methods.remove(method)
+                continue
+            log.add(replace(row, method=name(method)))
         done(clip.name)
     return log.rows
 
