@@ -42,13 +42,13 @@ def shortened(eager: object, ids: list[int], clips: list[Tensor], images: Tensor
         if ids[column] == config.video_token_id:
             clip = clips[video]
             features = eager.model.get_video_features(clip[None]).pooler_output[0]
-            patches, newline = features[:-1], features[-1:]
+            patches, newline = features[: len(clip) * side * side], eager.model.image_newline[None]
             tokens = VideoTokens(patches.view(len(clip), side * side, -1), (side, side), patch_scores(eager, clip))
             merge = method.merge_video(tokens)
             piece = torch.cat([apply_by_hand(merge, patches), newline])
             start = sum(len(part) for part in pieces)
             spans.append(list(range(start, start + len(piece))))
-            column, video = column + len(features), video + 1
+            column, video = column + len(patches) + 1, video + 1
         elif ids[column] == config.image_token_id:
             piece, column, picture = images[picture : picture + 1], column + 1, picture + 1
         else:
