@@ -180,6 +180,7 @@ def save(model: LlavaOnevisionForConditionalGeneration, folder: Path) -> None:
     config["dtype"] = "float32"
     for part in ("vision_config", "text_config"):
         config[part]["dtype"] = "float32"
+    (folder / "model.safetensors").chmod(0o644)
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     tokenizer = build_tokenizer()
     tokenizer.chat_template = None
