@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 import time
+import zipfile
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 import torch
 from report_traces import large, moving, pipeline, small
 from typer.testing import CliRunner
 
+import holitom
 from holitom.cli import app
+from holitom.methods import HoliTom
 from holitom.methods.registry import parse
 from holitom.ops.segmentation import segment
 from holitom.report.page import page, page_data, write_page
@@ -149,7 +155,8 @@ class TestPage:
         assert data_of(text)["runs"][0]["name"] == "<u>name</u>"
 
     def test_32_frames_of_196_patches_are_small_and_quick(self, traced, tmp_path):
-        found = large(traced, 32, (14, 14), (360, 640), [parse("holitom"), parse("visionzip"), parse("fastvid")][:1])
+        found = large(traced, 32, (14, 14), (360, 640), [HoliTom(), parse("vidcom2"), parse("divprune")])
+        assert len(found.runs) == 3
         start = time.perf_counter()
         path = write_page(found, tmp_path / "a" / "page.html")
         assert time.perf_counter() - start < 5
@@ -195,3 +202,13 @@ class TestCommand:
         result = CliRunner().invoke(app, ["show", film, *options])
         assert result.exit_code == 2
         assert "Traceback" not in result.output
+
+
+def test_the_wheel_holds_what_pages_are_made_of(tmp_path):
+    root = Path(holitom.__file__).parents[1]
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(build, cwd=root, check=True, capture_output=True)
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+        names = set(wheel.namelist())
+    assets = root / "holitom" / "report" / "assets"
+    assert {f"holitom/report/assets/{path.name}" for path in assets.iterdir()} <= names
