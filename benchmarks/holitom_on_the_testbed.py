@@ -100,19 +100,21 @@ def main() -> None:
     parser.add_argument("-n", type=int, default=100)
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--rows", type=Path, help="a file of rows; a run found there is continued")
     options = parser.parse_args()
     pipeline = load(options.model, "cpu", "auto", None)
     clips = suite("val", options.n, 0)
     report = {}
-    base = evaluate(pipeline, clips, [UNCOMPRESSED], Log(None, {}))
+    log = Log(options.rows, {"model": options.model, "split": "val"})
+    evaluate(pipeline, clips, [UNCOMPRESSED], log)
     for name, method in VARIANTS.items():
-        rows = evaluate(pipeline, clips, [method], Log(None, {}), name=lambda _, name=name: name)
-        entry = accuracy_table([*base, *rows], "uncompressed")[name]
+        evaluate(pipeline, clips, [method], log, name=lambda _, name=name: name)
+        entry = accuracy_table(log.rows, "uncompressed")[name]
         report[name] = entry
         mean, low, high = (100 * value for value in entry["mean"])
         tokens = 100 * entry["tokens_entering"]
         print(f"{name:45s} {mean:5.1f} [{low:.1f}, {high:.1f}]  {tokens:.1f} % of the tokens", flush=True)
-    report["uncompressed"] = accuracy_table(base, "uncompressed")["uncompressed"]
+    report["uncompressed"] = accuracy_table(log.rows, "uncompressed")["uncompressed"]
     if options.json:
         options.json.write_text(json.dumps({"clips": options.n, "split": "val", "rows": report}, indent=1) + "\n")
 

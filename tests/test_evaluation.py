@@ -11,7 +11,7 @@ from tiny_checkpoints import build_llava_onevision
 
 from holitom import HoliTom
 from holitom.cli import main
-from holitom.evaluation import Log, Row, accuracy_table, evaluate, label, paired_bootstrap
+from holitom.evaluation import LEAKING, Log, Row, accuracy_table, evaluate, label, paired_bootstrap
 from holitom.evaluation.run import UNCOMPRESSED, first_word
 from holitom.methods.baselines import RandomDrop
 from holitom.methods.dycoke import DyCoke
@@ -91,19 +91,21 @@ def row(clip, method, **right):
 
 def test_the_table_can_be_checked_by_hand():
     rows = [
-        row("a", "uncompressed", colour=[1, 1], count=[1]),
-        row("b", "uncompressed", colour=[1], count=[0]),
-        row("a", "m", colour=[1, 0], count=[1]),
-        row("b", "m", colour=[0], count=[0]),
+        row("a", "uncompressed", colour=[1, 1], order=[1], count=[1]),
+        row("b", "uncompressed", colour=[1], order=[0]),
+        row("a", "m", colour=[1, 0], order=[1], count=[0]),
+        row("b", "m", colour=[0], order=[0]),
     ]
+    assert LEAKING == ("count", "scenes")
     table = accuracy_table(rows, "uncompressed")
-    assert table["uncompressed"]["tasks"] == {"colour": 1.0, "count": 0.5}
+    assert table["uncompressed"]["tasks"] == {"colour": 1.0, "order": 0.5, "count": 1.0}
+    assert accuracy_table(rows, "uncompressed", ["count"])["m"]["mean"][0] == 0.0
     assert table["uncompressed"]["mean"][0] == 0.75
-    assert table["m"]["tasks"] == {"colour": pytest.approx(1 / 3), "count": 0.5}
+    assert table["m"]["tasks"] == {"colour": pytest.approx(1 / 3), "order": 0.5, "count": 0.0}
     assert table["m"]["difference"][0] == pytest.approx(5 / 12 - 0.75)
     assert (table["m"]["tokens_entering"], table["m"]["tokens_mean"]) == (0.1, 0.08)
     assert table["m"]["prefill_flops"] == 0.1
-    assert (table["m"]["clips"], table["m"]["questions"]) == (2, 5)
+    assert (table["m"]["clips"], table["m"]["questions"]) == (2, 6)
 
 
 def test_intervals_cover_the_truth_about_as_often_as_they_say():

@@ -45,7 +45,7 @@ def evaluate(
 
     A testbed for comparing methods on equal terms, not a benchmark of large models.
     """
-    from holitom.evaluation import Log, accuracy_table, label
+    from holitom.evaluation import LEAKING, Log, accuracy_table, label
     from holitom.evaluation import evaluate as run
     from holitom.evaluation.run import UNCOMPRESSED
     from holitom.video.synthetic import SPLITS, suite
@@ -72,7 +72,7 @@ def evaluate(
     names = {clip.name for clip in clips}
     rows = [row for row in log.rows if row.method in wanted and row.clip in names]
     table = accuracy_table(rows, label(UNCOMPRESSED))
-    report = {**settings, "clips": count, "methods": table, "left_out": refused}
+    report = {**settings, "clips": count, "methods": table, "left_out": refused, "not_in_the_mean": list(LEAKING)}
     if out_folder is not None:
         _write(out_folder, report)
     if as_json:

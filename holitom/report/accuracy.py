@@ -8,11 +8,18 @@ from typing import Any
 from rich.console import Group
 from rich.table import Table
 
+from holitom.evaluation import LEAKING
+
 
 def accuracy_rich(table: dict[str, Any]) -> Group:
     """The accuracy of each method, and by task, from what :func:`holitom.evaluation.accuracy_table` gives."""
     shown = Table(box=None, pad_edge=False)
-    by_task = Table(box=None, pad_edge=False, caption="accuracy in %, 95 % intervals by bootstrap over the same clips")
+    note = f"accuracy in %, 95 % intervals by bootstrap over the same clips; {' and '.join(LEAKING)} not in the mean"
+    by_task = Table(
+        box=None,
+        pad_edge=False,
+        caption=note,
+    )
     shown.add_column("", justify="right")
     shown.add_column("method", overflow="fold")
     for column in ("accuracy", "difference", "tokens", "FLOPs"):
