@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 
 import numpy as np
@@ -127,3 +128,10 @@ def test_the_command_shares_nothing_unless_told():
     assert defaults["share"] is False
     assert defaults["host"] == "127.0.0.1"
     assert "0.0.0.0" in CliRunner().invoke(app, ["demo", "--help"], env={"COLUMNS": "200"}).output
+
+
+def test_without_gradio_the_command_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    result = CliRunner().invoke(app, ["demo"])
+    assert isinstance(result.exception, ImportError)
+    assert "pip install 'holitom[demo]'" in str(result.exception)

@@ -26,8 +26,9 @@ def demo(
     attention: Annotated[str | None, typer.Option(help="sdpa, eager, flash_attention_2, ...")] = None,
 ) -> None:
     """Serve a page where people upload a clip, ask, and see both answers. Needs the extra `holitom[demo]`."""
-    from holitom.demo.app import app, launch, samples
+    from holitom.demo.app import app, launch, require, samples
 
+    require()
     with tempfile.TemporaryDirectory(prefix="holitom-demo-") as folder:
         clips = samples(Path(folder))
         pipeline = load(model, device, dtype, attention)

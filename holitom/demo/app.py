@@ -17,6 +17,14 @@ EMPTY = "<p>The film strip appears here: what stayed, what was merged, what was 
 WAITING = 8  # questions; more are told to come back
 
 
+def require() -> None:
+    """Raises ImportError, with what to install, where gradio is missing."""
+    try:
+        import gradio  # noqa: F401
+    except ImportError as error:
+        raise ImportError("the demo needs gradio: pip install 'holitom[demo]'") from error
+
+
 def samples(folder: Path, number: int = 4) -> dict[str, tuple[str, str]]:
     """Sample clips, drawn into ``folder``: by name, the file and a question about it."""
     index = write_clips(folder, number)
@@ -35,10 +43,8 @@ def app(pipeline: Pipeline, clips: dict[str, tuple[str, str]], model: str = "") 
     Raises:
         ImportError: without gradio, which the extra ``holitom[demo]`` installs.
     """
-    try:
-        import gradio as gr
-    except ImportError as error:
-        raise ImportError("the demo needs gradio: pip install 'holitom[demo]'") from error
+    require()
+    import gradio as gr
 
     first = next(iter(clips))
 

@@ -257,6 +257,16 @@ def test_256_frames_open_and_scroll(browser, long_address):
     last = "const c = document.querySelector('#frame-256 canvas'); return c.width > 1"
     assert browser.wait(last)
     assert browser.wait("return document.querySelector('#frame-1 canvas').width === 1"), "and are given up again"
+    took = browser.run("""
+        const canvas = document.querySelector('#frame-250 canvas'), box = canvas.getBoundingClientRect();
+        const times = [1, 2, 3, 4, 5].map((n) => {
+            const start = performance.now(), at = {clientX: box.x + 16 * n, clientY: box.y + 5, pointerType: 'mouse'};
+            canvas.dispatchEvent(new PointerEvent('pointermove', {bubbles: true, ...at}));
+            return performance.now() - start;
+        });
+        return times.sort((one, other) => one - other)[2];
+    """)
+    assert took < 250, "milliseconds until what is pointed at lights up"
     assert browser.logs()[1] == []
     browser.shot("page_256_frames")
 

@@ -60,24 +60,39 @@
     if (!image.complete || !image.naturalWidth) return;
     const canvas = cell.canvas, scale = Math.min(3, Math.max(1, devicePixelRatio || 1)) * (printing ? 2 : 1);
     const width = Math.max(1, Math.round(canvas.clientWidth * scale)), height = Math.round(width * image.naturalHeight / image.naturalWidth);
+    const key = [view, late, width, height, dark()].join();
+    if (!cell.base || cell.base.key !== key) cell.base = { key, canvas: paint(cell, image, width, height, scale) };
     if (canvas.width !== width || canvas.height !== height) { canvas.width = width; canvas.height = height; }
-    const pen = canvas.getContext("2d"), stage = stageOf(cell.run), first = cell.frame * patches;
-    const x = (column) => Math.round(column * width / columns), y = (row) => Math.round(row * height / rows);
-    const boxes = [];
-    for (let n = 0; n < patches; n++) {
-      const row = Math.floor(n / columns), column = n % columns;
-      boxes.push([x(column), y(row), x(column + 1) - x(column), y(row + 1) - y(row)]);
-    }
-    pen.imageSmoothingEnabled = image.naturalWidth > 160;
+    const pen = canvas.getContext("2d");
     pen.globalAlpha = 1;
-    pen.drawImage(image, 0, 0, width, height);
-    const line = Math.max(1, Math.round(scale * Math.min(1, canvas.clientWidth / columns / 9)));
-    if (view === "fate") fates(pen, stage, first, boxes, line, cell.lit.size > 0);
-    else if (view !== "picture") values(pen, cell.run, stage, first, boxes, line);
-    if (point) highlight(pen, cell, first, boxes, line);
+    pen.drawImage(cell.base.canvas, 0, 0);
+    if (point) highlight(pen, cell, boxesOf(width, height), lineOf(width / scale, scale));
   }
 
-  function fates(pen, stage, first, boxes, line, lit) {
+  const lineOf = (shown, scale) => Math.max(1, Math.round(scale * Math.min(1, shown / columns / 9)));
+
+  function boxesOf(width, height) {
+    const x = (column) => Math.round(column * width / columns), y = (row) => Math.round(row * height / rows);
+    return Array.from({ length: patches }, (_, n) => {
+      const row = Math.floor(n / columns), column = n % columns;
+      return [x(column), y(row), x(column + 1) - x(column), y(row + 1) - y(row)];
+    });
+  }
+
+  // A frame as it looks while nothing is pointed at; kept until it goes out of sight or another view is chosen.
+  function paint(cell, image, width, height, scale) {
+    const canvas = document.createElement("canvas"), stage = stageOf(cell.run), first = cell.frame * patches;
+    canvas.width = width;
+    canvas.height = height;
+    const pen = canvas.getContext("2d"), boxes = boxesOf(width, height), line = lineOf(width / scale, scale);
+    pen.imageSmoothingEnabled = image.naturalWidth > 160;
+    pen.drawImage(image, 0, 0, width, height);
+    if (view === "fate") fates(pen, stage, first, boxes, line);
+    else if (view !== "picture") values(pen, cell.run, stage, first, boxes, line);
+    return canvas;
+  }
+
+  function fates(pen, stage, first, boxes, line) {
     boxes.forEach(([left, top, wide, high], n) => {
       const token = stage.target[first + n];
       if (token < 0) {
@@ -97,7 +112,7 @@
         pen.fillStyle = "#808080";
         pen.fillRect(left, top, wide, high);
         pen.globalCompositeOperation = "source-over";
-        pen.globalAlpha = lit ? 0.6 * data.fill : data.fill;
+        pen.globalAlpha = data.fill;
         pen.fillStyle = data.palette[stage.colour[token]];
         pen.fillRect(left, top, wide, high);
       }
@@ -147,21 +162,20 @@
     });
   }
 
-  function highlight(pen, cell, first, boxes, line) {
-    const lit = cell.lit, stage = stageOf(cell.run), largest = cell.largest;
-    boxes.forEach(([left, top, wide, high], n) => {
-      const weight = lit.get(first + n);
-      if (weight === undefined) {
-        pen.globalAlpha = 0.45;
-        pen.fillStyle = dark() ? "#000" : "#fff";
-        pen.fillRect(left, top, wide, high);
-        return;
-      }
-      pen.globalAlpha = 0.25 + 0.5 * (largest ? weight / largest : 1);
+  function highlight(pen, cell, boxes, line) {
+    const first = cell.frame * patches;
+    pen.globalAlpha = 0.55;
+    pen.fillStyle = dark() ? "#000" : "#fff";
+    pen.fillRect(0, 0, pen.canvas.width, pen.canvas.height);
+    for (const source of cell.mine) {
+      const [left, top, wide, high] = boxes[source - first];
+      pen.globalAlpha = 1;
+      pen.drawImage(cell.base.canvas, left, top, wide, high, left, top, wide, high);
+      pen.globalAlpha = 0.25 + 0.5 * (cell.largest ? cell.lit.get(source) / cell.largest : 1);
       pen.fillStyle = "#00e5c8";
       pen.fillRect(left, top, wide, high);
       outline(pen, [left, top, wide, high], line * 0.8, "#00e5c8");
-      if (litTokens(cell.run).some((token) => stage.anchor[token] === first + n)) {
+      if (cell.stands.has(source)) {
         pen.fillStyle = "#fff";
         pen.strokeStyle = "#000";
         pen.lineWidth = line;
@@ -170,11 +184,9 @@
         pen.fill();
         pen.stroke();
       }
-    });
-    const n = point.source - first;
-    if (n >= 0 && n < patches) {
-      outline(pen, boxes[n], line, cell.run === point.run ? "#ff2fd0" : "#ffb3ee");
     }
+    const n = point.source - first;
+    if (n >= 0 && n < patches) outline(pen, boxes[n], line, cell.run === point.run ? "#ff2fd0" : "#ffb3ee");
   }
 
   // What the pointed patch became, in words.
@@ -202,7 +214,9 @@
 
   function show() {
     for (const run of data.runs) {
-      const lit = litSources(run), largest = Math.max(0, ...lit.values()), byFrame = new Map();
+      const lit = litSources(run), byFrame = new Map();
+      const largest = [...lit.values()].reduce((most, weight) => Math.max(most, weight), 0);
+      const stands = new Set(litTokens(run).map((token) => stageOf(run).anchor[token]));
       for (const source of lit.keys()) {
         const frame = Math.floor(source / patches);
         if (!byFrame.has(frame)) byFrame.set(frame, []);
@@ -210,9 +224,8 @@
       }
       for (const cell of cells) {
         if (cell.run !== run) continue;
-        cell.lit = lit;
-        cell.largest = largest;
         const mine = byFrame.get(cell.frame);
+        Object.assign(cell, { lit, largest, stands, mine: mine || [] });
         if (mine) {
           cell.canvas.dataset.sources = mine.join(" ");
           cell.canvas.dataset.weights = mine.map((source) => lit.get(source)).join(" ");
@@ -252,7 +265,7 @@
       for (const cell of cells) {
         if (cell.figure !== entry.target) continue;
         cell.seen = entry.isIntersecting;
-        if (cell.seen) draw(cell); else if (!printing) cell.canvas.width = cell.canvas.height = 1;
+        if (cell.seen) draw(cell); else if (!printing) { cell.canvas.width = cell.canvas.height = 1; cell.base = null; }
       }
     }
   }, { rootMargin: "400px" });
@@ -294,7 +307,7 @@
         holder.append(letter);
       }
       figure.append(holder);
-      cells.push({ run, frame, figure, canvas, seen: false, lit: new Map(), largest: 0, number });
+      cells.push({ run, frame, figure, canvas, seen: false, base: null, lit: new Map(), largest: 0, stands: new Set(), mine: [], number });
     }
     strip.append(figure);
     sight.observe(figure);
