@@ -105,8 +105,13 @@ def _bench(report: Report, folder: Path) -> str:
     ]
     if settings["share_tower"]:
         lines.append(
-            "The vision tower ran once per round for all methods that need the same of it (`--share-tower`), and its "
-            "time was added to each of them.\n"
+            "The vision tower ran once for all methods that need the same of it (`--share-tower`), and its time "
+            "was added to each of their runs: there is one measurement of it for each kind of need.\n"
+        )
+    if settings["clock"] == "process":
+        lines.append(
+            "**Times are processor time** of the process (`--clock process`), not time on the wall: others used this "
+            "machine at the same time.\n"
         )
     lines += [*(f"{note[0].upper()}{note[1:]}.\n" for note in report.notes), _markdown(table)]
     lines += [f"* `{label}` failed: {reason}" for label, reason in report.failures.items()]

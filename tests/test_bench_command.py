@@ -108,6 +108,7 @@ def test_accuracy_over_flops_is_drawn_from_an_evaluation(run, tmp_path):
         (("somewhere", "--preset", "tiny"), "give either the path or id of a model, or --preset"),
         (("--preset", "llava"), "there is no preset 'llava'; there are llava-onevision-0.5b"),
         (("--preset", "tiny", "--dtype", "int8"), "'int8' is no floating type"),
+        (("--preset", "tiny", "--clock", "sun"), "'sun' is none of wall, process"),
         (("--preset", "tiny", "--profile"), "a profile is made of files: give --out"),
         (("--preset", "tiny", "--method", "holitum"), "there is no method 'holitum': did you mean holitom"),
     ],

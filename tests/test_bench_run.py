@@ -25,6 +25,8 @@ from holitom.bench import (
     measure,
     resume,
 )
+from holitom.bench import run as running
+from holitom.bench.measure import CLOCKS
 from holitom.bench.memory import peak_memory
 from holitom.bench.pixels import frames, patches
 from holitom.bench.presets import config
@@ -33,6 +35,7 @@ from holitom.methods.base import Method
 from holitom.methods.dycoke import DyCoke
 from holitom.methods.fastv import FastV
 from holitom.methods.registry import BUILTIN
+from holitom.methods.visionzip import VisionZip
 from holitom.models import adapter_for
 from holitom.pipeline import Pipeline, Uncompressed
 
@@ -89,6 +92,22 @@ def test_what_a_method_takes_is_compression_and_nothing_else(workload):
     assert slow["compression"] > 0.1 > plain["compression"]  # two videos
     assert slow["time to first token"] > 0.1
     assert slow["vision tower"] + slow["LLM prefill"] < slow["time to first token"] - 0.1
+
+
+def test_processor_time_does_not_count_waiting(workload):
+    seconds = measure(workload, Slow(), clock=CLOCKS["process"]).seconds
+    assert 0 < seconds["compression"] < 0.05  # of two naps of 0.05 s
+    assert seconds["time to first token"] > 0
+
+
+def test_a_shared_tower_runs_once_for_all_who_need_no_more(workload, monkeypatch):
+    seen, real = [], running.encode
+    monkeypatch.setattr(running, "encode", lambda *given: seen.append(given[1]) or real(*given))
+    methods = [Uncompressed(), VisionZip(retention=0.5), HALF, FastV()]
+    report = run(workload, methods, share_tower=True)
+    assert seen == [frozenset(), frozenset({"scores", "keys"})]
+    times = {each[name]["vision tower"] for each in report.rounds for name in each}
+    assert len(times) == 2
 
 
 def test_a_shared_tower_changes_neither_tokens_nor_cache(workload):

@@ -138,7 +138,7 @@ def test_lmms_eval_finds_what_holitom_eval_finds(arguments, method, clips, task,
     where, out = Path(__file__).parents[1], tmp_path / "out"
     command = [
         *(sys.executable, "-m", "lmms_eval", "--model", "holitom", "--tasks", "holitom_clips", "--device", "cpu"),
-        *("--model_args", f"pretrained={TINY},dtype=float32,{arguments}", "--batch_size", "3"),
+        *("--model_args", f"pretrained={TINY},dtype=float32,frames=8,{arguments}", "--batch_size", "3"),
         *("--include_path", str(task.parent), "--log_samples", "--output_path", str(out)),
     ]
     offline = {
@@ -157,9 +157,7 @@ def test_lmms_eval_finds_what_holitom_eval_finds(arguments, method, clips, task,
 
     pipeline = Pipeline.from_pretrained(TINY, device="cpu", dtype="float32")
     written = [
-        SyntheticClip(
-            clip.name, read_video(clips[0] / f"{clip.name}.mp4", pipeline.preprocessor.frames).frames, clip.questions
-        )
+        SyntheticClip(clip.name, read_video(clips[0] / f"{clip.name}.mp4", 8, rule="endpoints").frames, clip.questions)
         for clip in suite("test", CLIPS)
     ]
     rows = evaluate(pipeline, written, [method], Log(None, {}))

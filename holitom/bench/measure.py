@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -18,6 +19,11 @@ from holitom.runtime import Session, Summary
 TOWER, COMPRESSION, PREFILL = "vision tower", "compression", "LLM prefill"
 FIRST, NEXT = "time to first token", "time per output token"
 STAGES = (TOWER, COMPRESSION, PREFILL, FIRST, NEXT)
+
+Clock = Callable[[], float]
+CLOCKS: dict[str, Clock] = {"wall": time.perf_counter, "process": time.process_time}
+"""By what time is measured. "process" is the processor time of this process: on a CPU that others use too, it says what
+the work takes where the wall clock says how long it waited. With several threads it adds them up."""
 
 
 @dataclass(frozen=True)
@@ -70,22 +76,29 @@ class Run:
 
 
 @torch.inference_mode()
-def encode(workload: Workload, needs: frozenset[Need]) -> Encoded:
+def encode(workload: Workload, needs: frozenset[Need], clock: Clock = time.perf_counter) -> Encoded:
     """The vision tower alone, showing what methods with these needs read."""
     adapter = adapter_for(workload.model)
-    timer = StageTimer(workload.device)
+    timer = StageTimer(workload.device, clock=clock)
     with Session(Encoding(wanted=needs), workload.model, timer=timer):
         output = getattr(adapter.base, adapter.encoder)(**workload.pixels, return_dict=True)
     return Encoded(output, timer.totals()[TOWER])
 
 
 @torch.inference_mode()
-def measure(workload: Workload, method: Method, encoded: Encoded | None = None, timer: Any = None) -> Run:
+def measure(
+    workload: Workload,
+    method: Method,
+    encoded: Encoded | None = None,
+    timer: Any = None,
+    clock: Clock = time.perf_counter,
+) -> Run:
     """Read the prompt and write the answer, by ``generate()``, as anybody would.
 
     Args:
         encoded: from :func:`encode`; then the tower does not run again, and its seconds from there are used.
         timer: in place of the stage timer, to profile; the seconds of the stages are then unknown, and 0.
+        clock: one of ``CLOCKS``.
 
     Raises:
         whatever the model or the method raise, for lack of memory for example.
@@ -97,16 +110,16 @@ def measure(workload: Workload, method: Method, encoded: Encoded | None = None, 
         inputs["mm_encoder_outputs"] = {adapter.modality: encoded.output}
     if model.generation_config.eos_token_id is not None:
         inputs["min_new_tokens"] = workload.answer
-    stages = StageTimer(device)
-    first, cache = _FirstToken(device), _CacheSize()
+    stages = StageTimer(device, clock=clock)
+    first, cache = _FirstToken(device, clock), _CacheSize()
     watching = adapter.decoder.register_forward_hook(cache, with_kwargs=True)
     try:
         with Session(method, model, timer=timer or stages) as session, peak_memory(device) as peak:
             synchronize(device)
-            start = time.perf_counter()
+            start = clock()
             model.generate(**inputs, do_sample=False, max_new_tokens=workload.answer, stopping_criteria=[first])
             synchronize(device)
-            end = time.perf_counter()
+            end = clock()
         summary = session.summary()
     finally:
         watching.remove()
@@ -124,14 +137,14 @@ def measure(workload: Workload, method: Method, encoded: Encoded | None = None, 
 class _FirstToken:
     """A stopping criterion that never stops, and notes when it is first asked."""
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
+    def __init__(self, device: torch.device, clock: Clock) -> None:
+        self.device, self.clock = device, clock
         self.time: float | None = None
 
     def __call__(self, ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
         if self.time is None:
             synchronize(self.device)
-            self.time = time.perf_counter()
+            self.time = self.clock()
         return ids.new_zeros(len(ids), dtype=torch.bool)
 
 

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from holitom.bench.machine import machine
-from holitom.bench.measure import Encoded, Run, encode, measure
+from holitom.bench.measure import CLOCKS, Encoded, Run, encode, measure
 from holitom.bench.memory import release_memory
 from holitom.bench.results import BASELINE, Report
 from holitom.bench.workload import Workload
@@ -51,8 +51,9 @@ def bench(
     Args:
         methods: the uncompressed model (:class:`holitom.pipeline.Uncompressed`) among them, to compare with.
         report: from :func:`fresh_report`, or one to go on with.
-        share_tower: encode once per round for all methods that need the same of the vision tower, and use its time for
-            each of them, instead of encoding for every run: for machines on which the tower takes minutes.
+        share_tower: encode once for all methods that need the same of the vision tower (or a part of what another one
+            before them needs), and use its time for each of their runs, instead of encoding for every run: for
+            machines on which the tower takes minutes.
         save: called after each round. done: told the label of each finished run.
 
     Raises:
@@ -63,8 +64,9 @@ def bench(
     missing = report.settings["repeats"] - len(report.rounds)
     if missing <= 0:
         return report
+    encoded: dict[frozenset[Need], Encoded] | None = {} if share_tower else None
     for turn in range(-int(report.settings["warmup"]), missing):
-        one = _Round(workload, report, share_tower, done)
+        one = _Round(workload, report, encoded, done)
         alive = [method for method in methods if label(method) not in report.failures]
         interleave({label(each): one.attempt(each) for each in alive}, 1, 0, device=workload.device)
         if turn >= 0 and one.runs:
@@ -80,10 +82,16 @@ def bench(
 class _Round:
     """One turn of all methods."""
 
-    def __init__(self, workload: Workload, report: Report, share: bool, done: Callable[[str], None]) -> None:
-        self.workload, self.report, self.share, self.done = workload, report, share, done
+    def __init__(
+        self,
+        workload: Workload,
+        report: Report,
+        encoded: dict[frozenset[Need], Encoded] | None,
+        done: Callable[[str], None],
+    ) -> None:
+        self.workload, self.report, self.encoded, self.done = workload, report, encoded, done
+        self.clock = CLOCKS[report.settings.get("clock", "wall")]
         self.runs: dict[str, Run] = {}
-        self.encoded: dict[frozenset[Need], Encoded] = {}
 
     def attempt(self, method: Method) -> Callable[[], None]:
         """A function that measures the method, or writes down why it could not."""
@@ -91,7 +99,7 @@ class _Round:
         def run() -> None:
             name = label(method)
             try:
-                self.runs[name] = measure(self.workload, method, self._encoded(method))
+                self.runs[name] = measure(self.workload, method, self._encoded(method), clock=self.clock)
             except (RuntimeError, ValueError, TypeError, MemoryError, NotImplementedError) as error:
                 self.report.failures[name] = why(error)
                 logger.info("%s failed: %s", name, self.report.failures[name])
@@ -101,10 +109,12 @@ class _Round:
         return run
 
     def _encoded(self, method: Method) -> Encoded | None:
-        if not self.share:
+        if self.encoded is None:
             return None
-        if method.needs not in self.encoded:
-            self.encoded[method.needs] = encode(self.workload, method.needs)
+        for needs, encoded in self.encoded.items():
+            if needs == method.needs or (method.needs and method.needs <= needs):
+                return encoded
+        self.encoded[method.needs] = encode(self.workload, method.needs, self.clock)
         return self.encoded[method.needs]
 
 

@@ -49,9 +49,12 @@ def bench(
     share_tower: Annotated[
         bool,
         typer.Option(
-            "--share-tower", help="Encode once per round for all methods with the same needs; for slow machines."
+            "--share-tower", help="Encode once for all methods with the same needs; for machines with a slow tower."
         ),
     ] = False,
+    clock: Annotated[
+        str, typer.Option(help="wall; or process: processor time, for a CPU that others use too, with one thread.")
+    ] = "wall",
     out_folder: Annotated[
         Path | None, typer.Option("--out", help="Folder for JSON and plots; a run found there is continued.")
     ] = None,
@@ -70,12 +73,15 @@ def bench(
     """Measure what methods cost, side by side with the uncompressed model: time, memory, tokens, FLOPs."""
     from holitom.bench import bench as run
     from holitom.bench import fresh_report, resume
+    from holitom.bench.measure import CLOCKS
     from holitom.pipeline import Uncompressed
 
     if (model is None) == (preset is None):
         raise typer.BadParameter("give either the path or id of a model, or --preset", param_hint="MODEL")
     if profile and out_folder is None:
         raise typer.BadParameter("a profile is made of files: give --out", param_hint="--profile")
+    if clock not in CLOCKS:
+        raise typer.BadParameter(f"{clock!r} is none of {', '.join(CLOCKS)}", param_hint="--clock")
     methods = [Uncompressed(), *_methods(method or ["holitom"], retention or [0.1])]
     settings: dict[str, Any] = {
         "model": model or preset,
@@ -87,6 +93,7 @@ def bench(
         "attention": attention,
         "dtype": dtype,
         "share_tower": share_tower,
+        "clock": clock,
         "repeats": repeats,
         "warmup": warmup,
     }
@@ -95,6 +102,8 @@ def bench(
         _sweep(make, methods, settings, frames, frame_limit, out_folder, as_json)
         return
     workload = make(frames)
+    if clock == "process" and workload.device.type != "cpu":
+        raise ValueError("processor time says nothing about an accelerator: --clock process is for --device cpu")
     report = fresh_report(workload, settings, methods)
     report.notes.append(f"video: {_video()}")
     path = None if out_folder is None else out_folder / "results.json"

@@ -98,6 +98,8 @@ def bench_rich(report: Report) -> Group:
         f"torch {machine['torch']}; medians of {len(report.rounds)} interleaved rounds; × is the median of the ratios "
         "to uncompressed, round by round; ± the distance of the quartiles"
     )
+    if settings.get("clock") == "process":
+        lines.append("times are processor time of the process, not time on the wall")
     return Group(shown, "", by_stage, "", *(Text(line) for line in [*lines, *report.notes]))
 
 

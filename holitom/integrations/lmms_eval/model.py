@@ -17,6 +17,7 @@ from holitom.pipeline import Pipeline
 from holitom.runtime import Session
 from holitom.video import read_video
 from holitom.video.prepare import to
+from holitom.video.sampling import SamplingRule
 
 
 class Holitom(lmms):  # type: ignore[misc]
@@ -29,6 +30,8 @@ class Holitom(lmms):  # type: ignore[misc]
         pretrained: path or hub id of a checkpoint.
         method: a method's name or text form; "none" for the uncompressed model.
         frames: of each video; None: what the checkpoint asks for.
+        sampling: where frames are taken, a rule of :func:`holitom.video.sample_indexes`; the default is the rule of
+            lmms-eval's own models, which published results were made with.
         batch_size: conversations at a time.
         device, dtype, attn_implementation: as for :meth:`holitom.pipeline.Pipeline.from_pretrained`.
         settings: the method's settings, ``retention=0.1`` for example.
@@ -41,6 +44,7 @@ class Holitom(lmms):  # type: ignore[misc]
         pretrained: str,
         method: str = "holitom",
         frames: int | None = None,
+        sampling: SamplingRule = "endpoints",
         batch_size: int | str = 1,
         max_batch_size: int | None = None,
         device: str | None = None,
@@ -61,7 +65,7 @@ class Holitom(lmms):  # type: ignore[misc]
         self.batch_size = int(batch_size)
         self.frames = frames or self.pipeline.preprocessor.frames
         # The questions about one video mostly follow each other: it is decoded once for them.
-        self._read = functools.lru_cache(maxsize=8)(functools.partial(read_video, frames=self.frames))
+        self._read = functools.lru_cache(maxsize=8)(functools.partial(read_video, frames=self.frames, rule=sampling))
 
     @property
     def device(self) -> torch.device:
