@@ -49,7 +49,7 @@ def through(video: VideoRecord) -> Merge:
     """From a video's patches to what is left of them in the last layer, without newlines (its last tokens)."""
     merge = video.merge
     for stage in video.inner:
-        patches = stage.merge.inputs - video.newlines
+        patches = merge.outputs  # an earlier stage may have dropped the newlines behind them
         kept = stage.merge.anchor < patches
         number = torch.cat([kept.cumsum(0) - 1, torch.tensor([-1])])
         target = torch.where(kept[stage.merge.target], number[stage.merge.target], -1)[:patches]

@@ -36,6 +36,8 @@ def blocks(page: Path) -> list[str]:
 
 
 def run_elsewhere(page: Path) -> bool:
+    if page.parent != ROOT / "docs":
+        return False
     others = [path for path in TESTS.glob("test_*.py") if path.name != Path(__file__).name]
     return any(f'"{page.name}"' in path.read_text("utf-8") for path in others)
 
