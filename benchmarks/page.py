@@ -38,6 +38,14 @@ first token over its median. The vision tower is part of the time to first token
 Presets have random weights in the published shape: they cost what the real model costs and know nothing, so their
 answers mean nothing. What a method keeps depends on the video, and random features are not real ones: the column
 "tokens" says what happened in this run.
+
+The same on your machine, with any model that holitom supports (a folder, a hub id, or a preset that needs no download):
+
+```
+holitom bench --preset llava-onevision-7b --method all --retention 0.1 --out benchmarks/results/mine
+holitom bench path/to/checkpoint --frames 64 --batch-size 4 --max-frames --out benchmarks/results/mine
+python benchmarks/page.py
+```
 """
 MISSING = """\
 ## What was not measured
@@ -45,6 +53,7 @@ MISSING = """\
 * **No GPU** was at hand. `scripts/gpu_benchmark.sh` is the run to make on one: LLaVA-OneVision-7B in bfloat16, 32
   frames, batch 1 and 8, all methods, the largest number of frames, and a profile; it needs no download. It writes
   folders under `benchmarks/results/`; then run `python benchmarks/page.py`.
+* **The largest number of frames** before memory ends (`holitom bench --max-frames`), for want of time on this machine.
 * **No weights of 0.5B or 7B parameters** were at hand, so the accuracies of the paper's main table (MVBench,
   EgoSchema, VideoMME, LongVideoBench) are not reproduced here. `scripts/paper_table.sh` has the exact commands for
   lmms-eval.
@@ -74,7 +83,7 @@ def _bench(report: Report, folder: Path) -> str:
     table = [
         [
             *("method", "tokens", "FLOPs", "tower ms", "compression ms", "prefill ms", "TTFT ms", "±", "TTFT ×"),
-            *("prefill ×", "decode tok/s", "decode ×", "KV cache MB", "peak MB in the run"),
+            *("prefill ×", "decode tok/s", "decode ×", "KV cache MB", "peak MB"),
         ]
     ]
     for row in rows(report):
@@ -89,7 +98,7 @@ def _bench(report: Report, folder: Path) -> str:
                 *("" if base else _times(row[name]) for name in ("first_speedup", "prefill_speedup")),
                 "" if row["tokens_per_second"] is None else f"{row['tokens_per_second']:.2f}",
                 "" if base else _times(row["decode_speedup"]),
-                *("" if row[name] is None else f"{row[name] / 1e6:,.1f}" for name in ("kv_cache_bytes", "peak_above")),
+                *("" if row[name] is None else f"{row[name] / 1e6:,.1f}" for name in ("kv_cache_bytes", "peak_bytes")),
             ]
         )
     weights = "random weights" if settings["weights"] == "random" else "its weights"
@@ -113,6 +122,8 @@ def _bench(report: Report, folder: Path) -> str:
             "**Times are processor time** of the process (`--clock process`), not time on the wall: others used this "
             "machine at the same time.\n"
         )
+    what = "resident memory of the process" if machine["device"] == "cpu" else "what torch allocated on the device"
+    lines.append(f"Peak memory is {what}, weights included.\n")
     lines += [*(f"{note[0].upper()}{note[1:]}.\n" for note in report.notes), _markdown(table)]
     lines += [f"* `{label}` failed: {reason}" for label, reason in report.failures.items()]
     return "\n".join([*lines, "", *_claims(report), *_pictures(folder, "time_to_first_token", "decode_throughput")])
@@ -164,7 +175,8 @@ def _profile(found: dict[str, Any], folder: Path) -> str:
         heavy = ", ".join(f"`{o['name']}` {_percent(o['seconds'] / total)}" for o in each["operations"][:4])
         cells = [f"{1e3 * each['stages'][stage]['host']:,.1f}" if stage in each["stages"] else "" for stage in stages]
         table.append([f"`{label}`", *cells, heavy])
-    return "\n".join(["## Measured: where the time goes (`--profile`)\n", _markdown(table), ""])
+    told = "Time on the wall while torch's profiler watches, which slows down whatever consists of many small steps.\n"
+    return "\n".join([f"## Measured: where the time goes, {folder.name}\n", told, _markdown(table), ""])
 
 
 def _accuracy(found: dict[str, Any], folder: Path) -> str:

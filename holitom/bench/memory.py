@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,6 +36,8 @@ def peak_memory(device: torch.device) -> Iterator[Peak]:
         yield peak
         peak.total = module.max_memory_allocated(device)
     elif device.type == "cpu" and _resettable():
+        _trim()
+        _resettable()  # once more, now that what earlier runs left behind is gone
         before = _resident("VmRSS")
         yield peak
         peak.total = _resident("VmHWM")
@@ -72,6 +76,12 @@ def _resettable() -> bool:
     except OSError:
         return False
     return _STATUS.exists()
+
+
+def _trim() -> None:
+    """Hands back what the C library keeps of freed memory, which would hide what a run takes (glibc only)."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def _resident(name: str) -> int:

@@ -218,12 +218,13 @@ def _profile(workload: Workload, methods: list[Method], report: Report, folder: 
 
 
 def _plots(report: Report, folder: Path, accuracy: Path | None) -> None:
-    from holitom.report.accuracy import accuracy_plot
     from holitom.report.bench import bench_plots
 
     try:
         bench_plots(report, folder)
         if accuracy is not None:
+            from holitom.report.accuracy import accuracy_plot
+
             table = json.loads(accuracy.read_text(encoding="utf-8"))
             title = f"{table['clips']} clips, model {table['model']}"
             accuracy_plot(table["methods"], folder / "accuracy_over_flops.png", title)

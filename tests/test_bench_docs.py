@@ -1,0 +1,84 @@
+"""docs/benchmarks.md is what the committed results say, and the scripts run what they promise."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from holitom.bench import load
+from holitom.integrations.lmms_eval.settings import method_of
+
+ROOT = Path(__file__).parents[1]
+RESULTS = sorted((ROOT / "benchmarks" / "results").glob("*/results.json"))
+
+
+def generator():
+    spec = importlib.util.spec_from_file_location("page", ROOT / "benchmarks" / "page.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_is_what_the_script_writes():
+    assert (ROOT / "docs" / "benchmarks.md").read_text("utf-8") == generator().page()
+
+
+def test_every_picture_is_there():
+    text = (ROOT / "docs" / "benchmarks.md").read_text("utf-8")
+    pictures = [part.partition(")")[0] for part in text.split("](")[1:] if part.partition(")")[0].endswith(".png")]
+    assert pictures
+    for picture in pictures:
+        assert (ROOT / "docs" / picture).exists(), picture
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.parent.name)
+def test_committed_results_are_finished_and_derived_from_their_rounds(path):
+    import json
+
+    report = load(path)
+    assert report.finished
+    assert json.loads(path.read_text())["results"] == json.loads(json.dumps(report.results()))
+
+
+def test_the_gpu_script_runs_dry(tmp_path):
+    command = f"{shlex.quote(sys.executable)} {shlex.quote(str(_main(tmp_path)))}"
+    env = {**os.environ, "HOLITOM": command, "OUT": str(tmp_path / "out"), "PYTHONPATH": str(ROOT)}
+    script = [str(ROOT / "scripts" / "gpu_benchmark.sh"), "--dry-run"]
+    done = subprocess.run(script, env=env, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    for batch in (1, 8):
+        report = load(tmp_path / f"out-batch-{batch}" / "results.json")
+        assert report.settings["batch"] == batch
+        assert len(report.results()) > 50
+    assert (tmp_path / "out-profile" / "profile.json").exists()
+    assert (tmp_path / "out-sweep" / "sweep.json").exists()
+
+
+def test_the_papers_rows_are_methods_that_exist():
+    script = [str(ROOT / "scripts" / "paper_table.sh"), "--print"]
+    lines = subprocess.run(script, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert len(lines) > 20
+    for line in lines:
+        words = shlex.split(line)
+        given = dict(part.split("=", 1) for part in words[words.index("--model_args") + 1].split(","))
+        settings = {
+            key: value for key, value in given.items() if key not in ("pretrained", "frames", "dtype", "method")
+        }
+        assert method_of(given["method"], settings).retained is not None
+        assert "mvbench,egoschema_subset,videomme,longvideobench_val_v" in words
+
+
+def _main(folder: Path) -> Path:
+    """The console script, in this interpreter, with what conftest.py does for torchvision."""
+    path = folder / "main.py"
+    path.write_text(
+        f"import sys\nsys.path.insert(0, {str(ROOT / 'tests')!r})\nimport conftest\n"
+        "from holitom.cli import main\nmain()\n"
+    )
+    return path
