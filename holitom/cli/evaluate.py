@@ -90,7 +90,8 @@ def _methods(names: list[str], retentions: list[float]) -> list[Method]:
     from holitom.methods.registry import method_class
     from holitom.methods.registry import names as known
 
-    names = [name for name in known() if name not in NAIVE] if "all" in names else names
+    if "all" in names:
+        names = [name for name in known() if name not in NAIVE] + [name for name in names if name != "all"]
     found: list[Method] = []
     for name in [*names, *NAIVE]:
         text = name.partition("|")[0]

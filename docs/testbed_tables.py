@@ -1,0 +1,75 @@
+"""Writes the tables of docs/testbed.md from the JSON of committed runs.
+
+python docs/testbed_tables.py            rewrite the page
+python docs/testbed_tables.py --check    fail when the page and the JSON differ
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "testbed.md"
+RESULTS = ROOT / "benchmarks" / "results"
+BLOCK = re.compile(r"(<!-- table: (?P<file>\S+) (?P<kind>\S+) -->\n)(?P<body>.*?)(<!-- end -->)", re.DOTALL)
+
+
+def percent(interval: list[float], sign: str = "") -> str:
+    """A value and its interval, in percent."""
+    value, low, high = (100 * part for part in interval)
+    return f"{value:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"
+
+
+def means(methods: dict[str, Any]) -> str:
+    """One line for each method: accuracy, difference, tokens, FLOPs."""
+    lines = [
+        "| method | accuracy, % | against uncompressed | tokens in, % | tokens per layer, % | prefill FLOPs, % |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for name, entry in methods.items():
+        gap = percent(entry["difference"], "+") if any(entry["difference"]) else ""
+        shares = " | ".join(f"{100 * entry[key]:.1f}" for key in ("tokens_entering", "tokens_mean", "prefill_flops"))
+        lines.append(f"| `{name.replace('|', ' then ')}` | {percent(entry['mean'])} | {gap} | {shares} |")
+    return "\n".join(lines)
+
+
+def tasks(methods: dict[str, Any]) -> str:
+    """One line for each task, one column for each method."""
+    names = list(methods)
+    lines = [
+        "| task | " + " | ".join(f"`{name.replace('|', ' then ')}`" for name in names) + " |",
+        "| --- |" + " ---: |" * len(names),
+    ]
+    for task in dict.fromkeys(task for entry in methods.values() for task in entry["tasks"]):
+        cells = " | ".join(f"{100 * methods[name]['tasks'][task]:.0f}" for name in names)
+        lines.append(f"| {task.replace('_', ' ')} | {cells} |")
+    return "\n".join(lines)
+
+
+def fill(match: re.Match[str]) -> str:
+    """The block with its table as the JSON says."""
+    report = json.loads((RESULTS / match["file"]).read_text())
+    rows = report.get("methods") or report["rows"]
+    table = {"means": means, "tasks": tasks}[match["kind"]](rows)
+    return f"{match[1]}\n{table}\n\n{report['clips']} clips of the {report['split']} split.\n\n{match[4]}"
+
+
+def main() -> None:
+    """Rewrites or checks the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true")
+    options = parser.parse_args()
+    text = PAGE.read_text("utf-8")
+    new = BLOCK.sub(fill, text)
+    if options.check:
+        sys.exit(0 if new == text else "docs/testbed.md differs from benchmarks/results: run docs/testbed_tables.py")
+    PAGE.write_text(new, "utf-8")
+
+
+if __name__ == "__main__":
+    main()
