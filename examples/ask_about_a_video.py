@@ -1,4 +1,4 @@
-"""Asks a question about a video with a tenth of its visual tokens.
+"""Asks a question about a video with a quarter of its visual tokens.
 
 Offline, about a synthetic clip, with the model inside the package:
 
@@ -25,7 +25,7 @@ from holitom.video.synthetic.files import write_mp4
 def ask(video: str, question: str, checkpoint: str) -> Answer:
     """Loads a model and asks it once."""
     pipeline = Pipeline.from_pretrained(checkpoint)
-    return pipeline.ask(video, question, HoliTom(retention=0.10), max_new_tokens=64)
+    return pipeline.ask(video, question, HoliTom(retention=0.25), max_new_tokens=64)
 
 
 def synthetic(folder: Path) -> tuple[str, str]:
