@@ -16,7 +16,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "testbed.md"
 RESULTS = ROOT / "benchmarks" / "results"
-BLOCK = re.compile(r"(<!-- table: (?P<file>\S+) (?P<kind>\S+) -->\n)(?P<body>.*?)(<!-- end -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- table: (?P<file>\S+) (?P<kind>\S+) -->\n)(?P<body>.*?)(?P<end><!-- end -->)", re.DOTALL)
 
 
 def percent(interval: list[float], sign: str = "") -> str:
@@ -56,7 +56,7 @@ def fill(match: re.Match[str]) -> str:
     report = json.loads((RESULTS / match["file"]).read_text())
     rows = report.get("methods") or report["rows"]
     table = {"means": means, "tasks": tasks}[match["kind"]](rows)
-    return f"{match[1]}\n{table}\n\n{report['clips']} clips of the {report['split']} split.\n\n{match[4]}"
+    return f"{match[1]}\n{table}\n\n{report['clips']} clips of the {report['split']} split.\n\n{match['end']}"
 
 
 def main() -> None:
@@ -65,7 +65,11 @@ def main() -> None:
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
     text = PAGE.read_text("utf-8")
-    new = BLOCK.sub(fill, text)
+    new, tables = BLOCK.subn(fill, text)
+    if tables != text.count("<!-- table:"):
+        sys.exit(
+            f"docs/testbed.md: {text.count('<!-- table:')} tables begin, but {tables} of them end with <!-- end -->"
+        )
     if options.check:
         sys.exit(0 if new == text else "docs/testbed.md differs from benchmarks/results: run docs/testbed_tables.py")
     PAGE.write_text(new, "utf-8")
