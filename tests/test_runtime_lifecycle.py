@@ -226,6 +226,19 @@ def test_placeholders_without_pixels_are_refused(model):
         model.generate(**padded([prompt(6)]), max_new_tokens=2)
 
 
+@pytest.mark.parametrize("how", ["forward", "generate"])
+def test_a_video_beside_embeddings_is_refused(model, how):
+    given = inputs()
+    embeds = model.get_input_embeddings()(given.pop("input_ids")).detach()
+    with METHOD(model) as session:
+        with pytest.raises(ValueError, match="only token ids say where it stands in the prompt: give input_ids"):
+            model(inputs_embeds=embeds, **given) if how == "forward" else model.generate(inputs_embeds=embeds, **given)
+        assert generate(model) == generate(model)
+        assert session.videos
+    with torch.no_grad():
+        assert model(inputs_embeds=embeds, **given).logits.shape[1] == embeds.shape[1]
+
+
 def test_a_batch_of_another_size_on_a_kept_cache_is_refused(model):
     with METHOD(model):
         out = model.generate(**inputs(), max_new_tokens=2, return_dict_in_generate=True)

@@ -24,7 +24,7 @@ def ask(
         str, typer.Option(help="A method of `holitom methods`, with settings as name:key=value,..., or `none`.")
     ] = "holitom",
     retention: Annotated[
-        float | None, typer.Option(help="Share of the visual tokens that enter the LLM, in (0, 1].  [default: 0.1]")
+        float | None, typer.Option(help="Share of the visual tokens that may enter the LLM, in (0, 1].  [default: 0.1]")
     ] = None,
     frames: Annotated[
         int | None, typer.Option(min=1, help="Frames to sample.  [default: what the model was made for, else 32]")

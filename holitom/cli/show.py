@@ -24,7 +24,7 @@ def show(
         ),
     ] = None,
     retention: Annotated[
-        float | None, typer.Option(help="Share of the visual tokens that enter the LLM, for each --method.")
+        float | None, typer.Option(help="Share of the visual tokens that may enter the LLM, for each --method.")
     ] = None,
     path: Annotated[Path | None, typer.Option("--out", help="The page to write.  [default: report.html]")] = None,
     png: Annotated[Path | None, typer.Option(help="Also write all frames with the overlay as one picture.")] = None,

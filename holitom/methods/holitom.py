@@ -28,7 +28,9 @@ class HoliTom(Method):
     equal densities are ordered by index rather than at random, and grids need not be square.
 
     Args:
-        retention: share of the visual tokens that enter the LLM, in (0, 1].
+        retention: share of the visual tokens that may enter the LLM, in (0, 1]. What is static is merged over time in
+            any case, so of a clip with long static stretches fewer enter, however large the retention (below 1);
+            ``exact=True`` fills the budget.
         similarity: tau; a position is static between two frames when their cosine is strictly above it. None: the
             published setting for the retention: 0.65 below 0.15, 0.80 from there, and 1.0 (nothing is static, every
             token stays) at a retention of 1.

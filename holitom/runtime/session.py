@@ -87,7 +87,8 @@ class Session:
             RuntimeError: when no video has been seen yet.
         """
         if not self.prompts:
-            raise RuntimeError("there is nothing to sum up yet: run the model on a prompt with a video first")
+            waiting = "" if self.active or not self._handles else " (another session inside this one is at work)"
+            raise RuntimeError(f"there is nothing to sum up yet: run the model on a prompt with a video first{waiting}")
         decoder = self.adapter.decoder
         cost = CostReport.of(
             ModelShape.from_config(self.model.config),
@@ -231,6 +232,12 @@ class Session:
         mask = arguments.get("attention_mask")
         self._here.ids, self._here.mask = arguments.get("input_ids"), mask if _is_flat(mask) else None
         encoded = (arguments.get("mm_encoder_outputs") or {}).get(self.adapter.modality)
+        pixels = arguments.get("pixel_values_videos") if self.adapter.modality == "video" else None
+        if self.active and self._here.ids is None and (encoded is not None or pixels is not None):
+            raise ValueError(
+                "a video that comes with inputs_embeds cannot be compressed, because only token ids say where it "
+                "stands in the prompt: give input_ids instead, or leave the session for this call"
+            )
         if encoded is not None:  # beams and device maps rebuild it: then what was encoded last in this thread counts
             self.layouts = layouts_of(encoded) or self.layouts
 
