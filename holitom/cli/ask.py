@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -78,6 +79,30 @@ def choose(method: str, retention: float | None) -> Method | None:
         return parse(method)
     except (ValueError, TypeError) as error:
         raise typer.BadParameter(str(error)) from error
+
+
+def choose_all(names: list[str], retentions: list[float]) -> list[Method]:
+    """The methods that repeated options name: each at each retention, those without a retention of their own once.
+
+    ``all`` stands for every known method.
+
+    Raises:
+        typer.BadParameter: when there is no such method or setting.
+    """
+    from holitom.methods.registry import method_class
+    from holitom.methods.registry import names as known
+
+    found: list[Method] = []
+    for name in [each for given in names for each in (known() if given == "all" else [given])]:
+        bare, _, settings = name.partition("|")[0].partition(":")
+        fixed = "retention=" in settings
+        if not fixed and bare in known():
+            fixed = "retention" not in {field.name for field in dataclasses.fields(method_class(bare))}
+        for share in [None] if fixed else retentions:
+            chosen = choose(name, share)
+            if chosen is not None and chosen not in found:
+                found.append(chosen)
+    return found
 
 
 def table(answer: Answer, full: Answer | None) -> Table:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from holitom.cli.ask import choose
+from holitom.cli.ask import choose_all
 from holitom.cli.console import err, out, quiet_libraries
 from holitom.cli.loading import load
 
@@ -82,7 +82,7 @@ def bench(
         raise typer.BadParameter("a profile is made of files: give --out", param_hint="--profile")
     if clock not in CLOCKS:
         raise typer.BadParameter(f"{clock!r} is none of {', '.join(CLOCKS)}", param_hint="--clock")
-    methods = [Uncompressed(), *_methods(method or ["holitom"], retention or [0.1])]
+    methods = [Uncompressed(), *choose_all(method or ["holitom"], retention or [0.1])]
     settings: dict[str, Any] = {
         "model": model or preset,
         "weights": "random" if preset else "loaded",
@@ -130,26 +130,6 @@ def bench(
     _show(report, profiles, as_json)
     if "uncompressed" in report.failures:
         raise RuntimeError(f"the uncompressed model failed: {report.failures['uncompressed']}")
-
-
-def _methods(names: list[str], retentions: list[float]) -> list[Method]:
-    """Each method at each retention; methods without a retention once."""
-    import dataclasses
-
-    from holitom.methods.registry import method_class
-    from holitom.methods.registry import names as known
-
-    found: list[Method] = []
-    for name in known() if "all" in names else names:
-        bare, _, given = name.partition("|")[0].partition(":")
-        fixed = "retention=" in given
-        if not fixed and bare in known():
-            fixed = "retention" not in {field.name for field in dataclasses.fields(method_class(bare))}
-        for share in [None] if fixed else retentions:
-            chosen = choose(name, share)
-            if chosen is not None and chosen not in found:
-                found.append(chosen)
-    return found
 
 
 def _maker(

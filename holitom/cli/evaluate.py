@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from holitom.cli.ask import choose
+from holitom.cli.ask import choose_all
 from holitom.cli.console import err, out
 from holitom.cli.loading import load, resolve
 
@@ -52,7 +52,7 @@ def evaluate(
 
     if split not in SPLITS:
         raise typer.BadParameter(f"{split!r} is none of {', '.join(SPLITS)}", param_hint="--split")
-    methods = [UNCOMPRESSED, *_methods(method or ["holitom"], retention or [0.1])]
+    methods = [UNCOMPRESSED, *choose_all([*(method or ["holitom"]), *NAIVE], retention or [0.1])]
     count = number or (QUICK if quick else FULL)
     pipeline = load(model, device, dtype, None, quiet=as_json)
     settings = {"model": resolve(model) if model != "tiny" else model, "split": split, "seed": seed, "dtype": dtype}
@@ -81,29 +81,6 @@ def evaluate(
     from holitom.report.accuracy import accuracy_rich
 
     out.print(accuracy_rich(table))
-
-
-def _methods(names: list[str], retentions: list[float]) -> list[Method]:
-    """Each method at each retention, then the naive baselines; methods without a retention once."""
-    import dataclasses
-
-    from holitom.methods.registry import method_class
-    from holitom.methods.registry import names as known
-
-    if "all" in names:
-        names = [name for name in known() if name not in NAIVE] + [name for name in names if name != "all"]
-    found: list[Method] = []
-    for name in [*names, *NAIVE]:
-        text = name.partition("|")[0]
-        bare, _, given = text.partition(":")
-        fixed = "retention=" in given
-        if not fixed and bare in known():
-            fixed = "retention" not in {field.name for field in dataclasses.fields(method_class(bare))}
-        for share in [None] if fixed else retentions:
-            chosen = choose(name, share)
-            if chosen is not None and chosen not in found:
-                found.append(chosen)
-    return found
 
 
 def _write(folder: Path, report: dict[str, Any]) -> None:
