@@ -266,6 +266,8 @@ class LayerHook:
                     self._look_ahead(module, hidden, embeddings, flight)
                 hidden, embeddings = flight.merge_inside(self.layer, len(session.adapter.layers), hidden, embeddings)
         stage = flight.enter(self.layer)
+        if not (stage.shortened or session.method.compacts):
+            return hidden  # the masks and positions in force are still true
         contiguous = (stage.mask.long().cumsum(1) - 1).clamp_(min=0)[:, -hidden.shape[1] :].to(hidden.device)
         if session.method.compacts and flight.positions.dim() == 2:
             embeddings = flight.decoder.rotary_emb(hidden, contiguous)
