@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForImageTextToText, CLIPVisionConfig, SiglipVisionConfig
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForImageTextToText, CLIPVisionConfig, SiglipVisionConfig
 
 PAD, VIDEO, IMAGE, START, END, VIDEO_START, VIDEO_END = 0, 120, 121, 122, 123, 124, 125
 LABEL = 110  # ids 100..109 are digits
@@ -586,4 +586,31 @@ FAMILIES: dict[str, Family] = {
         stamps="qwen",
         inner=False,
     ),
+    "lfm3_vl": Family(
+        {
+            "model_type": "lfm3_vl",
+            "vision_config": {
+                "hidden_size": 16,
+                "intermediate_size": 24,
+                "num_hidden_layers": 4,
+                "num_attention_heads": 2,
+                "num_key_value_heads": 1,
+                "patch_size": 4,
+            },
+            "text_config": {
+                "model_type": "lfm3",
+                "head_dim": 8,
+                "sliding_window": 16,
+                "layer_types": ["conv", "sliding_attention", "conv", "full_attention"],
+            },
+            "projector_hidden_size": 32,
+            **{name: value for name, value in TOKENS.items() if not name.startswith("video_s")},
+        },
+        _packed((8, 6), 3 * 2 * 4 * 4, 2, stamps="qwen"),
+        _packed_image((4, 6), 3 * 2 * 4 * 4),
+        (4, 3),
+        inner=False,
+    ),
 }
+if "lfm3_vl" not in CONFIG_MAPPING:
+    del FAMILIES["lfm3_vl"]  # the installed transformers is older

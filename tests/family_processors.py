@@ -100,8 +100,9 @@ def _make(name: str) -> object:
             transformers.Qwen2VLVideoProcessor(**packed),
             **qwen,
         )
-    if name.startswith("qwen3"):
-        return transformers.Qwen3VLProcessor(
+    if name.startswith("qwen3") or name == "lfm3_vl":
+        kind = transformers.Lfm3VlProcessor if name == "lfm3_vl" else transformers.Qwen3VLProcessor
+        return kind(
             transformers.Qwen2VLImageProcessor(**packed),
             tokenizer(QWEN, {}),
             transformers.Qwen3VLVideoProcessor(**packed),

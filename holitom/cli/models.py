@@ -9,24 +9,27 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-LEGEND = """\
-inside: tokens are merged inside the LLM as well as before it; no: linear, sliding
-  or kind-dependent layers, for which layer=None asks for the stage before it alone.
+TESTED = "tiny models, alone and in batches, against a computation by hand"
+LEGEND = f"""\
+before: tokens are merged before the LLM. inside: in the middle of it, too; no: linear,
+  sliding or kind-dependent layers, for which layer=None asks for the stage before alone.
 patch scores, read from the vision tower as it works: received, the attention that a
   patch receives, mean over heads and queries; CLS, what the class token pays it.
-Each class is tested on tiny models: answers equal a computation by hand."""
+tested: {TESTED}."""
 
 
 def catalogue() -> list[dict[str, Any]]:
-    """One entry for each transformers class: family, class, stages, where patch scores come from."""
+    """One entry for each transformers class: family, class, stages, where patch scores come from, how it is tested."""
     from holitom.models import supported
 
     return [
         {
             "family": adapter.families.get(name, name.removesuffix("ForConditionalGeneration")),
             "class": name,
+            "before": True,
             "inside": adapter.inner,
             "scores": adapter.scores_from,
+            "tested": TESTED if adapter.__module__.startswith("holitom.") else "by its own package",
             "origin": "holitom" if adapter.__module__.startswith("holitom.") else adapter.__module__.partition(".")[0],
         }
         for name, adapter in sorted(supported().items())
@@ -42,12 +45,13 @@ def models(
         typer.echo(json.dumps(rows, indent=1))
         return
     table = Table()
-    for title in ("family", "class", "inside", "patch scores"):
+    for title in ("family", "class", "before", "inside", "patch scores"):
         table.add_column(title, no_wrap=title != "patch scores", overflow="fold")
     for row in rows:
         table.add_row(
             row["family"],
             row["class"].replace("ForConditionalGeneration", "…"),
+            "yes",
             "yes" if row["inside"] else "no",
             row["scores"],
         )

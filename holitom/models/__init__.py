@@ -4,6 +4,7 @@ from holitom.models.base import Adapter, PatchRecord, VideoLayout, adapter_for, 
 from holitom.models.gemma4 import Gemma4Adapter
 from holitom.models.glm4v import Glm4vAdapter
 from holitom.models.internvl import InternVLAdapter
+from holitom.models.lfm3_vl import Lfm3VlAdapter
 from holitom.models.llava_next_video import LlavaNextVideoAdapter, VideoLlavaAdapter
 from holitom.models.llava_onevision import LlavaOnevisionAdapter
 from holitom.models.newlines import with_row_newlines
@@ -17,6 +18,7 @@ __all__ = [
     "Gemma4Adapter",
     "Glm4vAdapter",
     "InternVLAdapter",
+    "Lfm3VlAdapter",
     "LlavaNextVideoAdapter",
     "LlavaOnevisionAdapter",
     "PatchRecord",
