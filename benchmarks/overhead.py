@@ -21,10 +21,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration, Qwen2Config, SiglipVisionConfig
+from transformers import (
+    DynamicCache,
+    LlavaOnevisionConfig,
+    LlavaOnevisionForConditionalGeneration,
+    Qwen2Config,
+    SiglipVisionConfig,
+)
 
 from holitom import HoliTom
 from holitom.cost import interleave
+from holitom.models.caching import cache_argument
 
 VIDEO = 990
 METHODS = {"outer": HoliTom(retention=1.0, layer=None), "both": HoliTom(retention=1.0, inner_retention=1.0)}
@@ -79,7 +86,9 @@ def encoded_by(model: Any, inputs: dict[str, torch.Tensor]) -> dict[str, Any]:
 def prefill(model: Any, inputs: dict[str, Any]) -> Any:
     """One forward over the whole prompt; returns its cache."""
     with torch.no_grad():
-        return model(**inputs, use_cache=True, logits_to_keep=1).past_key_values
+        cache = DynamicCache(config=model.get_decoder().config)
+        model(**inputs, **{cache_argument(model.forward): cache}, use_cache=True, logits_to_keep=1)
+    return cache
 
 
 class Decoding:
@@ -88,13 +97,14 @@ class Decoding:
     def __init__(self, model: Any, inputs: dict[str, Any], steps: int = 8) -> None:
         self.model, self.steps = model, steps
         self.cache, self.mask = prefill(model, inputs), inputs["attention_mask"]
+        self.name = cache_argument(model.forward)
 
     def __call__(self) -> None:
         """Decodes; the cache grows alike with and without a method."""
         for _ in range(self.steps):
             self.mask = torch.nn.functional.pad(self.mask, (0, 1), value=1)
             with torch.no_grad():
-                self.model(input_ids=torch.tensor([[5]]), attention_mask=self.mask, past_key_values=self.cache)
+                self.model(input_ids=torch.tensor([[5]]), attention_mask=self.mask, **{self.name: self.cache})
 
 
 def main() -> None:
