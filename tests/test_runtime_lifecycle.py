@@ -239,6 +239,16 @@ def test_a_video_beside_embeddings_is_refused(model, how):
         assert model(inputs_embeds=embeds, **given).logits.shape[1] == embeds.shape[1]
 
 
+def test_labels_of_a_prompt_that_gets_shorter_are_refused(model):
+    given = inputs()
+    with METHOD(model), pytest.raises(ValueError, match="labels= have one entry for each token of the full prompt"):
+        model(**given, labels=given["input_ids"])
+    with torch.no_grad(), HoliTom(retention=1.0, layer=None)(model):
+        loss = model(**given, labels=given["input_ids"]).loss
+    with torch.no_grad():
+        assert loss == model(**given, labels=given["input_ids"]).loss
+
+
 def test_a_batch_of_another_size_on_a_kept_cache_is_refused(model):
     with METHOD(model):
         out = model.generate(**inputs(), max_new_tokens=2, return_dict_in_generate=True)

@@ -53,6 +53,11 @@ class DecoderHook:
             if state is None:
                 state = CacheState.begin(cache, mask, new, (0, *session.layers))
             changed = self._compress(decoder, kwargs, cache, state, new, *found)
+        if session.labelled and (session.layers or (changed and changed["inputs_embeds"].shape != embeds.shape)):
+            raise ValueError(
+                "labels= have one entry for each token of the full prompt, of which compression leaves fewer: take the "
+                "logits and compute the loss of the answer's tokens from them, or leave the session for this call"
+            )
         return None if changed is None else (args, changed)
 
     def _cache(self, decoder: Any, kwargs: dict[str, Any]) -> Any:

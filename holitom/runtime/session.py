@@ -138,6 +138,7 @@ class Session:
                     ]
                 stack.append(self)
             self._handles += [
+                self.model.register_forward_pre_hook(self._see_labels, with_kwargs=True),
                 base.register_forward_pre_hook(self._see_ids, with_kwargs=True),
                 decoder.register_forward_pre_hook(DecoderHook(self), with_kwargs=True),
                 decoder.register_forward_hook(self._land, always_call=True),
@@ -225,6 +226,15 @@ class Session:
     @prompt_mask.setter
     def prompt_mask(self, mask: Tensor | None) -> None:
         self._here.prompt_mask = mask
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the model call in progress in this thread came with labels."""
+        return getattr(self._here, "labelled", False)
+
+    def _see_labels(self, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        arguments = bound_arguments(model.forward, args, kwargs) if args else kwargs
+        self._here.labelled = arguments.get("labels") is not None
 
     def _see_ids(self, base: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         arguments = bound_arguments(base.forward, args, kwargs) if args else kwargs
