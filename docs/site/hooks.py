@@ -144,9 +144,8 @@ def file_of(path: Path, config: Any) -> File:
                 for each in contents(path)]  # fmt: skip
         return File.generated(config, uri, content=f"# {name}/\n\n" + "\n".join(rows) + "\n")
     text = path.read_text("utf-8")[:LONGEST]
-    return File.generated(
-        config, uri, content=f"# {path.name}\n\n````{LANGUAGES.get(path.suffix, 'text')} title=\"{name}\"\n{text}\n````\n"
-    )
+    language = LANGUAGES.get(path.suffix, "text")
+    return File.generated(config, uri, content=f'# {path.name}\n\n````{language} title="{name}"\n{text}\n````\n')
 
 
 def about(path: Path) -> str:

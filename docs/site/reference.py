@@ -60,7 +60,7 @@ def describe(command: Any, path: str, level: int) -> Iterator[str]:
         yield f"```\n{' '.join([path, *wanted, '[OPTIONS]'])}\n```\n"
     rows = [row for row in map(option, command.params) if row]
     if rows:
-        yield "| | | default |\n| --- | --- | --- |\n" + "\n".join(rows) + "\n"
+        yield "| option | meaning | default |\n| --- | --- | --- |\n" + "\n".join(rows) + "\n"
     for name, child in (children or {}).items():
         yield from describe(child, f"{path} {name}", min(level + 1, 3))
 
