@@ -118,6 +118,27 @@ def test_the_same_patch_lights_up_in_every_method(page, traced):
         assert lit(page, run) == pytest.approx(sources_of(stages_of(each.record)[0].merge, 5), rel=1e-3)
 
 
+def test_the_minute_draws_each_step_of_this_clip(page):
+    page.wait("return [...document.querySelectorAll('canvas.mini')].every((canvas) => canvas.width > 1)")
+    minis = page.driver.find_elements(By.CSS_SELECTOR, "canvas.mini")
+    assert [each.get_attribute("data-step") for each in minis] == ["cut", "time", "space", "inside"]
+    drawn = [pixels(page, each) for each in minis]
+    blank = page.run(
+        "const c = document.createElement('canvas'); [c.width, c.height] = arguments; return c.toDataURL()",
+        *[int(minis[0].get_property(side)) for side in ("width", "height")],
+    )
+    assert len({*drawn, blank}) == 5
+
+
+def test_the_film_stands_above_what_became_of_it(page, traced):
+    film = page.driver.find_elements(By.CSS_SELECTOR, "#strip .film")
+    assert len(film) == traced.frames
+    assert "data:image/jpeg" in page.wait("return document.querySelector('#strip .film').style.backgroundImage")
+    assert film[0].size == canvas(page, 0).size
+    page.run("document.querySelector('input[value=picture]').click()")
+    assert not film[0].is_displayed()
+
+
 def test_the_light_is_seen_and_goes_out(page, traced):
     element = canvas(page, 1)
     page.wait("return document.querySelectorAll('#strip canvas')[3].width > 1")
