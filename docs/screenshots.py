@@ -48,9 +48,10 @@ def screen(driver: Any, width: int, height: int) -> None:
 
 
 def save(driver: Any, name: str) -> None:
-    """A screenshot in 128 colours: small enough for a repository."""
+    """A screenshot in 256 colours: small enough for a repository."""
     with Image.open(io.BytesIO(driver.get_screenshot_as_png())) as picture:
-        picture.convert("RGB").quantize(128, dither=Image.Dither.NONE).save(IMAGES / name, optimize=True)
+        few = picture.convert("RGB").quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+        few.save(IMAGES / name, optimize=True)
 
 
 def main() -> None:
@@ -61,7 +62,7 @@ def main() -> None:
         clip, question = clips[NUMBER]
         methods = [parse("holitom"), parse("visionzip")]
         page = write_page(trace(pipeline, clip, question, methods, model="tiny"), Path(folder) / "page.html")
-        driver = open_browser(1200, 1360)
+        driver = open_browser(1280, 1440)
         try:
             driver.get(page.as_uri())
             driver.execute_script("document.getElementById('minute-title').scrollIntoView({behavior: 'instant'})")
