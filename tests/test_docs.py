@@ -133,6 +133,19 @@ def test_the_picture_can_be_drawn_again(tmp_path: Path):
     assert (tmp_path / "again.png").stat().st_size < 200_000
 
 
+def test_the_steps_can_be_drawn_again(tmp_path: Path):
+    """And one segment of all frames saves less than the cut, as the page says below the picture."""
+    figures = runpy.run_path(str(ROOT / "docs" / "step_figures.py"), run_name="figures")
+    found = figures["follow"]()
+    run = found.runs[0]
+    links = found.similarity > run.threshold
+    assert (found.frames - 1) * int(links.all(0).sum()) < sum(run.gains)
+    assert len(run.gains) == 3
+    for name in ("steps", "cut"):
+        figures["save"](figures[name](found), tmp_path / f"{name}.png")
+        assert 5_000 < (tmp_path / f"{name}.png").stat().st_size < 200_000
+
+
 def test_examples_run_offline(capsys: pytest.CaptureFixture[str], tmp_path: Path):
     ask = runpy.run_path(str(ROOT / "examples" / "ask_about_a_video.py"), run_name="example")
     ask["main"]([])
