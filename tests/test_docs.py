@@ -135,7 +135,7 @@ def test_the_picture_can_be_drawn_again(tmp_path: Path):
 
 def test_the_steps_can_be_drawn_again(tmp_path: Path):
     """And one segment of all frames saves less than the cut, as the page says below the picture."""
-    figures = runpy.run_path(str(ROOT / "docs" / "step_figures.py"), run_name="figures")
+    figures = runpy.run_path(str(ROOT / "docs" / "step_figures.py"), run_name="step_figures")
     found = figures["follow"]()
     run = found.runs[0]
     links = found.similarity > run.threshold
