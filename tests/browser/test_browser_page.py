@@ -228,12 +228,15 @@ def luminance(colour: str) -> float:
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_text_is_legible_in_light_and_dark(browser, address, dark):
-    browser.device(1280, 900, dark=dark)
+@pytest.mark.parametrize("mode", ["light", "dark", "printed", "printed from dark"])
+def test_text_is_legible(browser, address, mode):
+    browser.device(1280, 900, dark="dark" in mode)
     browser.open(address)
     show_strip(browser)
-    assert (luminance(browser.run("return getComputedStyle(document.body).backgroundColor")) < 0.2) == dark
+    if "printed" in mode:
+        browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    paper = luminance(browser.run("return getComputedStyle(document.body).backgroundColor"))
+    assert paper < 0.2 if mode == "dark" else paper > 0.95
     found = browser.run("""
         const texts = [...document.querySelectorAll('body *')].filter((e) => e.checkVisibility()
             && !e.closest('svg, .hidden, .skip')
@@ -249,7 +252,7 @@ def test_text_is_legible_in_light_and_dark(browser, address, dark):
     for text, ink, paper in found:
         high, low = sorted((luminance(ink), luminance(paper)), reverse=True)
         assert (high + 0.05) / (low + 0.05) >= 4.5, (text, ink, paper)
-    if dark:
+    if mode == "dark":
         browser.shot("page_dark")
 
 
@@ -293,8 +296,10 @@ def test_256_frames_open_and_scroll(browser, long_address):
 
 
 def test_it_prints_with_every_frame(page):
-    pdf = base64.b64decode(page.driver.execute_cdp_cmd("Page.printToPDF", {"printBackground": True})["data"])
+    page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    pdf = base64.b64decode(page.driver.execute_cdp_cmd("Page.printToPDF", {"printBackground": False})["data"])
     assert pdf.startswith(b"%PDF")
+    page.keep("page_printed.pdf", pdf)
     page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
     page.run("dispatchEvent(new Event('beforeprint'))")
     assert page.run(DRAWN) == 8 * len(METHODS)
