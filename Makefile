@@ -18,7 +18,6 @@ OUT ?= out/demo
 
 BIN := $(VENV)/bin
 VENV_TEST := $(VENV)-test
-VENV_BROWSER := $(VENV)-browser
 TEST_BIN := $(VENV_TEST)/bin
 PYTEST := OMP_NUM_THREADS=1 $(TEST_BIN)/python -m pytest -n 2 --ignore tests/browser
 
@@ -45,11 +44,11 @@ slow: $(VENV_TEST)/ready
 # Pages in a real browser: needs chromium and its driver from the system (apt-get install chromium chromium-driver).
 # Screenshots go to out/browser.
 browser: docs
-	OMP_NUM_THREADS=1 $(VENV_BROWSER)/bin/python -m pytest tests/browser
+	OMP_NUM_THREADS=1 $(TEST_BIN)/python -m pytest tests/browser
 
 # The documentation site, into site/. Read it from disk, or with its search: python3 -m http.server -d site
-docs: $(VENV_BROWSER)/ready
-	NO_MKDOCS_2_WARNING=1 $(VENV_BROWSER)/bin/mkdocs build --strict --quiet
+docs: $(VENV_TEST)/ready-for-pages
+	NO_MKDOCS_2_WARNING=1 $(TEST_BIN)/mkdocs build --strict --quiet
 	@echo "site/index.html"
 
 lint: $(VENV_TEST)/ready
@@ -62,7 +61,7 @@ format: $(VENV_TEST)/ready
 	$(TEST_BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(VENV_TEST) $(VENV_BROWSER) $(OUT) site
+	rm -rf $(VENV) $(VENV_TEST) $(OUT) site
 
 $(VENV)/ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "holitom needs Python 3.10 or newer: make PYTHON=...")'
@@ -81,9 +80,7 @@ $(VENV_TEST)/ready: pyproject.toml
 	$(TEST_BIN)/pip install --quiet --no-deps $(TORCHVISION)
 	touch $@
 
-$(VENV_BROWSER)/ready: pyproject.toml
-	$(PYTHON) -m venv $(VENV_BROWSER)
-	@echo "installing $(TORCH), then holitom with a browser's driver and mkdocs, into $(VENV_BROWSER) ..."
-	$(VENV_BROWSER)/bin/pip install --quiet $(TORCH)
-	$(VENV_BROWSER)/bin/pip install --quiet -e ".[browser,docs]"
+$(VENV_TEST)/ready-for-pages: $(VENV_TEST)/ready
+	@echo "installing mkdocs, gradio and a browser's driver into $(VENV_TEST) ..."
+	$(TEST_BIN)/pip install --quiet -e ".[browser,docs]"
 	touch $@

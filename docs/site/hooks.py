@@ -145,7 +145,8 @@ def file_of(path: Path, config: Any) -> File:
         return File.generated(config, uri, content=f"# {name}/\n\n" + "\n".join(rows) + "\n")
     text = path.read_text("utf-8")[:LONGEST]
     language = LANGUAGES.get(path.suffix, "text")
-    return File.generated(config, uri, content=f'# {path.name}\n\n````{language} title="{name}"\n{text}\n````\n')
+    listing = f'# {path.name}\n\n````{language} title="{name}"\n{text}\n````\n'
+    return File.generated(config, uri, content=f"---\nsearch:\n  exclude: true\n---\n{listing}")
 
 
 def about(path: Path) -> str:
