@@ -18,11 +18,10 @@ OUT ?= out/demo
 
 BIN := $(VENV)/bin
 VENV_TEST := $(VENV)-test
-VENV_BROWSER := $(VENV)-browser
 TEST_BIN := $(VENV_TEST)/bin
 PYTEST := OMP_NUM_THREADS=1 $(TEST_BIN)/python -m pytest -n 2 --ignore tests/browser
 
-.PHONY: demo test slow browser lint format clean
+.PHONY: demo test slow browser docs lint format clean
 
 # Asks the model inside the package about a synthetic clip, with and without compression. A quarter of its 784 visual
 # tokens: at a tenth this tiny model loses too much (docs/testbed.md).
@@ -43,8 +42,14 @@ slow: $(VENV_TEST)/ready
 	$(PYTEST) -m slow || { code=$$?; test $$code -eq 5 && echo "no test is marked slow"; exit $$((code == 5 ? 0 : code)); }
 
 # Pages in a real browser: needs chromium and its driver from the system (apt-get install chromium chromium-driver).
-browser: $(VENV_BROWSER)/ready
-	OMP_NUM_THREADS=1 $(VENV_BROWSER)/bin/python -m pytest tests/browser
+# Screenshots go to out/browser.
+browser: docs
+	OMP_NUM_THREADS=1 $(TEST_BIN)/python -m pytest tests/browser
+
+# The documentation site, into site/. Read it from disk, or with its search: python3 -m http.server -d site
+docs: $(VENV_TEST)/ready-for-pages
+	NO_MKDOCS_2_WARNING=1 $(TEST_BIN)/mkdocs build --strict --quiet
+	@echo "site/index.html"
 
 lint: $(VENV_TEST)/ready
 	$(TEST_BIN)/ruff check .
@@ -56,7 +61,7 @@ format: $(VENV_TEST)/ready
 	$(TEST_BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(VENV_TEST) $(VENV_BROWSER) $(OUT)
+	rm -rf $(VENV) $(VENV_TEST) $(OUT) site
 
 $(VENV)/ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "holitom needs Python 3.10 or newer: make PYTHON=...")'
@@ -75,9 +80,7 @@ $(VENV_TEST)/ready: pyproject.toml
 	$(TEST_BIN)/pip install --quiet --no-deps $(TORCHVISION)
 	touch $@
 
-$(VENV_BROWSER)/ready: pyproject.toml
-	$(PYTHON) -m venv $(VENV_BROWSER)
-	@echo "installing $(TORCH), then holitom with a browser's driver, into $(VENV_BROWSER) ..."
-	$(VENV_BROWSER)/bin/pip install --quiet $(TORCH)
-	$(VENV_BROWSER)/bin/pip install --quiet -e ".[browser]"
+$(VENV_TEST)/ready-for-pages: $(VENV_TEST)/ready
+	@echo "installing mkdocs, gradio and a browser's driver into $(VENV_TEST) ..."
+	$(TEST_BIN)/pip install --quiet -e ".[browser,docs]"
 	touch $@

@@ -37,15 +37,21 @@ def open_browser(width: int, height: int) -> Any:
     for argument in ("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "hide-scrollbars"):
         options.add_argument(f"--{argument}")
     driver = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
-    screen = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
-    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+    screen(driver, width, height)
     return driver
 
 
+def screen(driver: Any, width: int, height: int) -> None:
+    """Makes the window so large."""
+    metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+
+
 def save(driver: Any, name: str) -> None:
-    """A screenshot in 128 colours: small enough for a repository."""
+    """A screenshot in 256 colours: small enough for a repository."""
     with Image.open(io.BytesIO(driver.get_screenshot_as_png())) as picture:
-        picture.convert("RGB").quantize(128, dither=Image.Dither.NONE).save(IMAGES / name, optimize=True)
+        few = picture.convert("RGB").quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+        few.save(IMAGES / name, optimize=True)
 
 
 def main() -> None:
@@ -56,17 +62,19 @@ def main() -> None:
         clip, question = clips[NUMBER]
         methods = [parse("holitom"), parse("visionzip")]
         page = write_page(trace(pipeline, clip, question, methods, model="tiny"), Path(folder) / "page.html")
-        driver = open_browser(1200, 900)
+        driver = open_browser(1280, 1440)
         try:
             driver.get(page.as_uri())
-            driver.execute_script("document.getElementById('strip-title').scrollIntoView({behavior: 'instant'})")
+            driver.execute_script("document.getElementById('minute-title').scrollIntoView({behavior: 'instant'})")
             time.sleep(1)
             patch = driver.find_elements(By.CSS_SELECTOR, "#strip canvas")[6]
             ActionChains(driver).move_to_element_with_offset(patch, -10, -10).perform()
             time.sleep(1)
             save(driver, "page.png")
 
+            pipeline.warm_up(clip)
             blocks = app(pipeline, {NUMBER: clips[NUMBER]}, "tiny")
+            screen(driver, 1200, 1250)
             driver.get(launch(blocks, wait=False))
             time.sleep(4)
             driver.find_element(By.ID, "ask").click()

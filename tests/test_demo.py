@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -75,7 +76,7 @@ class TestRefusals:
         assert seen[-1].failed
         assert seen[-1].page is None
         text = seen[-1].status
-        assert text[0] == text[0].upper()
+        assert text[0] == text[0].upper() or text.startswith(Path(video).name)
         assert "Traceback" not in text
         return text
 
@@ -89,12 +90,12 @@ class TestRefusals:
         path = tmp_path / "broken.mp4"
         path.write_bytes(b"\0\0\0\x18ftypmp42" + np.random.default_rng(0).bytes(4000))
         text = self.sentence(pipe, str(path))
-        assert "roken.mp4" in text
+        assert text.startswith("broken.mp4: ")
         assert str(tmp_path) not in text
 
     def test_an_empty_file(self, pipe, tmp_path):
         (tmp_path / "empty.mp4").touch()
-        assert "mpty" in self.sentence(pipe, str(tmp_path / "empty.mp4"))
+        assert "empty" in self.sentence(pipe, str(tmp_path / "empty.mp4"))
 
     @pytest.mark.parametrize(
         ("options", "words"),

@@ -1,8 +1,9 @@
 """The README and the pages in docs/: their code runs, their links lead somewhere, their samples are of this version.
 
 All ```python blocks of a page run in order, in one namespace that holds ``model`` and ``inputs`` (a tiny random model
-and a prompt with a video), in a folder with a ``film.mp4``. Blocks that begin with ``>>>`` must also print what they
-say. The address of a real checkpoint stands for the bundled model. Pages that another test file names are run there.
+and a prompt with a video) and ``path`` (of the bundled model), in a folder with a ``film.mp4`` and a ``clip.mp4``.
+Blocks that begin with ``>>>`` must also print what they say. The address of a real checkpoint stands for the bundled
+model. Pages that another test file names are run there.
 """
 
 from __future__ import annotations
@@ -26,7 +27,13 @@ from holitom.video.synthetic.files import write_clips, write_mp4
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
 README = (ROOT / "README.md").read_text("utf-8")
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "training" / "README.md",
+    TINY / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 CHECKPOINT = "llava-hf/llava-onevision-qwen2-7b-ov-hf"
 SAMPLE = re.compile(r"<!-- sample: holitom (.*?) -->\n```text\n(.*?)```", re.DOTALL)
 
@@ -45,12 +52,18 @@ def run_elsewhere(page: Path) -> bool:
 RUN_HERE = [page for page in PAGES if blocks(page) and not run_elsewhere(page)]
 
 
-@pytest.mark.parametrize("page", RUN_HERE, ids=lambda page: page.name)
+def name_of(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("page", RUN_HERE, ids=name_of)
 def test_the_code_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    write_mp4(suite("test", 1)[0].frames, tmp_path / "film.mp4")
+    for name in ("film.mp4", "clip.mp4"):
+        write_mp4(suite("test", 1)[0].frames, tmp_path / name)
     names = {
         "__name__": "page",
+        "path": str(TINY),
         "model": llava_onevision(),
         "inputs": {**padded([prompt(6)]), "pixel_values_videos": video(6)},
     }
@@ -68,11 +81,11 @@ def test_the_code_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest
 
 
 def test_the_readme_and_how_it_works_are_run():
-    assert {page.name for page in RUN_HERE} >= {"README.md", "how_it_works.md"}
+    assert set(map(name_of, RUN_HERE)) >= {"README.md", "docs/how_it_works.md", "holitom/assets/tiny/README.md"}
     assert CHECKPOINT in "".join(blocks(ROOT / "README.md"))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_links_lead_somewhere(page: Path):
     text = re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
@@ -118,6 +131,19 @@ def test_the_picture_can_be_drawn_again(tmp_path: Path):
     record = figures["compress"](clip, figures["HoliTom"](retention=0.10))
     figures["save"](figures["draw"](clip, record), tmp_path / "again.png")
     assert (tmp_path / "again.png").stat().st_size < 200_000
+
+
+def test_the_steps_can_be_drawn_again(tmp_path: Path):
+    """And one segment of all frames saves less than the cut, as the page says below the picture."""
+    figures = runpy.run_path(str(ROOT / "docs" / "step_figures.py"), run_name="step_figures")
+    found = figures["follow"]()
+    run = found.runs[0]
+    links = found.similarity > run.threshold
+    assert (found.frames - 1) * int(links.all(0).sum()) < sum(run.gains)
+    assert len(run.gains) == 3
+    for name in ("steps", "cut"):
+        figures["save"](figures[name](found), tmp_path / f"{name}.png")
+        assert 5_000 < (tmp_path / f"{name}.png").stat().st_size < 200_000
 
 
 def test_examples_run_offline(capsys: pytest.CaptureFixture[str], tmp_path: Path):

@@ -22,6 +22,7 @@ from holitom.cli import app
 from holitom.methods import HoliTom
 from holitom.methods.registry import parse
 from holitom.ops.segmentation import segment
+from holitom.report.minute import minute_of
 from holitom.report.page import page, page_data, write_page
 from holitom.report.trace import Stage, some, stages_of, trace
 from holitom.video.synthetic.files import write_clips
@@ -108,6 +109,34 @@ class TestTrace:
     def test_nothing_to_show_is_an_error(self, pipe):
         with pytest.raises(ValueError, match="at least one"):
             trace(pipe, moving(2), "?", [])
+
+
+class TestMinute:
+    """HoliTom's steps on the page are those of the run."""
+
+    def test_its_numbers_are_those_of_the_run(self, pipe):
+        found = small(pipe, "visionzip:retention=0.3", "holitom:retention=0.3")
+        minute, run = minute_of(found), found.runs[1]
+        assert minute.run == 1
+        _, entering, leaving = run.answer.summary.visual_tokens
+        assert minute.tokens == (128, 128 - sum(run.gains), entering, leaving)
+        assert minute.layer == run.stages[1].layer
+        assert run.gains[run.record.merge.spans.index(minute.segment)] == max(run.gains)
+        first, last = minute.segment
+        assert len(minute.static) * (last - first) == max(run.gains)
+        text = page(found)
+        for number in minute.tokens:
+            assert f'<p class="count"><b>{number}</b>' in text
+
+    def test_without_an_inner_stage_it_has_three_steps(self, pipe):
+        minute = minute_of(small(pipe, "holitom:retention=0.3,layer=none"))
+        assert len(minute.tokens) == 3
+        assert minute.layer is None
+
+    def test_it_is_left_out_without_holitom(self, pipe):
+        found = small(pipe, "fastvid")
+        assert minute_of(found) is None
+        assert "HoliTom in a minute" not in page(found)
 
 
 class _Elements(HTMLParser):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import re
+from importlib.resources import files
 from xml.etree import ElementTree
 
 import av
@@ -60,6 +61,14 @@ class TestColours:
         assert closest(palette, sight) > 25
         over_grey = FILL * palette + (1 - FILL) * 0.5  # as they lie over a picture
         assert closest(over_grey, sight) > 10
+
+    @pytest.mark.parametrize("sight", ["normal", "protanopia", "deuteranopia", "tritanopia"])
+    def test_what_stays_is_merged_and_is_dropped_differ_on_the_page_in_light_dark_and_print(self, sight):
+        css = (files("holitom.report") / "assets" / "page.css").read_text("utf-8")
+        themes = re.findall(r"--stays: (#\w{6}); --merged: (#\w{6}); --dropped: (#\w{6})", css)
+        assert len(themes) == 3
+        for theme in themes:
+            assert closest(np.array([rgb(colour) for colour in theme]) / 255, sight) > 20, theme
 
     def test_the_simulation_sees_red_and_green_fall_together(self):
         assert closest([[0.85, 0.2, 0.1], [0.45, 0.45, 0.1]], "normal") > 25

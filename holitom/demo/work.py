@@ -174,5 +174,8 @@ def _sentence(error: BaseException, video: str | None) -> str:
     """The error in words, with the name that the user knows instead of the place where the upload lies."""
     text = str(error).strip() or type(error).__name__
     if video:
-        text = text.replace(str(video), Path(video).name)
+        name = Path(video).name
+        text = text.replace(str(video), name)
+        if text.startswith(name):
+            return text
     return text[:1].upper() + text[1:]

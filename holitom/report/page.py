@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from holitom import __version__
 from holitom.report.colours import FILL, PALETTE, SCALE, colour_tokens
+from holitom.report.minute import minute_of
 from holitom.report.reprs import fates_of
 from holitom.report.trace import Run, Stage, Trace, some
 
@@ -53,7 +54,8 @@ def page(trace: Trace) -> str:
         name=Path(trace.clip.source).name or trace.clip.source,
         lanes=[_Lane(letter, run, trace.frames) for letter, run in zip(LETTERS, trace.runs, strict=False)],
         css=Markup((assets / "page.css").read_text("utf-8")),
-        js=Markup((assets / "page.js").read_text("utf-8")),
+        js=Markup("".join((assets / name).read_text("utf-8") for name in ("page.js", "minute.js"))),
+        minute=minute_of(trace),
         data=Markup(_script(page_data(trace))),
         patches=trace.grid[0] * trace.grid[1],
         links=_links(trace),
@@ -65,6 +67,7 @@ def page(trace: Trace) -> str:
 
 def page_data(trace: Trace) -> dict[str, Any]:
     """What the page's script draws, as plain numbers and lists."""
+    minute = minute_of(trace)
     return {
         "frames": trace.frames,
         "grid": list(trace.grid),
@@ -75,6 +78,7 @@ def page_data(trace: Trace) -> dict[str, Any]:
         "palette": PALETTE,
         "fill": FILL,
         "scale": SCALE,
+        "minute": minute and {"run": minute.run, "segment": minute.segment, "static": minute.static},
         "runs": [
             {
                 "letter": letter,

@@ -56,9 +56,13 @@ class Browser:
         """What a script returns, once that is true."""
         return WebDriverWait(self.driver, seconds, 0.05).until(lambda driver: driver.execute_script(script))
 
-    def shot(self, name: str) -> None:
+    def keep(self, name: str, content: bytes) -> None:
+        """Puts a file where screenshots go."""
         SHOTS.mkdir(parents=True, exist_ok=True)
-        self.driver.save_screenshot(str(SHOTS / f"{name}.png"))
+        (SHOTS / name).write_bytes(content)
+
+    def shot(self, name: str) -> None:
+        self.keep(f"{name}.png", self.driver.get_screenshot_as_png())
 
 
 @pytest.fixture(scope="session")

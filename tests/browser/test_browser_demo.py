@@ -112,6 +112,12 @@ def test_an_upload_is_asked_about(demo, clips):
     assert Path(path).name in demo.wait("return document.querySelector('#picture iframe')?.srcdoc")
 
 
+def test_it_fits_a_phone(demo):
+    demo.device(375, 740, touch=True)
+    demo.wait("return document.documentElement.scrollWidth <= 375")
+    demo.shot("demo_phone")
+
+
 def test_a_corrupt_file_gives_a_sentence(demo, tmp_path):
     path = tmp_path / "broken.mp4"
     path.write_bytes(b"\0\0\0\x18ftypmp42" + np.random.default_rng(0).bytes(20_000))
@@ -119,7 +125,7 @@ def test_a_corrupt_file_gives_a_sentence(demo, tmp_path):
     time.sleep(2)
     press(demo)
     state = settled(demo, "Error")
-    assert "roken.mp4" in state["status"]
+    assert state["status"].startswith("Error: broken.mp4: ")
     assert "/" not in state["status"].replace("ffmpeg -i FILE", "")
     assert "Traceback" not in state["status"]
     demo.shot("demo_corrupt_file")
@@ -128,10 +134,43 @@ def test_a_corrupt_file_gives_a_sentence(demo, tmp_path):
 def fetch(address: str, data: bytes | None = None, kind: str = "application/json") -> tuple[int, bytes]:
     request = urllib.request.Request(address, data, {"Content-Type": kind})
     try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return answer.status, answer.read()
     except urllib.error.HTTPError as error:
         return error.code, error.read()
+
+
+def join(served, number: int, session: str, video: str) -> tuple[int, bytes]:
+    """Asks as the page does, without waiting for the answer."""
+    data = [{"path": video, "meta": {"_type": "gradio.FileData"}}, "What?", "holitom", 0.1, 4, 4]
+    body = json.dumps({"data": data, "fn_index": number, "session_hash": session}).encode()
+    return fetch(f"{served}gradio_api/queue/join", body)
+
+
+def question_of(served) -> int:
+    """The number by which the server knows the function that asks."""
+    config = json.loads(fetch(f"{served}config")[1])
+    return next(each["id"] for each in config["dependencies"] if len(each["inputs"]) == 6)
+
+
+def test_a_few_wait_in_a_queue_and_more_are_told_to_come_back(served, clips):
+    from holitom.demo.app import WAITING
+
+    content = Path(clips["sample 1"][0]).read_bytes()
+    head = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.mp4"\r\n\r\n'
+    status, names = fetch(
+        f"{served}gradio_api/upload", head + content + b"\r\n--x--\r\n", "multipart/form-data; boundary=x"
+    )
+    assert status == 200
+    number, [video] = question_of(served), json.loads(names)
+    answers = [join(served, number, f"visitor{visitor}", video) for visitor in range(WAITING + 12)]
+    taken = [visitor for visitor, (status, _) in enumerate(answers) if status == 200]
+    refused = [text.decode().lower() for status, text in answers if status != 200]
+    assert len(taken) >= WAITING
+    assert refused
+    assert all("queue is full" in text and "traceback" not in text for text in refused)
+    news = fetch(f"{served}gradio_api/queue/data?session_hash=visitor{taken[-1]}")[1]  # it comes to its turn
+    assert b"visual tokens enter the LLM" in news
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", str(Path(__file__).parents[2] / "pyproject.toml"), "../../etc/passwd"])
@@ -142,11 +181,7 @@ def test_files_of_the_host_are_not_served(served, path):
 def test_files_of_the_host_cannot_be_asked_about(served, tmp_path):
     """A client that speaks to the server without the page names a file it has not uploaded."""
     secret = Path(__file__).parents[2] / "holitom" / "assets" / "tiny" / "config.json"
-    config = json.loads(fetch(f"{served}config")[1])
-    number = next(each["id"] for each in config["dependencies"] if len(each["inputs"]) == 6)
-    data = [{"path": str(secret), "meta": {"_type": "gradio.FileData"}}, "What?", "holitom", 0.1, 4, 4]
-    body = json.dumps({"data": data, "fn_index": number, "session_hash": "stranger"}).encode()
-    status, text = fetch(f"{served}gradio_api/queue/join", body)
+    status, text = join(served, question_of(served), "stranger", str(secret))
     if status == 200:
         text = fetch(f"{served}gradio_api/queue/data?session_hash=stranger")[1]
         assert b'"success":false' in text.replace(b" ", b"")

@@ -118,6 +118,27 @@ def test_the_same_patch_lights_up_in_every_method(page, traced):
         assert lit(page, run) == pytest.approx(sources_of(stages_of(each.record)[0].merge, 5), rel=1e-3)
 
 
+def test_the_minute_draws_each_step_of_this_clip(page):
+    page.wait("return [...document.querySelectorAll('canvas.mini')].every((canvas) => canvas.width > 1)")
+    minis = page.driver.find_elements(By.CSS_SELECTOR, "canvas.mini")
+    assert [each.get_attribute("data-step") for each in minis] == ["cut", "time", "space", "inside"]
+    drawn = [pixels(page, each) for each in minis]
+    blank = page.run(
+        "const c = document.createElement('canvas'); [c.width, c.height] = arguments; return c.toDataURL()",
+        *[int(minis[0].get_property(side)) for side in ("width", "height")],
+    )
+    assert len({*drawn, blank}) == 5
+
+
+def test_the_film_stands_above_what_became_of_it(page, traced):
+    film = page.driver.find_elements(By.CSS_SELECTOR, "#strip .film")
+    assert len(film) == traced.frames
+    assert "data:image/jpeg" in page.wait("return document.querySelector('#strip .film').style.backgroundImage")
+    assert film[0].size == canvas(page, 0).size
+    page.run("document.querySelector('input[value=picture]').click()")
+    assert not film[0].is_displayed()
+
+
 def test_the_light_is_seen_and_goes_out(page, traced):
     element = canvas(page, 1)
     page.wait("return document.querySelectorAll('#strip canvas')[3].width > 1")
@@ -207,12 +228,15 @@ def luminance(colour: str) -> float:
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_text_is_legible_in_light_and_dark(browser, address, dark):
-    browser.device(1280, 900, dark=dark)
+@pytest.mark.parametrize("mode", ["light", "dark", "printed", "printed from dark"])
+def test_text_is_legible(browser, address, mode):
+    browser.device(1280, 900, dark="dark" in mode)
     browser.open(address)
     show_strip(browser)
-    assert (luminance(browser.run("return getComputedStyle(document.body).backgroundColor")) < 0.2) == dark
+    if "printed" in mode:
+        browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    paper = luminance(browser.run("return getComputedStyle(document.body).backgroundColor"))
+    assert paper < 0.2 if mode == "dark" else paper > 0.95
     found = browser.run("""
         const texts = [...document.querySelectorAll('body *')].filter((e) => e.checkVisibility()
             && !e.closest('svg, .hidden, .skip')
@@ -228,7 +252,7 @@ def test_text_is_legible_in_light_and_dark(browser, address, dark):
     for text, ink, paper in found:
         high, low = sorted((luminance(ink), luminance(paper)), reverse=True)
         assert (high + 0.05) / (low + 0.05) >= 4.5, (text, ink, paper)
-    if dark:
+    if mode == "dark":
         browser.shot("page_dark")
 
 
@@ -272,8 +296,10 @@ def test_256_frames_open_and_scroll(browser, long_address):
 
 
 def test_it_prints_with_every_frame(page):
-    pdf = base64.b64decode(page.driver.execute_cdp_cmd("Page.printToPDF", {"printBackground": True})["data"])
+    page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    pdf = base64.b64decode(page.driver.execute_cdp_cmd("Page.printToPDF", {"printBackground": False})["data"])
     assert pdf.startswith(b"%PDF")
+    page.keep("page_printed.pdf", pdf)
     page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
     page.run("dispatchEvent(new Event('beforeprint'))")
     assert page.run(DRAWN) == 8 * len(METHODS)

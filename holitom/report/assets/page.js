@@ -262,6 +262,7 @@
   // The strip: one figure a frame, one canvas for each method in it.
   const sight = new IntersectionObserver((entries) => {
     for (const entry of entries) {
+      unroll(entry.target, entry.isIntersecting);
       for (const cell of cells) {
         if (cell.figure !== entry.target) continue;
         cell.seen = entry.isIntersecting;
@@ -270,21 +271,30 @@
     }
   }, { rootMargin: "400px" });
 
+  function unroll(figure, seen) {
+    const film = figure.querySelector(".film");
+    if (seen) film.style.backgroundImage = `url(${data.pictures[figure.dataset.frame]})`;
+    else if (!printing) film.style.backgroundImage = "";
+  }
+
   const shape = new Image();
   shape.onload = () => {
     const ratio = `${shape.naturalWidth} / ${shape.naturalHeight}`;
-    for (const cell of cells) cell.canvas.style.aspectRatio = ratio;
+    for (const shown of strip.querySelectorAll("canvas, .film")) shown.style.aspectRatio = ratio;
   };
   for (let frame = 0; frame < data.frames; frame++) {
     const figure = document.createElement("figure"), caption = document.createElement("figcaption");
     figure.className = "frame";
     figure.id = `frame-${frame + 1}`;
+    figure.dataset.frame = frame;
     for (const [text] of [[`${frame + 1}`], [`${data.times[frame].toFixed(1)} s`]]) {
       const span = document.createElement("span");
       span.textContent = text;
       caption.append(span);
     }
-    figure.append(caption);
+    const film = document.createElement("div"); // the frame as it is, above what became of it
+    film.className = "film";
+    figure.append(caption, film);
     for (const run of data.runs) {
       const holder = document.createElement("div"), bar = document.createElement("div"), canvas = document.createElement("canvas");
       holder.className = "cell";
@@ -379,14 +389,14 @@
     if (box.top < 0 || box.bottom > innerHeight - panel.offsetHeight) figure.scrollIntoView({ block: "center", behavior: "instant" });
   });
 
-  document.querySelectorAll("input[name=view]").forEach((input) => input.addEventListener("change", () => { view = input.value; show(); }));
+  document.querySelectorAll("input[name=view]").forEach((input) => input.addEventListener("change", () => { view = input.value; strip.classList.toggle("picture", view === "picture"); show(); }));
   document.querySelectorAll("input[name=stage]").forEach((input) => input.addEventListener("change", () => { late = input.value === "1"; label(); show(); }));
   const slider = document.getElementById("size");
   const resize = () => { if (size !== slider.value) { size = slider.value; strip.style.setProperty("--cell", `${size}rem`); requestAnimationFrame(redraw); } };
   slider.addEventListener("input", resize);
   addEventListener("resize", () => requestAnimationFrame(redraw));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
-  addEventListener("beforeprint", () => { printing = true; cells.forEach((cell) => { cell.seen = true; draw(cell); }); });
+  addEventListener("beforeprint", () => { printing = true; strip.querySelectorAll(".frame").forEach((figure) => unroll(figure, true)); cells.forEach((cell) => { cell.seen = true; draw(cell); }); });
   addEventListener("afterprint", () => { printing = false; redraw(); });
   resize();
   label();
