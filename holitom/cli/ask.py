@@ -127,7 +127,9 @@ def check_windows(
 def reading_bar(hidden: bool) -> Iterator[Progress]:
     """A bar of the frames read, which appears with the first of them and goes when the reading is done."""
     columns = ("{task.description}", BarColumn(), TaskProgressColumn(), "{task.fields[kept]:,} tokens")
-    with RichProgress(*columns, TimeRemainingColumn(), console=err, transient=True, disable=hidden) as bar:
+    with RichProgress(
+        *columns, TimeRemainingColumn(), console=err, transient=True, disable=hidden or not err.is_terminal
+    ) as bar:
         task = bar.add_task("reading", total=None, visible=False, kept=0)
 
         def tell(done: int, total: int, kept: int) -> None:
