@@ -35,6 +35,7 @@ from holitom.prefix import Reading
 from holitom.video import Clip
 
 RATE, SIDE = 5, 112
+PAGE, MARK = Path(__file__).parents[1] / "docs" / "long_videos.md", "<!-- table: benchmarks/results/long_video.json"
 STREAMS: list[RecordedStream] = []
 
 
@@ -138,6 +139,7 @@ def main() -> None:
     parser.add_argument("--window", type=float, default=60.0)
     parser.add_argument("--tokens", type=int, default=8000)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--page", action="store_true", help="also write the table into docs/long_videos.md")
     parser.add_argument("--film", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.film:
@@ -162,21 +164,29 @@ def main() -> None:
         found["runs"] = dict(sorted(found["runs"].items(), key=lambda item: int(item[0])))
         if options.json:
             options.json.write_text(json.dumps(found, indent=1) + "\n")
-    report(found)
+    for line in table(found):
+        print(line)
+    if options.page:
+        page = PAGE.read_text("utf-8")
+        start, end = page.index("\n", page.index(MARK)) + 1, page.index("<!-- end -->")
+        PAGE.write_text(page[:start] + "\n".join(table(found)) + "\n" + page[end:], "utf-8")
 
 
-def report(found: dict[str, Any]) -> None:
-    """The table."""
-    runs = list(found["runs"].values())
-    print(
-        f"window {found['settings']['window']:g} s, budget {found['settings']['tokens']} tokens, 1 frame/s, one thread"
-    )
+def table(found: dict[str, Any]) -> list[str]:
+    """The runs as a Markdown table, one column each."""
+    runs, settings = list(found["runs"].values()), found["settings"]
     rows = [("frames", *(f"{run['frames']:,}" for run in runs))]
+    rows.append(("",) + ("---:",) * len(runs))
     rows += [(name, *(f"{run[name]:,}" for run in runs)) for name in ("patches", "tokens", "windows")]
-    for group, write in (("memory_mib", "{:,.0f} MiB"), ("seconds", "{:,.1f} s"), ("redundant", "{:,.4g}")):
+    for group, write in (("memory_mib", "{:,.0f} MiB"), ("seconds", "{:,.1f} s")):
         rows += [(name, *(write.format(run[group][name]) for run in runs)) for name in runs[0][group]]
-    for name, *cells in rows:
-        print(f"{name:36}" + "".join(f"{cell:>14}" for cell in cells))
+    for name, key in (("redundant tokens, global optimum", "global optimum"), ("in windows", "in windows")):
+        rows.append((name, *(f"{run['redundant'][key]:,}" for run in runs)))
+    shares = {"share": "share of the optimum", "certain": "certified", "windows of one length": "windows of one length"}
+    rows += [(name, *(f"{run['redundant'][key]:.2%}" for run in runs)) for key, name in shares.items()]
+    rows[1] = ("---", *rows[1][1:])
+    head = f"Window {settings['window']:g} s, budget {settings['tokens']:,} tokens, 1 frame per second, one thread:"
+    return [head, "", *("| " + " | ".join(row) + " |" for row in rows)]
 
 
 if __name__ == "__main__":
