@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from families import FAMILIES, build
 from hypothesis import given
 from hypothesis import strategies as st
 from media import write_video
@@ -14,7 +15,7 @@ from holitom import HoliTom, Merge, VideoTokens
 from holitom.methods.registry import parse
 from holitom.ops import segment
 from holitom.pipeline import Pipeline
-from holitom.prefix import Budget, Reading, Windows
+from holitom.prefix import Budget, Reading, Windows, compress_video
 from holitom.prefix.compress import joined
 from holitom.video import Clip, VideoError, open_video
 
@@ -291,6 +292,12 @@ def test_what_cannot_be_done_is_explained(pipeline, clip):
         pipeline.ask(clip, "?", None, tokens=100)
     with pytest.raises(ValueError, match="give either fps or frames"):
         pipeline.ask(clip, "?", HoliTom(), window=5, fps=1, frames=5)
+
+
+@pytest.mark.parametrize("name", sorted(FAMILIES.keys() - {"llava_onevision"}))
+def test_other_families_are_refused_before_anything_is_decoded(name):
+    with pytest.raises(TypeError, match="cannot read a video in windows yet; LlavaOnevisionFor"):
+        compress_video(build(name), None, "none.mp4", HoliTom(layer=None))
 
 
 @pytest.mark.parametrize(

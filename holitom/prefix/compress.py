@@ -13,7 +13,7 @@ from torch import Tensor
 from holitom.cost import StageTimer
 from holitom.merge import Merge, Shares
 from holitom.methods.base import Method
-from holitom.models.base import VideoLayout
+from holitom.models.base import VideoLayout, adapter_for
 from holitom.prefix.budget import Budget
 from holitom.prefix.reading import Reading
 from holitom.prefix.windows import Windows
@@ -120,8 +120,8 @@ def compress_video(
         ValueError: when the budget is smaller than the number of windows, or the method cannot meet one.
     """
     reading = reading or Reading()
-    device = model.get_input_embeddings().weight.device
-    timer = StageTimer(device)
+    adapter_for(model).require_windows()
+    timer = StageTimer(model.get_input_embeddings().weight.device)
     with timer.stage("decode"):
         if isinstance(video, Clip):
             stream = VideoStream.of(video)
@@ -150,7 +150,6 @@ class _Work:
         self.preprocessor, self.method, self.reading = preprocessor, method, reading
         self.stream, self.timer = stream, timer
         self.session = Session(method, model, timer=timer)
-        self.session.adapter.require_windows()
         self.device, self.dtype = model.get_input_embeddings().weight.device, next(model.parameters()).dtype
         self.window = reading.window_frames(stream.rate)
         self.frames = self.kept = 0
