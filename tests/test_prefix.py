@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +14,7 @@ from hypothesis import strategies as st
 from media import write_video
 from tiny_checkpoints import build_llava_onevision
 
-from holitom import HoliTom, Merge, VideoTokens
+from holitom import HoliTom, Merge, Method, VideoTokens, exact_count
 from holitom.methods.registry import parse
 from holitom.ops import segment
 from holitom.pipeline import Pipeline
@@ -298,6 +301,29 @@ def test_what_cannot_be_done_is_explained(pipeline, clip):
 def test_other_families_are_refused_before_anything_is_decoded(name):
     with pytest.raises(TypeError, match="cannot read a video in windows yet; LlavaOnevisionFor"):
         compress_video(build(name), None, "none.mp4", HoliTom(layer=None))
+
+
+@dataclass(frozen=True)
+class Spread(Method):
+    """A method of somebody else, whose count is exact without a switch."""
+
+    name: ClassVar[str] = "spread"
+    outer: ClassVar[bool] = True
+    exact_count: ClassVar[bool] = True
+    retention: float = 0.5
+
+    def retained(self, frames, grid):
+        return exact_count(frames, grid, self.retention)
+
+    def merge_video(self, video):
+        total, count = video.frames * video.positions, self.retained(video.frames, video.grid)
+        return Merge.keep(torch.arange(count) * total // count, total)
+
+
+def test_methods_of_other_packages_meet_a_budget_too(pipeline, clip):
+    prefix = pipeline.compress(clip, Spread(), Reading(window=9, tokens=101))
+    assert len(prefix.tokens) == 101
+    assert {window.last - window.first + 1 for window in prefix.windows[:-1]} == {9}
 
 
 @pytest.mark.parametrize(

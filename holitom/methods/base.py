@@ -82,15 +82,19 @@ class Method:
         Raises:
             ValueError: when the method has no exact token count, or there are not so many tokens.
         """
-        if not {"retention", "exact"} <= {field.name for field in dataclasses.fields(self)}:
-            raise ValueError(
-                f"{self.name} cannot keep a given number of tokens: give a share of them instead, or use a method with "
-                "exact=True (see `holitom methods`)"
-            )
         total = frames * grid[0] * grid[1]
         if not 1 <= count <= total:
             raise ValueError(f"a video of {frames} frames of {grid} has 1..{total} tokens to keep, not {count}")
-        return dataclasses.replace(self, retention=count / total, exact=True)  # type: ignore[call-arg]
+        names = {field.name for field in dataclasses.fields(self)}
+        if "retention" in names and ("exact" in names or self.exact_count):
+            changes = {"retention": count / total, **({"exact": True} if "exact" in names else {})}
+            sized = dataclasses.replace(self, **changes)
+            if sized.retained(frames, grid) == count:
+                return sized
+        raise ValueError(
+            f"{self.name} cannot keep a given number of tokens: give a share of them instead, or use a method with "
+            "exact=True (see `holitom methods`)"
+        )
 
     def part(self, count: int, frames: int, grid: tuple[int, int]) -> Method:
         """:meth:`sized` for a part of the video that this method was set for; all else stays as it is for the whole.

@@ -109,7 +109,7 @@ def compress_video(
 
     Args:
         model: a transformers video LLM. preprocessor: of the same checkpoint.
-        video: a file, a folder of images, a clip, or a stream.
+        video: a file or a folder of images; or a clip or a stream, whose frames are taken as they are.
         method: its stage before the LLM merges; its stage inside works when the question is asked.
         reading: window, budget and sampling.
         progress: told after each batch of frames.

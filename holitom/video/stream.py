@@ -27,7 +27,7 @@ Frames = Generator[tuple[int, NDArray[np.uint8]], None, "str | None"]
 
 @dataclass(eq=False)
 class VideoStream:
-    """Which frames of a video will come, and then the frames. Can be read once.
+    """Which frames of a video will come, and then the frames.
 
     Attributes:
         indexes: (T,) int64, the places of the sampled frames in the video, ascending. Of a damaged video, fewer may
@@ -68,7 +68,8 @@ class VideoStream:
     def chunks(self, frames: int) -> Iterator[Clip]:
         """All sampled frames in order, as clips of ``frames`` frames each; the last one may be shorter.
 
-        Memory is that of one chunk. A frame that cannot be decoded is left out; see ``warning`` afterwards.
+        Memory is that of one chunk. A frame that cannot be decoded is left out; see ``warning`` afterwards. Called
+        again, it decodes again.
 
         Raises:
             VideoError: when no frame at all can be decoded.
