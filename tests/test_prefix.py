@@ -303,6 +303,12 @@ def test_other_families_are_refused_before_anything_is_decoded(name):
         compress_video(build(name), None, "none.mp4", HoliTom(layer=None))
 
 
+def test_a_transformers_that_takes_no_encoded_videos_is_refused(pipeline, clip, monkeypatch):
+    monkeypatch.setattr(pipeline.model, "forward", lambda input_ids, pixel_values_videos=None: None)
+    with pytest.raises(TypeError, match=r"takes no encoded videos.* upgrade it to 5\.18"):
+        pipeline.compress(clip, HoliTom())
+
+
 @dataclass(frozen=True)
 class Spread(Method):
     """A method of somebody else, whose count is exact without a switch."""

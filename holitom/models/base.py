@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -153,9 +154,16 @@ class Adapter:
         return (ids == self.video_token_id) & valid, encoded
 
     def require_windows(self) -> None:
-        """Raises TypeError where a video of this family cannot be read in windows, naming the models that can."""
+        """Raises TypeError where a video of this family cannot be read in windows, naming the models that can.
+
+        Also where transformers is too old to take videos that are encoded already.
+        """
         if self.windows:
-            return
+            if "mm_encoder_outputs" in inspect.signature(self.model.forward).parameters:
+                return
+            raise TypeError(
+                "this transformers takes no encoded videos, which long ones are: upgrade it to 5.18 or later"
+            )
         able = sorted(name for name, adapter in _ADAPTERS.items() if adapter.windows)
         raise TypeError(
             f"{type(self.model).__name__} cannot read a video in windows yet; {', '.join(able)} can: use one of them, "
