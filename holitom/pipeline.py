@@ -13,8 +13,9 @@ import torch
 from holitom.cost import StageTimer, synchronize
 from holitom.methods.base import Method
 from holitom.models import adapter_for
+from holitom.prefix import Progress, Reading, VideoPrefix, compress_video
 from holitom.runtime import Session, Summary
-from holitom.video import Clip, read_video
+from holitom.video import Clip, VideoStream, read_video
 from holitom.video.prepare import Preprocessor, to
 
 STAGES = ("decode", "preprocess", "vision tower", "compression", "LLM prefill")
@@ -30,6 +31,15 @@ class Uncompressed(Method):
     def retained(self, frames: int, grid: tuple[int, int]) -> int:
         """All of them."""
         return frames * grid[0] * grid[1]
+
+    def sized(self, count: int, frames: int, grid: tuple[int, int]) -> Uncompressed:
+        """This method, if that is as many as there are."""
+        if count < self.retained(frames, grid):
+            raise ValueError(
+                f"a budget of {count} tokens is less than the {self.retained(frames, grid)} of the video: name a "
+                "method that is to meet it"
+            )
+        return self
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,8 +132,12 @@ class Pipeline:
         method: Method | None = None,
         *,
         frames: int | None = None,
+        window: float | None = None,
+        tokens: int | None = None,
+        fps: float | None = None,
         max_new_tokens: int = 128,
         streamer: Callable[[str], None] | None = None,
+        progress: Progress | None = None,
         **generation: Any,
     ) -> Answer:
         """Answers a question about a video.
@@ -131,22 +145,84 @@ class Pipeline:
         Args:
             video: a file, a folder of images, or a decoded clip.
             method: None: uncompressed.
-            frames: how many to sample; None: the checkpoint's number.
+            frames: how many to sample; None: the checkpoint's number, or ``fps`` where the video is read in windows.
+            window, tokens, fps: any of them: read the video in windows, see :class:`holitom.prefix.Reading` (default:
+                60 seconds, the method's own retention, 1 frame per second).
+            progress: told how far reading in windows is.
             max_new_tokens: the longest answer. generation: further arguments of ``generate()``.
             streamer: called with each new piece of text.
 
         Raises:
             holitom.video.VideoError: when the video cannot be read.
         """
-        model = self.model
-        device = model.get_input_embeddings().weight.device
-        timer = StageTimer(device)
+        options = {"max_new_tokens": max_new_tokens, "streamer": streamer, **generation}
+        if (window, tokens, fps) != (None, None, None):
+            rate = 1.0 if fps is None and frames is None else fps
+            reading = Reading(60.0 if window is None else window, tokens, rate, frames)
+            return self.answer(self.compress(video, method, reading, progress=progress), question, **options)
+        timer = StageTimer(self._device)
         with timer.stage("decode"):
             clip = video if isinstance(video, Clip) else read_video(video, frames or self.preprocessor.frames)
         with timer.stage("preprocess"):
-            inputs = to(self.preprocessor(question, clip), device, next(model.parameters()).dtype)
+            inputs = to(self.preprocessor(question, clip), self._device, next(self.model.parameters()).dtype)
+        with Session(method or Uncompressed(), self.model, timer=timer) as session:
+            return self._generate(session, inputs, timer, clip.warning, **options)
+
+    def compress(
+        self,
+        video: str | Path | Clip | VideoStream,
+        method: Method | None = None,
+        reading: Reading | None = None,
+        *,
+        progress: Progress | None = None,
+    ) -> VideoPrefix:
+        """What is left of a video, for any number of questions: see :func:`holitom.prefix.compress_video`."""
+        return compress_video(
+            self.model, self.preprocessor, video, method or Uncompressed(), reading, progress=progress
+        )
+
+    def answer(
+        self,
+        prefix: VideoPrefix,
+        question: str,
+        *,
+        max_new_tokens: int = 128,
+        streamer: Callable[[str], None] | None = None,
+        **generation: Any,
+    ) -> Answer:
+        """Answers a question about a video that has been compressed. The seconds of :meth:`compress` are in its times.
+
+        Args:
+            prefix: what :meth:`compress` gave. Others as for :meth:`ask`.
+        """
+        timer = StageTimer(self._device)
+        options = {"max_new_tokens": max_new_tokens, "streamer": streamer, **generation}
+        with Session(prefix.method, self.model, timer=timer) as session:
+            with timer.stage("preprocess"):
+                inputs = prefix.inputs(session, self.preprocessor, question)
+            return self._generate(session, inputs, timer, prefix.warning, prefix.seconds, **options)
+
+    @property
+    def _device(self) -> torch.device:
+        device: torch.device = self.model.get_input_embeddings().weight.device
+        return device
+
+    def _generate(
+        self,
+        session: Session,
+        inputs: dict[str, Any],
+        timer: StageTimer,
+        warning: str | None,
+        before: dict[str, float] | None = None,
+        *,
+        max_new_tokens: int,
+        streamer: Callable[[str], None] | None,
+        **generation: Any,
+    ) -> Answer:
+        """Generates in an open session. ``before``: seconds that were spent by stage before this call."""
+        model, device = self.model, self._device
         watch = _Watch(self.preprocessor.tokenizer, device, streamer)
-        with Session(method or Uncompressed(), model, timer=timer) as session, torch.inference_mode():
+        with torch.inference_mode():
             synchronize(device)
             start = time.perf_counter()
             ids = model.generate(
@@ -156,16 +232,18 @@ class Pipeline:
             end = time.perf_counter()
             summary = session.summary()
         produced = ids[0, inputs["input_ids"].shape[1] :]
-        seconds = {name: timer.totals().get(name, 0.0) for name in STAGES[:-1]}
+        here, past = timer.totals(), before or {}
         first = watch.first or end
-        seconds["LLM prefill"] = max(0.0, first - start - seconds["vision tower"] - seconds["compression"])
+        inside = here.get("vision tower", 0.0) + here.get("compression", 0.0)
+        seconds = {name: here.get(name, 0.0) + past.get(name, 0.0) for name in STAGES[:-1]}
+        seconds["LLM prefill"] = max(0.0, first - start - inside)
         return Answer(
             text=self.preprocessor.tokenizer.decode(produced, skip_special_tokens=True).strip(),
             tokens=len(produced),
             seconds=seconds,
             tokens_per_second=(len(produced) - 1) / (end - first) if len(produced) > 1 else None,
             summary=summary,
-            warning=clip.warning,
+            warning=warning,
         )
 
     def warm_up(self, video: str | Path | Clip, method: Method | None = None, *, frames: int | None = None) -> None:

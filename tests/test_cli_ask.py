@@ -130,6 +130,12 @@ def test_version_and_help(run):
         (("--method", "none", "--retention", "0.1"), "leave --retention out"),
         (("--frames", "0"), "--frames"),
         (("--max-new-tokens", "0"), "--max-new-tokens"),
+        (("--window", "0"), "--window must be above 0, got 0.0"),
+        (("--fps", "-1"), "--fps must be above 0, got -1.0"),
+        (("--tokens", "0"), "--tokens"),
+        (("--tokens", "90", "--retention", "0.1"), "--tokens and --retention both say how much stays"),
+        (("--fps", "1", "--frames", "9"), "--fps and --frames both say how many frames"),
+        (("--window", "9", "--compare"), "leave it out"),
     ],
 )
 def test_wrong_usage_exits_with_2(run, film, words, says):
@@ -174,3 +180,20 @@ def test_a_folder_of_images(run, checkpoint, tmp_path):
     code, out, _ = run("ask", tmp_path, "?", "--model", checkpoint, "--max-new-tokens", 2, "--json")
     assert code == 0
     assert json.loads(out)["videos"][0]["frames"] == 5
+
+
+def test_a_long_video_is_read_in_windows(run, checkpoint, film):
+    long = ("ask", film, "What?", "--model", checkpoint, "--max-new-tokens", 4, "--window", 1, "--fps", 10)
+    code, out, err = run(*long, "--tokens", 80, "--json")
+    assert (code, err) == (0, "")
+    report = json.loads(out)
+    assert report["visual_tokens"]["full"] == 20 * 16 + 1
+    assert report["visual_tokens"]["entering"] == 80
+    assert report["videos"][0]["frames"] == 20
+    assert all(report["seconds"][name] > 0 for name in STAGES)
+    code, out, _ = run(*long, "--retention", 0.5)
+    assert code == 0
+    assert "visual tokens into the LLM" in out
+    code, out, err = run("ask", film, "What?", "--model", checkpoint, "--tokens", 1)
+    assert code == 1
+    assert "tokens=1 leaves none beside the 1 after a video" in err

@@ -22,6 +22,7 @@ ROOMS = (
     "cost",
     "runtime",
     "video",
+    "prefix",
     "pipeline",
     "evaluation",
     "bench",

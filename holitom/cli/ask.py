@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.progress import BarColumn, TaskProgressColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
 from rich.table import Table
 
 from holitom.cli.console import err, out
@@ -15,6 +20,7 @@ from holitom.cli.loading import load
 if TYPE_CHECKING:
     from holitom.methods.base import Method
     from holitom.pipeline import Answer
+    from holitom.prefix import Progress
 
 
 def ask(
@@ -30,6 +36,15 @@ def ask(
     frames: Annotated[
         int | None, typer.Option(min=1, help="Frames to sample.  [default: what the model was made for, else 32]")
     ] = None,
+    window: Annotated[
+        float | None, typer.Option(help="Read a long video in windows of so many seconds.  [default: 60 with --tokens]")
+    ] = None,
+    tokens: Annotated[
+        int | None, typer.Option(min=1, help="Visual tokens that a video read in windows may have in the LLM.")
+    ] = None,
+    fps: Annotated[
+        float | None, typer.Option(help="Frames per second of a video read in windows.  [default: 1]")
+    ] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="The longest answer.")] = 128,
     compare: Annotated[bool, typer.Option("--compare", help="Also run uncompressed, and print ratios.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
@@ -39,11 +54,15 @@ def ask(
 ) -> None:
     """Ask a question about a video, and see what compression saved."""
     chosen = choose(method, retention)
+    windows = {"window": window, "tokens": tokens, "fps": fps}
+    if any(value is not None for value in windows.values()):
+        check_windows(windows, frames, retention, compare)
     pipeline = load(model, device, dtype, attention, quiet=as_json)
-    settings: dict[str, Any] = {"frames": frames, "max_new_tokens": max_new_tokens}
+    settings: dict[str, Any] = {"frames": frames, "max_new_tokens": max_new_tokens, **windows}
     if compare:
         pipeline.warm_up(video, chosen, frames=frames)
-    answer = pipeline.ask(video, question, chosen, **settings)
+    with reading_bar(hidden=as_json) as progress:
+        answer = pipeline.ask(video, question, chosen, **settings, progress=progress)
     full = pipeline.ask(video, question, None, **settings) if compare else None
     if answer.warning and not as_json:
         err.print(f"[yellow]warning:[/] {answer.warning}", soft_wrap=True)
@@ -79,6 +98,44 @@ def choose(method: str, retention: float | None) -> Method | None:
         return parse(method)
     except (ValueError, TypeError) as error:
         raise typer.BadParameter(str(error)) from error
+
+
+def check_windows(
+    windows: Mapping[str, float | int | None], frames: int | None, retention: float | None, compare: bool
+) -> None:
+    """Refuses options that do not go with reading in windows.
+
+    Raises:
+        typer.BadParameter: naming the options.
+    """
+    for name in ("window", "fps"):
+        value = windows[name]
+        if value is not None and not (math.isfinite(value) and value > 0):
+            raise typer.BadParameter(f"--{name} must be above 0, got {value}")
+    if windows["fps"] is not None and frames is not None:
+        raise typer.BadParameter("--fps and --frames both say how many frames to sample: give one of them")
+    if windows["tokens"] is not None and retention is not None:
+        raise typer.BadParameter("--tokens and --retention both say how much stays: give one of them")
+    if compare:
+        raise typer.BadParameter(
+            "--compare runs the whole video uncompressed, which one read in windows is too long for: leave it out (the "
+            "table counts what it would have cost)"
+        )
+
+
+@contextmanager
+def reading_bar(hidden: bool) -> Iterator[Progress]:
+    """A bar of the frames read, which appears with the first of them and goes when the reading is done."""
+    columns = ("{task.description}", BarColumn(), TaskProgressColumn(), "{task.fields[kept]:,} tokens")
+    with RichProgress(
+        *columns, TimeRemainingColumn(), console=err, transient=True, disable=hidden or not err.is_terminal
+    ) as bar:
+        task = bar.add_task("reading", total=None, visible=False, kept=0)
+
+        def tell(done: int, total: int, kept: int) -> None:
+            bar.update(task, completed=done, total=total, kept=kept, visible=done < total)
+
+        yield tell
 
 
 def choose_all(names: list[str], retentions: list[float]) -> list[Method]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from torch import Tensor
 
 from holitom.merge import Merge
+from holitom.ops.streaming import SegmentStream
 from holitom.tokens import SpanStates, VideoTokens
 
 if TYPE_CHECKING:
@@ -74,6 +75,42 @@ class Method:
         raise ValueError(
             f"the token count of {self!r} depends on the video's content: use exact=True where the method offers it"
         )
+
+    def sized(self, count: int, frames: int, grid: tuple[int, int]) -> Method:
+        """This method, set so that it keeps exactly ``count`` tokens of a video of T frames of (h, w) positions.
+
+        Raises:
+            ValueError: when the method has no exact token count, or there are not so many tokens.
+        """
+        total = frames * grid[0] * grid[1]
+        if not 1 <= count <= total:
+            raise ValueError(f"a video of {frames} frames of {grid} has 1..{total} tokens to keep, not {count}")
+        names = {field.name for field in dataclasses.fields(self)}
+        if "retention" in names and ("exact" in names or self.exact_count):
+            changes = {"retention": count / total, **({"exact": True} if "exact" in names else {})}
+            sized = dataclasses.replace(self, **changes)
+            if sized.retained(frames, grid) == count:
+                return sized
+        raise ValueError(
+            f"{self.name} cannot keep a given number of tokens: give a share of them instead, or use a method with "
+            "exact=True (see `holitom methods`)"
+        )
+
+    def part(self, count: int, frames: int, grid: tuple[int, int]) -> Method:
+        """:meth:`sized` for a part of the video that this method was set for; all else stays as it is for the whole.
+
+        Args:
+            count: tokens to keep of the part. frames: T of the part. grid: (h, w).
+        """
+        return self.sized(count, frames, grid)
+
+    def links(self, features: Tensor) -> Tensor | None:
+        """(T-1, N) bool: which positions of (T, N, D) features stay the same; None for a method that does not ask."""
+        return None
+
+    def stream(self, window: int) -> SegmentStream | None:
+        """Where a long video may be cut into windows of at most so many frames, by :meth:`links`; None: anywhere."""
+        return None
 
     def __call__(self, model: Any, **options: Any) -> Session:
         """``with method(model) as session:`` compresses inside the block and restores the model after it.

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from holitom.merge import Merge
 from holitom.methods.base import Method
+from holitom.ops.streaming import SegmentStream
 from holitom.tokens import SpanStates, VideoTokens
 
 
@@ -51,6 +52,22 @@ class Chain(Method):
     def merge_span(self, span: SpanStates) -> Merge:
         """The inner stage of the right method."""
         return self.inside.merge_span(span)
+
+    def sized(self, count: int, frames: int, grid: tuple[int, int]) -> Chain:
+        """The left method sized."""
+        return Chain(self.before.sized(count, frames, grid), self.inside)
+
+    def part(self, count: int, frames: int, grid: tuple[int, int]) -> Chain:
+        """The left method sized for a part."""
+        return Chain(self.before.part(count, frames, grid), self.inside)
+
+    def links(self, features: Tensor) -> Tensor | None:
+        """Those of the left method."""
+        return self.before.links(features)
+
+    def stream(self, window: int) -> SegmentStream | None:
+        """That of the left method."""
+        return self.before.stream(window)
 
     def retained(self, frames: int, grid: tuple[int, int]) -> int:
         """The count of the left method."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
@@ -16,6 +16,7 @@ from holitom.ops.inner import halving_weights, mean_weights, nearest_kept, split
 from holitom.ops.ranking import keep_top
 from holitom.ops.segmentation import Segmentation, segment
 from holitom.ops.similarity import static_links
+from holitom.ops.streaming import SegmentStream
 from holitom.tokens import VideoTokens, check_share, exact_count
 
 
@@ -92,9 +93,21 @@ class HoliTom(Method):
         """:func:`~holitom.tokens.exact_count` with ``exact=True``; otherwise the count depends on the content."""
         return exact_count(frames, grid, self.retention) if self.exact else super().retained(frames, grid)
 
+    def part(self, count: int, frames: int, grid: tuple[int, int]) -> HoliTom:
+        """See :meth:`Method.part`: the similarity is that of the whole video's retention."""
+        return replace(self, retention=count / (frames * grid[0] * grid[1]), exact=True, similarity=self.threshold)
+
+    def links(self, features: Tensor) -> Tensor:
+        """(T-1, N) bool: the static links of features (T, N, D)."""
+        return static_links(features, self.threshold)
+
+    def stream(self, window: int) -> SegmentStream:
+        """See :class:`~holitom.ops.SegmentStream`."""
+        return SegmentStream(window, max_frames=self.max_frames)
+
     def segment(self, video: VideoTokens) -> Segmentation:
         """The temporal segments of a video (paper, section 3.2)."""
-        return segment(static_links(video.features, self.threshold), self.max_frames)
+        return segment(self.links(video.features), self.max_frames)
 
     def merge_video(self, video: VideoTokens) -> Merge:
         """The stage before the LLM (paper, sections 3.2 and 3.3).
@@ -107,7 +120,7 @@ class HoliTom(Method):
             ValueError: when the video has no patch scores.
         """
         scores = video.require_scores(type(self).__name__)
-        links = static_links(video.features, self.threshold).cpu().numpy()
+        links = self.links(video.features).cpu().numpy()
         exact = self.retained(video.frames, video.grid) if self.exact else None
         cut, plan = plan_outer(links, self.max_frames, self.retention, exact, scores)
         device = video.features.device

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+
+from holitom.merge import Merge
 
 Move = Callable[[Tensor], Tensor]
 
@@ -25,6 +28,8 @@ class VideoLayout:
             for a token that is no patch (a newline). Every flat position occurs once.
         scores: (T, N) float32 patch scores, or None. keys: (T, N, K) float32 patch keys, or None.
         frame_embeddings: (T, E) float32, or None.
+        merged: for a video that was merged before the model was called, the map that made its tokens of T * N patches;
+            ``place`` then counts that map's outputs.
     """
 
     frames: int
@@ -33,9 +38,10 @@ class VideoLayout:
     scores: Tensor | None = None
     keys: Tensor | None = None
     frame_embeddings: Tensor | None = None
+    merged: Merge | None = None
 
     @classmethod
-    def contiguous(cls, frames: int, grid: tuple[int, int], newlines: int = 0, **extras: Tensor | None) -> VideoLayout:
+    def contiguous(cls, frames: int, grid: tuple[int, int], newlines: int = 0, **extras: Any) -> VideoLayout:
         """All patches in order, then ``newlines`` tokens that are none."""
         patches = torch.arange(frames * grid[0] * grid[1])
         return cls(frames, grid, torch.cat([patches, patches.new_full((newlines,), -1)]), **extras)
@@ -65,6 +71,8 @@ class Adapter:
         inner: whether tokens may be merged inside the LLM (every decoder layer must be full attention).
         scores_from: what the patch scores are, for the table of models.
         encoder, modality: the method of ``base`` that encodes videos, and what ``generate()`` files its output under.
+        windows: whether a video may be encoded a few frames at a time, its tokens being one unbroken row of the prompt;
+            then :meth:`unpack` and :meth:`pack` are overridden.
         families: what people call the models, by transformers class, for the same table.
         class_token: whether the vision tower has a class token (key 0) whose attention is the natural patch score.
     """
@@ -74,6 +82,7 @@ class Adapter:
     encoder: ClassVar[str] = "get_video_features"
     modality: ClassVar[str] = "video"
     class_token: ClassVar[bool] = False
+    windows: ClassVar[bool] = False
     families: ClassVar[dict[str, str]] = {}
 
     def __init__(self, model: Any) -> None:
@@ -143,6 +152,32 @@ class Adapter:
             (B, Q) bool, the videos' placeholders; and the videos' layouts in the order of the prompt.
         """
         return (ids == self.video_token_id) & valid, encoded
+
+    def require_windows(self) -> None:
+        """Raises TypeError where a video of this family cannot be read in windows, naming the models that can.
+
+        Also where transformers is too old to take videos that are encoded already.
+        """
+        if self.windows:
+            if "mm_encoder_outputs" in inspect.signature(self.model.forward).parameters:
+                return
+            raise TypeError(
+                "this transformers takes no encoded videos, which long ones are: upgrade it to 5.18 or later"
+            )
+        able = sorted(name for name, adapter in _ADAPTERS.items() if adapter.windows)
+        raise TypeError(
+            f"{type(self.model).__name__} cannot read a video in windows yet; {', '.join(able)} can: use one of them, "
+            "or sample fewer frames and leave window and tokens out"
+        )
+
+    def unpack(self, output: Any) -> Tensor:
+        """(P, D): the tokens of the one video in what ``get_video_features`` returned, in the order of the prompt."""
+        self.require_windows()
+        raise TypeError(f"{type(self).__name__} reads videos in windows and must override unpack() and pack()")
+
+    def pack(self, rows: Tensor) -> Any:
+        """The opposite of :meth:`unpack`: tokens (P, D) of one video as the model takes encoded videos."""
+        return self.unpack(rows)
 
     def move_arguments(self, kwargs: dict[str, Any], apply: Move, gather: Move, width: int) -> dict[str, Any]:
         """The decoder's further arguments after the batch's tokens have moved.

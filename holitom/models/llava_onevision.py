@@ -17,6 +17,7 @@ class LlavaOnevisionAdapter(Adapter):
 
     families: ClassVar[dict[str, str]] = {"LlavaOnevisionForConditionalGeneration": "LLaVA-OneVision"}
     scores_from: ClassVar[str] = "received; last used layer; bilinear"
+    windows: ClassVar[bool] = True
 
     def vision_attention(self, arguments: dict[str, Any]) -> nn.Module | None:
         """The layer whose output ``vision_feature_layer`` selects (hidden state 0 is the embedding)."""
@@ -41,6 +42,17 @@ class LlavaOnevisionAdapter(Adapter):
             )
             for video in range(videos)
         ]
+
+    def unpack(self, output: Any) -> Tensor:
+        """See :meth:`Adapter.unpack`."""
+        rows: Tensor = output.pooler_output.flatten(0, 1)
+        return rows
+
+    def pack(self, rows: Tensor) -> Any:
+        """See :meth:`Adapter.pack`."""
+        from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+        return BaseModelOutputWithPooling(pooler_output=rows[None])
 
     def _pool(self, values: Tensor | None, videos: int, frames: int) -> Tensor | None:
         """(videos * T, P[, K]) -> (videos, T, N, K) by the model's own pooling, which the features went through."""

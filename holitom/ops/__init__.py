@@ -4,10 +4,13 @@ from holitom.ops.density import DensityPeaks, density_peaks, density_scores, joi
 from holitom.ops.ranking import keep_top, last_query_attention, query_attention, rank_descending, top_indexes
 from holitom.ops.segmentation import Segmentation, segment
 from holitom.ops.similarity import neighbour_cosine, static_links
+from holitom.ops.streaming import SegmentStream, Window, segment_stream
 
 __all__ = [
     "DensityPeaks",
+    "SegmentStream",
     "Segmentation",
+    "Window",
     "density_peaks",
     "density_scores",
     "join_nearest",
@@ -18,6 +21,7 @@ __all__ = [
     "query_attention",
     "rank_descending",
     "segment",
+    "segment_stream",
     "static_links",
     "top_indexes",
 ]

@@ -39,6 +39,12 @@ def layouts_of(encoded: Any) -> list[VideoLayout]:
     return getattr(encoded, _MARK, [])
 
 
+def with_layouts(encoded: Any, layouts: list[VideoLayout]) -> Any:
+    """An encoder output with the layouts of its videos written down, for videos that were encoded in another way."""
+    object.__setattr__(encoded, _MARK, layouts)
+    return encoded
+
+
 def _encode(session: Session, encode: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     arguments = bound_arguments(encode, args, kwargs)
     real = session.adapter.patch_mask(arguments)
@@ -65,7 +71,7 @@ def _encode(session: Session, encode: Callable[..., Any], args: tuple[Any, ...],
     patches = PatchRecord(_join(received), _join(keys))
     session.layouts = session.adapter.layouts(output, arguments, patches)
     if hasattr(output, "__dict__"):  # generate() hands this object back to forward(), perhaps much later
-        object.__setattr__(output, _MARK, session.layouts)
+        with_layouts(output, session.layouts)
     return output
 
 

@@ -133,12 +133,14 @@ class DecoderHook:
                 if merge is None:
                     merge = known[layout] = self._merge(embeds[row, columns], layout)
                 parts.append(Span(columns, blocks, merge))
+                whole = merge if layout.merged is None else layout.merged
+                prompt.tokens += whole.inputs - merge.inputs
                 prompt.videos.append(
                     VideoRecord(
                         row,
                         layout.frames,
                         layout.grid,
-                        merge,
+                        whole,
                         newlines=int((layout.place < 0).sum()),
                         scores=layout.scores,
                     )
@@ -155,9 +157,7 @@ class DecoderHook:
         batch = BatchMerge.of(maps)
         fresh = cache is None or cache not in session.states
         untouched = fresh and all(
-            video.merge.outputs == video.merge.inputs and bool((video.merge.anchor.diff() > 0).all())
-            for prompt in prompts
-            for video in prompt.videos
+            merge.outputs == merge.inputs and bool((merge.anchor.diff() > 0).all()) for merge in known.values()
         )
         session.remember(prompts)
         for prompt, merge, after in zip(prompts, maps, right, strict=True):
@@ -184,7 +184,9 @@ class DecoderHook:
         return self._enter(flight, {**self._move(kwargs, batch, width), "inputs_embeds": batch.apply(embeds)})
 
     def _merge(self, features: Tensor, layout: VideoLayout) -> Merge:
-        """The method's Merge for one video's features (T*N, D)."""
+        """The method's Merge for one video's features (T*N, D); what was merged before the call stays as it is."""
+        if layout.merged is not None:
+            return Merge.identity(len(features), features.device)
         on = {name: getattr(layout, name) for name in ("scores", "keys", "frame_embeddings")}
         tokens = VideoTokens(
             features.view(layout.frames, -1, features.shape[-1]),
@@ -198,7 +200,9 @@ class DecoderHook:
         device = places.device
         newline = video.columns[video.layout.place < 0].to(device)
         columns = torch.cat([places, row.target[newline]])
-        place = torch.cat([part.merge.anchor, newline.new_full(newline.shape, -1)])
+        merged = video.layout.merged
+        anchor = part.merge.anchor if merged is None else merged.anchor.to(device)[part.merge.anchor]
+        place = torch.cat([anchor, newline.new_full(newline.shape, -1)])
         order = columns.argsort()
         return LiveSpan(record, columns[order], place[order], entered=columns.numel())
 

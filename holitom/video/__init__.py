@@ -5,7 +5,8 @@ from holitom.video.clip import Clip
 from holitom.video.decode import read_video
 from holitom.video.errors import VideoError
 from holitom.video.prepare import Preprocessor, to
-from holitom.video.sampling import SamplingRule, sample_indexes
+from holitom.video.sampling import SamplingRule, sample_by_rate, sample_indexes
+from holitom.video.stream import VideoStream, open_video
 
 __all__ = [
     "Clip",
@@ -15,8 +16,11 @@ __all__ = [
     "Preprocessor",
     "SamplingRule",
     "VideoError",
+    "VideoStream",
     "model_turn",
+    "open_video",
     "read_video",
+    "sample_by_rate",
     "sample_indexes",
     "to",
     "user_turn",

@@ -52,7 +52,7 @@ def read_video(
     if not (math.isfinite(folder_fps) and folder_fps > 0):
         raise ValueError(f"folder_fps must be above 0, got {folder_fps}")
 
-    path = _existing(source)
+    path = existing(source)
     if path.is_dir():
         return read_folder(path, str(source), frames, rule, size, folder_fps)
     if is_picture(path):
@@ -66,7 +66,12 @@ def read_video(
     return clip
 
 
-def _existing(source: str | Path) -> Path:
+def existing(source: str | Path) -> Path:
+    """The path of a video that can be opened.
+
+    Raises:
+        VideoError: when there is no such file or folder, or it is empty.
+    """
     name = str(source)
     if "://" in name:
         raise VideoError(name, "an address, not a local file", "Download it first and give the path of the file.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -22,30 +24,45 @@ WITH_LEAVES = {"h264", "mpeg4", "mpeg1video", "mpeg2video"}
 SHORT_BY = 0.05  # a film may end this part (and a second) before its announced length without being called cut off
 
 
-class _Kept:
-    """The frames that are kept, converted one by one into one array of the final size."""
+class CannotEnter(Exception):
+    """Decoding cannot begin in the middle of this film."""
 
-    def __init__(self, count: int, size: int | None) -> None:
-        self.count = count
+
+class Converter:
+    """Decoded frames to upright RGB, all of one size, (H, W, 3) uint8."""
+
+    def __init__(self, size: int | None) -> None:
         self.size = size
-        self.frames: NDArray[np.uint8] | None = None
-        self.stored = (0, 0)  # height and width before turning
-        self.times: dict[int, int | None] = {}
+        self.stored: tuple[int, int] | None = None  # height and width before turning
         self.corrupt = 0
 
-    def put(self, slot: int, frame: Any) -> None:
-        if self.frames is None:
+    def __call__(self, frame: Any) -> NDArray[np.uint8]:
+        """One frame of PyAV; the first one decides about the size."""
+        if self.stored is None:
             self.stored = fitted(frame.height, frame.width, self.size)
         height, width = self.stored  # a stream that changes its size midway keeps that of its first frame
         resized = {} if (frame.height, frame.width) == self.stored else {"interpolation": "BICUBIC"}
         rgb = frame.to_ndarray(format="rgb24", height=height, width=width, **resized)
         matrix = frame.side_data.get("DISPLAYMATRIX")
-        rgb = upright(rgb, bytes(matrix) if matrix is not None else None)
+        self.corrupt += bool(frame.is_corrupt)
+        return upright(rgb, bytes(matrix) if matrix is not None else None)
+
+
+class _Kept:
+    """The frames that are kept, converted one by one into one array of the final size."""
+
+    def __init__(self, count: int, size: int | None) -> None:
+        self.count = count
+        self.convert = Converter(size)
+        self.frames: NDArray[np.uint8] | None = None
+        self.times: dict[int, int | None] = {}
+
+    def put(self, slot: int, frame: Any) -> None:
+        rgb = self.convert(frame)
         if self.frames is None:
             self.frames = np.empty((self.count, *rgb.shape), dtype=np.uint8)
         self.frames[slot] = rgb
         self.times[slot] = frame.pts
-        self.corrupt += bool(frame.is_corrupt)
 
     @property
     def complete(self) -> bool:
@@ -68,7 +85,9 @@ def read_film(path: Path, source: str, frames: int, rule: SamplingRule = "floor"
     errors = 0
     if contents.times is not None:
         with Reader(path, source) as reader:
-            _collect_by_time(reader, contents, contents.times, indexes, kept)
+            with suppress(CannotEnter):
+                for slot, frame in frames_by_time(reader, contents, contents.times, indexes):
+                    kept.put(slot, frame)
             errors = reader.errors
     if not kept.complete:
         # Packets do not always make frames (damage, invisible reference pictures). Then the frames themselves are
@@ -88,7 +107,7 @@ def read_film(path: Path, source: str, frames: int, rule: SamplingRule = "floor"
     stamps = [kept.times[slot] for slot in range(len(indexes))]
     timed = contents.times is not None and None not in stamps
     times = (np.array(stamps, dtype=np.float64) - contents.origin) * contents.tick if timed else indexes / fps
-    warning = _damage(contents, length, errors, kept.corrupt)
+    warning = damage(contents, length, errors, kept.convert.corrupt)
     return Clip(kept.frames, indexes, times, fps, total, length if length > 0 else total / fps, source, warning)
 
 
@@ -105,28 +124,37 @@ def _collect_by_order(path: Path, source: str, indexes: NDArray[np.int64], size:
         return kept, count, reader.errors
 
 
-def _collect_by_time(
-    reader: Reader, contents: Contents, times: NDArray[np.int64], indexes: NDArray[np.int64], kept: _Kept
-) -> None:
-    """Keep the frames at ``indexes``, known by their display times; decode nothing between that they do not need.
+def frames_by_time(
+    reader: Reader, contents: Contents, times: NDArray[np.int64], indexes: NDArray[np.int64], stand_in: bool = False
+) -> Iterator[tuple[int, Any]]:
+    """The frames at ``indexes``, known by their display times; decodes nothing between that they do not need.
 
-    Leaves ``kept`` incomplete where a frame does not come out, or where decoding cannot begin in the middle.
+    Args:
+        stand_in: where a picture does not come out (damage, or it is not meant to be shown), the next one that is
+            displayed before the next wanted one takes its place.
+
+    Yields:
+        (slot, frame) with slots 0..T-1 ascending in display order; without those of frames that did not come out.
+
+    Raises:
+        CannotEnter: when decoding cannot begin in the middle of this film.
     """
     shown = np.flatnonzero(~contents.hidden)
     positions = shown[np.argsort(times[shown], kind="stable")][indexes]
-    slots = {int(time): slot for slot, time in enumerate(times[positions])}
+    wanted = times[positions].tolist()
+    slots = {time: slot for slot, time in enumerate(wanted)}
     starts = iter(_decoding_starts(np.flatnonzero(contents.starts), times, positions))
     start = next(starts, None)
-    missing = 0  # wanted frames whose decoding has begun but that have not come out
+    begun = settled = 0  # wanted frames whose decoding has begun; those of them that have come out, or will not
     skipped = False
     entry: int | None = None  # display time of the picture at which decoding began again, until it comes out
 
     leaves_exist = reader.stream.codec_context.name in WITH_LEAVES
     for position, packet in enumerate(chain(reader.packets(), [None])):
         while start == position:
-            missing += 1
+            begun += 1
             start = next(starts, None)
-        if missing == 0:
+        if begun <= settled:
             if start is None:
                 return
             skipped = True
@@ -136,17 +164,25 @@ def _collect_by_time(
             skipped, entry = False, int(times[position])
         if leaves_exist:
             # Pictures that no other one is made from are decoded only where they are wanted themselves.
-            wanted = packet is None or packet.pts in slots
-            reader.stream.codec_context.skip_frame = "DEFAULT" if wanted else "NONREF"
+            needed = packet is None or packet.pts in slots
+            reader.stream.codec_context.skip_frame = "DEFAULT" if needed else "NONREF"
         for frame in reader.decode(packet):
             if entry is not None and frame.pts is not None and frame.pts >= entry:
                 # With gradual refresh a "keyframe" is one of many predicted pictures that only together are whole.
                 if frame.pts > entry or frame.pict_type in PREDICTED:
-                    return
+                    raise CannotEnter
                 entry = None
-            if frame.pts in slots:
-                kept.put(slots.pop(frame.pts), frame)
-                missing -= 1
+            if not stand_in:
+                if frame.pts in slots:
+                    settled += 1
+                    yield slots.pop(frame.pts), frame
+                continue
+            passed = settled
+            while frame.pts is not None and passed < len(wanted) and wanted[passed] <= frame.pts:
+                passed += 1
+            if passed > settled:
+                settled = passed
+                yield passed - 1, frame
 
 
 def _decoding_starts(keys: NDArray[np.int64], times: NDArray[np.int64], positions: NDArray[np.int64]) -> list[int]:
@@ -155,14 +191,16 @@ def _decoding_starts(keys: NDArray[np.int64], times: NDArray[np.int64], position
     That is the last keyframe stored before it that is also displayed before it: pictures stored after a keyframe but
     displayed before it may lean on the group of pictures before.
     """
-    found = []
-    for position in positions:
-        usable = keys[(keys <= position) & (times[keys] <= times[position])]
-        found.append(int(usable[-1]) if len(usable) else 0)
-    return sorted(found)
+    if not len(keys):
+        return [0] * len(positions)
+    last = np.searchsorted(keys, positions, side="right") - 1
+    while (late := (last >= 0) & (times[keys[last]] > times[positions])).any():
+        last[late] -= 1
+    return sorted(np.where(last >= 0, keys[last], 0).tolist())
 
 
-def _damage(contents: Contents, length: float, errors: int, corrupt: int) -> str | None:
+def damage(contents: Contents, length: float, errors: int, corrupt: int) -> str | None:
+    """What is wrong with a film: ``errors`` packets failed, ``corrupt`` sampled frames came out broken."""
     found = []
     packets = len(contents.starts)
     if contents.announced_frames > packets:

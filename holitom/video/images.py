@@ -34,10 +34,12 @@ def is_picture(path: Path) -> bool:
         return False
 
 
-def read_folder(
-    path: Path, source: str, frames: int, rule: SamplingRule = "floor", size: int | None = None, fps: float = 1.0
-) -> Clip:
-    """Sample a folder of images, one frame each; only the sampled ones are opened. See :func:`read_video`."""
+def folder_names(path: Path, source: str) -> list[Path]:
+    """The images of a folder in natural order.
+
+    Raises:
+        VideoError: when there are none.
+    """
     names = sorted(
         (f for f in path.iterdir() if f.suffix.lower() in SUFFIXES and not f.name.startswith(".") and f.is_file()),
         key=lambda file: _natural(file.name),
@@ -46,8 +48,18 @@ def read_folder(
         raise VideoError(
             source, "the folder holds no images", f"Put frames in it as {', '.join(sorted(SUFFIXES))} files."
         )
-    indexes = sample_indexes(len(names), frames, rule)
-    kept: NDArray[np.uint8] | None = None
+    return names
+
+
+def folder_frames(
+    names: list[Path], indexes: NDArray[np.int64], size: int | None = None
+) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """The images at ``indexes``, one after the other: (slot, (H, W, 3)).
+
+    Raises:
+        VideoError: for an image that cannot be read or differs in size from the first one.
+    """
+    shape: tuple[int, ...] | None = None
     for slot, index in enumerate(indexes):
         name = names[index]
         try:
@@ -55,19 +67,37 @@ def read_folder(
                 frame = _rgb(image, size)
         except BROKEN as error:
             raise VideoError(str(name), f"not an image that can be read ({error})", "Replace or remove it.") from error
-        if kept is None:
-            kept = np.empty((len(indexes), *frame.shape), dtype=np.uint8)
-        if frame.shape != kept.shape[1:]:
+        shape = frame.shape if shape is None else shape
+        if frame.shape != shape:
             raise VideoError(
                 str(name),
-                f"is {frame.shape[1]}x{frame.shape[0]} pixels, while {names[indexes[0]].name} is "
-                f"{kept.shape[2]}x{kept.shape[1]}",
+                f"is {frame.shape[1]}x{frame.shape[0]} pixels, while {names[indexes[0]].name} is {shape[1]}x{shape[0]}",
                 "Give all frames of a folder one size.",
             )
-        kept[slot] = frame
-    if kept is None:
-        raise VideoError(source, "the folder holds no images", "Put frames in it.")
+        yield slot, frame
+
+
+def read_folder(
+    path: Path, source: str, frames: int, rule: SamplingRule = "floor", size: int | None = None, fps: float = 1.0
+) -> Clip:
+    """Sample a folder of images, one frame each; only the sampled ones are opened. See :func:`read_video`."""
+    names = folder_names(path, source)
+    indexes = sample_indexes(len(names), frames, rule)
+    kept = _filled(folder_frames(names, indexes, size), len(indexes), source)
     return Clip(kept, indexes, indexes / fps, float(fps), len(names), len(names) / fps, source)
+
+
+def picture_frames(
+    path: Path, indexes: NDArray[np.int64], size: int | None = None
+) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """The frames of an animation at ``indexes``, one after the other: (slot, (H, W, 3))."""
+    slots = {int(index): slot for slot, index in enumerate(indexes)}
+    with Image.open(path, formats=FORMATS) as image:
+        for order, frame in enumerate(_sequence(image)):
+            if order in slots:
+                yield slots[order], _rgb(frame, size)
+            if order == indexes[-1]:
+                return
 
 
 def read_picture(path: Path, source: str, frames: int, rule: SamplingRule = "floor", size: int | None = None) -> Clip:
@@ -75,27 +105,27 @@ def read_picture(path: Path, source: str, frames: int, rule: SamplingRule = "flo
 
     A first pass through the animation counts its frames and adds up their delays, a second one keeps the sampled ones.
     """
-    delays, whole = _delays(path, source)
+    delays, whole = picture_delays(path, source)
     indexes = sample_indexes(len(delays), frames, rule)
-    slots = {int(index): slot for slot, index in enumerate(indexes)}
-    kept: NDArray[np.uint8] | None = None
-    with Image.open(path, formats=FORMATS) as image:
-        for order, frame in enumerate(_sequence(image)):
-            if order in slots:
-                rgb = _rgb(frame, size)
-                kept = np.empty((len(indexes), *rgb.shape), dtype=np.uint8) if kept is None else kept
-                kept[slots[order]] = rgb
-            if order == indexes[-1]:
-                break
-    if kept is None:
-        raise VideoError(source, "not one frame of it could be decoded", "Replace the file.")
+    kept = _filled(picture_frames(path, indexes, size), len(indexes), source)
     begins = np.cumsum([0.0, *delays])
     duration = float(begins[-1])
     warning = None if whole else "cut off: the animation ends in the middle of a frame"
     return Clip(kept, indexes, begins[indexes], len(delays) / duration, len(delays), duration, source, warning)
 
 
-def _delays(path: Path, source: str) -> tuple[list[float], bool]:
+def _filled(frames: Iterator[tuple[int, NDArray[np.uint8]]], count: int, source: str) -> NDArray[np.uint8]:
+    """(count, H, W, 3): the frames in one array."""
+    kept: NDArray[np.uint8] | None = None
+    for slot, frame in frames:
+        kept = np.empty((count, *frame.shape), dtype=np.uint8) if kept is None else kept
+        kept[slot] = frame
+    if kept is None:
+        raise VideoError(source, "not one frame of it could be decoded", "Replace the file.")
+    return kept
+
+
+def picture_delays(path: Path, source: str) -> tuple[list[float], bool]:
     """Seconds that each frame is shown, and whether the file could be read to its end."""
     delays: list[float] = []
     whole = True

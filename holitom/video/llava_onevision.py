@@ -13,6 +13,7 @@ from transformers import AutoTokenizer
 
 from holitom.video.chat import Conversation, images, parts, videos, without_media
 from holitom.video.checkpoint import CheckpointFiles
+from holitom.video.clip import Clip
 from holitom.video.image_tokens import AnyRes
 from holitom.video.pixels import PixelRecipe
 from holitom.video.prepare import Preprocessor, pad_left
@@ -92,10 +93,7 @@ class LlavaOnevisionPreprocessor(Preprocessor):
         if not conversations:
             raise ValueError("conversations must not be empty")
         texts = [self._prompt(conversation) for conversation in conversations]
-        bos = self.tokenizer.bos_token
-        rows = [
-            self.tokenizer(text, add_special_tokens=not (bos and text.startswith(bos)))["input_ids"] for text in texts
-        ]
+        rows = [self._ids(text) for text in texts]
         pad = self.tokenizer.pad_token_id
         inputs = pad_left(rows, self.tokenizer.eos_token_id or 0 if pad is None else pad)
         clips = [clip for conversation in conversations for clip in videos(conversation)]
@@ -110,15 +108,38 @@ class LlavaOnevisionPreprocessor(Preprocessor):
         pictures = [found for conversation in conversations if (found := images(conversation))]
         return {**inputs, **self._image_inputs(pictures)} if pictures else inputs
 
+    def pixels(self, clip: Clip) -> dict[str, torch.Tensor]:
+        """See :meth:`Preprocessor.pixels`."""
+        return {"pixel_values_videos": self.recipe(clip.frames)[None]}
+
+    def prompt(self, question: str, tokens: int) -> dict[str, torch.Tensor]:
+        """See :meth:`Preprocessor.prompt`."""
+        turn = {"role": "user", "content": [{"type": "video"}, {"type": "text", "text": question}]}
+        self._refuse_placeholders(question)
+        return pad_left([self._ids(_expanded(self._templated([turn]), self.video_token, [tokens]))], 0)
+
+    def _ids(self, text: str) -> list[int]:
+        bos = self.tokenizer.bos_token
+        ids: list[int] = self.tokenizer(text, add_special_tokens=not (bos and text.startswith(bos)))["input_ids"]
+        return ids
+
+    def _refuse_placeholders(self, text: str) -> None:
+        for token in (self.video_token, self.image_token):
+            if token in text:
+                raise ValueError(f"the text holds {token}, which stands for media in a prompt: rephrase it")
+
+    def _templated(self, messages: Sequence[Mapping[str, Any]]) -> str:
+        text: str = self.tokenizer.apply_chat_template(
+            messages, chat_template=self.template, tokenize=False, add_generation_prompt=True
+        )
+        return text
+
     def _prompt(self, conversation: Conversation) -> str:
         """The text of a conversation with every placeholder as often as its medium has tokens."""
         for part in parts(conversation):
-            for token in (self.video_token, self.image_token):
-                if part["type"] == "text" and token in part["text"]:
-                    raise ValueError(f"the text holds {token}, which stands for media in a prompt: rephrase it")
-        text: str = self.tokenizer.apply_chat_template(
-            without_media(conversation), chat_template=self.template, tokenize=False, add_generation_prompt=True
-        )
+            if part["type"] == "text":
+                self._refuse_placeholders(part["text"])
+        text = self._templated(without_media(conversation))
         text = _expanded(text, self.video_token, [self.video_tokens(len(clip)) for clip in videos(conversation)])
         return _expanded(text, self.image_token, self._image_tokens(images(conversation)))
 

@@ -12,6 +12,7 @@ import torch
 
 from holitom.video.chat import Conversation, Media, user_turn
 from holitom.video.checkpoint import CheckpointFiles
+from holitom.video.clip import Clip
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +77,14 @@ class Preprocessor(ABC):
             the family, for LLaVA-OneVision ``pixel_values_videos`` (V, T, 3, h, w) float32 for the V videos of all
             conversations in order, and ``pixel_values``, ``image_sizes`` and ``batch_num_images`` for images.
         """
+
+    def pixels(self, clip: Clip) -> dict[str, torch.Tensor]:
+        """The arguments of ``get_video_features`` for a part of a video; see :meth:`batch` for their shapes."""
+        raise TypeError(f"videos of {self.model_type or 'this family'} cannot be prepared in parts")
+
+    def prompt(self, question: str, tokens: int) -> dict[str, torch.Tensor]:
+        """``input_ids`` and ``attention_mask`` (1, L) of a question about a video that stands as so many tokens."""
+        raise TypeError(f"prompts of {self.model_type or 'this family'} hold more of a video than its tokens")
 
 
 def to(

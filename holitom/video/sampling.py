@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+ROUNDING = 1e-6  # seconds; times are products of ticks and so not exact
 SamplingRule = Literal["floor", "endpoints"]
 
 
@@ -40,3 +42,24 @@ def sample_indexes(total: int, frames: int, rule: SamplingRule = "floor") -> NDA
     if rule == "floor":
         return np.arange(frames, dtype=np.int64) * total // frames
     return np.linspace(0, total - 1, frames, dtype=np.int64)
+
+
+def sample_by_rate(begins: NDArray[np.float64], duration: float, fps: float) -> NDArray[np.int64]:
+    """Indexes of the frames on display at 0, 1/fps, 2/fps, ... seconds.
+
+    Args:
+        begins: (F,) ascending, seconds at which each frame of the video begins to be shown; the first is 0.
+        duration: seconds until the last frame ends.
+        fps: samples per second, above 0.
+
+    Returns:
+        (T,) int64, strictly ascending: a frame on display at several of these times is taken once.
+
+    Raises:
+        ValueError: ``fps`` is not above 0.
+    """
+    if not fps > 0:
+        raise ValueError(f"fps must be above 0, got {fps}")
+    end = max(duration, float(begins[-1]) + 2 * ROUNDING)
+    moments = np.arange(math.ceil((end - ROUNDING) * fps)) / fps
+    return np.unique(np.searchsorted(begins, moments + ROUNDING, side="right") - 1)

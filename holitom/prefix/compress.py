@@ -1,0 +1,258 @@
+"""A video file in, the visual tokens of its prompt out, in the memory of one window."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from holitom.cost import StageTimer
+from holitom.merge import Merge, Shares
+from holitom.methods.base import Method
+from holitom.models.base import VideoLayout, adapter_for
+from holitom.prefix.budget import Budget
+from holitom.prefix.reading import Reading
+from holitom.prefix.windows import Windows
+from holitom.runtime import Session, layouts_of, with_layouts
+from holitom.tokens import VideoTokens
+from holitom.video import Clip, VideoStream, open_video
+from holitom.video.prepare import Preprocessor, to
+
+Progress = Callable[[int, int, int], None]
+"""Called with the frames that are done, those there are, and the tokens kept so far."""
+
+
+@dataclass(frozen=True)
+class WindowRecord:
+    """What became of one window.
+
+    Args:
+        first, last: its frames, inclusive, counted in sampled frames. start, end: seconds at which these are shown.
+        redundant: its tokens that merging over time saves. tokens: those that were kept.
+    """
+
+    first: int
+    last: int
+    start: float
+    end: float
+    redundant: int
+    tokens: int
+
+
+@dataclass(frozen=True, eq=False)
+class VideoPrefix:
+    """What is left of a video: tokens that stand in a prompt in place of all its patches, ready for any question.
+
+    Args:
+        tokens: (K + newlines, D) on the CPU, in the order of the prompt, in the model's dtype.
+        merge: the map of all T * N patches to the K tokens, on the CPU. frames: T. grid: (h, w).
+        method: the method, as it was set for the whole video.
+        windows: the windows, in order. times: (T,) float64, seconds at which each sampled frame is shown.
+        at_stake: the redundant tokens that borders between windows cost, at most.
+        seconds: by stage. source: the path. warning: what is wrong with a video of which only a part could be read.
+    """
+
+    tokens: Tensor
+    merge: Merge
+    frames: int
+    grid: tuple[int, int]
+    method: Method
+    windows: tuple[WindowRecord, ...]
+    times: Tensor
+    at_stake: int
+    seconds: dict[str, float]
+    source: str
+    warning: str | None = None
+
+    @property
+    def newlines(self) -> int:
+        """Tokens that are no patches, at the end."""
+        return len(self.tokens) - self.merge.outputs
+
+    @property
+    def layout(self) -> VideoLayout:
+        """How the tokens lie in a prompt."""
+        place = torch.cat([torch.arange(self.merge.outputs), torch.full((self.newlines,), -1)])
+        return VideoLayout(self.frames, self.grid, place, merged=self.merge)
+
+    def inputs(self, session: Session, preprocessor: Preprocessor, question: str) -> dict[str, Any]:
+        """The arguments of ``model.generate()`` or ``model()`` that ask a question about this video.
+
+        Args:
+            session: an open session of this prefix's method on the model, in which the call is then made.
+            preprocessor: of the same checkpoint.
+        """
+        device = session.model.get_input_embeddings().weight.device
+        prompt = to(preprocessor.prompt(question, len(self.tokens)), device)
+        encoded = with_layouts(session.adapter.pack(self.tokens.to(device)), [self.layout])
+        session.layouts = [self.layout]  # generate() rebuilds what was encoded where it repeats rows for beams
+        return {**prompt, "mm_encoder_outputs": {session.adapter.modality: encoded}}
+
+
+def compress_video(
+    model: Any,
+    preprocessor: Preprocessor,
+    video: str | Path | Clip | VideoStream,
+    method: Method,
+    reading: Reading | None = None,
+    *,
+    progress: Progress | None = None,
+) -> VideoPrefix:
+    """Reads a video of any length in one pass, encodes it a few frames at a time and merges it window by window.
+
+    At no time are there more frames in memory than a window and a batch. What grows with the video is what is left of
+    it, and 12 bytes for each patch that say where it went.
+
+    Args:
+        model: a transformers video LLM. preprocessor: of the same checkpoint.
+        video: a file or a folder of images; or a clip or a stream, whose frames are taken as they are.
+        method: its stage before the LLM merges; its stage inside works when the question is asked.
+        reading: window, budget and sampling.
+        progress: told after each batch of frames.
+
+    Raises:
+        holitom.video.VideoError: when the video cannot be read.
+        TypeError: when videos of the model's family cannot be read in windows, naming those that can.
+        ValueError: when the budget is smaller than the number of windows, or the method cannot meet one.
+    """
+    reading = reading or Reading()
+    adapter_for(model).require_windows()
+    timer = StageTimer(model.get_input_embeddings().weight.device)
+    with timer.stage("decode"):
+        if isinstance(video, Clip):
+            stream = VideoStream.of(video)
+        elif isinstance(video, VideoStream):
+            stream = video
+        else:
+            stream = open_video(video, fps=reading.fps, frames=reading.frames)
+    work = _Work(model, preprocessor, method, reading, stream, timer)
+    with work.session, torch.inference_mode():
+        for number, clip in enumerate(_timed(stream.chunks(min(reading.batch, work.window)), timer)):
+            work.take(clip, first=not number)
+            if progress is not None:
+                progress(work.frames, len(stream), work.kept)
+        work.finish()
+        if progress is not None:
+            progress(work.frames, work.frames, work.kept)
+    return work.prefix()
+
+
+class _Work:
+    """The state of one pass over a video."""
+
+    def __init__(
+        self, model: Any, preprocessor: Preprocessor, method: Method, reading: Reading, stream: VideoStream, timer: Any
+    ) -> None:
+        self.preprocessor, self.method, self.reading = preprocessor, method, reading
+        self.stream, self.timer = stream, timer
+        self.session = Session(method, model, timer=timer)
+        self.device, self.dtype = model.get_input_embeddings().weight.device, next(model.parameters()).dtype
+        self.window = reading.window_frames(stream.rate)
+        self.frames = self.kept = 0
+        self.parts: list[tuple[Merge, Tensor]] = []
+        self.records: list[WindowRecord] = []
+        self.times: list[Tensor] = []
+        self.budget: Budget | None = None
+
+    def take(self, clip: Clip, first: bool) -> None:
+        """Encodes the frames of a clip, and merges every window that they complete."""
+        with self.timer.stage("preprocess"):
+            pixels = to(self.preprocessor.pixels(clip), self.device, self.dtype)
+        adapter = self.session.adapter
+        output = getattr(adapter.base, adapter.encoder)(**pixels, return_dict=True)
+        [layout], rows = layouts_of(output), adapter.unpack(output)
+        place = layout.place.to(rows.device)
+        features = rows[place >= 0][place[place >= 0].argsort()]
+        extras = {name: getattr(layout, name) for name in ("scores", "keys", "frame_embeddings")}
+        video = VideoTokens(features.view(layout.frames, -1, features.shape[-1]), layout.grid, **extras)
+        if first:
+            self._begin(video, rows[place < 0].cpu())
+        self.frames += video.frames
+        self.times.append(torch.from_numpy(clip.times))
+        for window, redundant in self.windows.push(video):
+            self._merge(window, redundant, last=False)
+
+    def _begin(self, video: VideoTokens, newlines: Tensor) -> None:
+        """What can be settled once the size of a frame is known."""
+        self.grid, self.newlines, expected = video.grid, newlines, len(self.stream)
+        if self.reading.tokens is not None:
+            total = expected * video.positions
+            tokens = min(self.reading.tokens - len(newlines), total)
+            if tokens < 1:
+                raise ValueError(f"tokens={self.reading.tokens} leaves none beside the {len(newlines)} after a video")
+            self.method = self.method.sized(tokens, expected, video.grid)
+        self.windows = Windows(self.method, self.window)
+        if self.reading.tokens is not None:
+            self.budget = Budget(tokens, expected, video.positions, self.windows.shortest)
+
+    def finish(self) -> None:
+        """Merges what is left."""
+        window, redundant = self.windows.finish()
+        self._merge(window, redundant, last=True)
+
+    def _merge(self, window: VideoTokens, redundant: int, last: bool) -> None:
+        method = self.method
+        with self.timer.stage("compression"):
+            if self.budget is not None:
+                need = window.frames * window.positions - redundant
+                method = method.part(self.budget.share(window.frames, need, last), window.frames, window.grid)
+            merge = method.merge_video(window)
+            self.parts.append((merge.to("cpu"), merge.apply(window.features.flatten(0, 1)).cpu()))
+        start = self.records[-1].last + 1 if self.records else 0
+        times, end = torch.cat(self.times), start + window.frames - 1
+        self.times = [times]
+        self.records.append(WindowRecord(start, end, float(times[start]), float(times[end]), redundant, merge.outputs))
+        self.kept += merge.outputs
+
+    def prefix(self) -> VideoPrefix:
+        """What is left of the video."""
+        stream, seconds = self.windows.stream, self.timer.totals()
+        return VideoPrefix(
+            tokens=torch.cat([*(tokens for _, tokens in self.parts), self.newlines]),
+            merge=joined([merge for merge, _ in self.parts]),
+            frames=self.frames,
+            grid=self.grid,
+            method=self.method,
+            windows=tuple(self.records),
+            times=self.times[0],
+            at_stake=0 if stream is None else stream.at_stake,
+            seconds={name: seconds.get(name, 0.0) for name in ("decode", "preprocess", "vision tower", "compression")},
+            source=self.stream.source,
+            warning=self.stream.warning,
+        )
+
+
+def joined(merges: list[Merge]) -> Merge:
+    """One map for videos that follow each other: S and M are the sums of theirs. The maps are on one device."""
+    target, anchor, shares, spans = [], [], [], list[tuple[int, int]]()
+    sources = outputs = 0
+    for merge in merges:
+        target.append(torch.where(merge.target >= 0, merge.target + outputs, merge.target))
+        anchor.append(merge.anchor + sources)
+        if merge.shares is not None:
+            more = merge.shares
+            shares.append((more.source + sources, more.output + outputs, more.weight))
+        if merge.spans is not None:
+            frames = spans[-1][1] + 1 if spans else 0
+            spans += [(first + frames, last + frames) for first, last in merge.spans]
+        sources, outputs = sources + merge.inputs, outputs + merge.outputs
+    return Merge(
+        torch.cat(target),
+        torch.cat([merge.weight for merge in merges]),
+        torch.cat(anchor),
+        Shares(*(torch.cat(part) for part in zip(*shares, strict=True))) if shares else None,
+        tuple(spans) or None,
+    )
+
+
+def _timed(clips: Iterator[Clip], timer: Any) -> Iterator[Clip]:
+    while True:
+        with timer.stage("decode"):
+            clip = next(clips, None)
+        if clip is None:
+            return
+        yield clip
