@@ -116,6 +116,8 @@ class DecoderHook:
     ) -> dict[str, Any] | None:
         session, embeds, device = self.session, kwargs["inputs_embeds"], kwargs["inputs_embeds"].device
         width, depth = embeds.shape[1], len(session.adapter.layers)
+        if session.holding is not None:
+            session.holding.see(kwargs)
         maps, live, prompts = [], [], []
         known: dict[VideoLayout, Merge] = {}  # rows repeated for beams share their videos
         for row, videos in enumerate(rows):
@@ -128,16 +130,9 @@ class DecoderHook:
                 if merge is None:
                     merge = known[layout] = self._merge(embeds[row, columns], layout)
                 parts.append(Span(columns, blocks, merge))
-                prompt.videos.append(
-                    VideoRecord(
-                        row,
-                        layout.frames,
-                        layout.grid,
-                        merge,
-                        newlines=int((layout.place < 0).sum()),
-                        scores=layout.scores,
-                    )
-                )
+                record = VideoRecord(row, layout.frames, layout.grid, merge, scores=layout.scores)
+                record.newlines = int((layout.place < 0).sum())
+                prompt.videos.append(record)
             merge, places = row_merge(width, padding[row], parts, device)
             maps.append(merge)
             prompts.append(prompt)
@@ -215,9 +210,11 @@ class DecoderHook:
         self, decoder: Any, kwargs: dict[str, Any], cache: Any, state: CacheState, new: Tensor
     ) -> dict[str, Any]:
         """A call without new videos on a cache that holds compressed ones: decoding, or a further turn of text."""
-        given = kwargs.get("position_ids")
-        flight = Flight(self.session.method, decoder, cache, state, new, new.long() if given is None else given)
-        self.session.flight = flight
+        positions = state.places(kwargs.get("position_ids"), new)
+        self.session.flight = flight = Flight(self.session.method, decoder, cache, state, new, positions)
+        if state.waiting is not None:
+            flight.resume(state.waiting)
+            state.waiting = None
         return self._enter(flight, kwargs)
 
     def _enter(self, flight: Flight, kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -260,13 +257,19 @@ class LayerHook:
 
         session, config = self.session, flight.decoder.config
         embeddings = flight.replaced.get("position_embeddings", kwargs["position_embeddings"])
+        rejoined = False
         if flight.merging:
+            if session.holding is not None:
+                session.holding.stop(hidden, embeddings, flight)
+            rejoined = flight.waiting is not None
+            if rejoined:
+                hidden, embeddings = flight.rejoin(hidden, embeddings)
             with session.stage("compression"):
                 if session.method.attention == "coming":
                     self._look_ahead(module, hidden, embeddings, flight)
                 hidden, embeddings = flight.merge_inside(self.layer, len(session.adapter.layers), hidden, embeddings)
         stage = flight.enter(self.layer)
-        if not (stage.shortened or session.method.compacts):
+        if not (stage.shortened or rejoined or session.method.compacts):
             return hidden  # the masks and positions in force are still true
         contiguous = (stage.mask.long().cumsum(1) - 1).clamp_(min=0)[:, -hidden.shape[1] :].to(hidden.device)
         if session.method.compacts and flight.positions.dim() == 2:
