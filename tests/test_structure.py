@@ -26,6 +26,7 @@ ROOMS = (
     "evaluation",
     "bench",
     "report",
+    "corpus",
     "integrations",
     "demo",
     "cli",
