@@ -17,6 +17,7 @@ from typing_extensions import Self
 from holitom.corpus.reading import Failure, Reader, Video, attempt
 from holitom.corpus.sources import Item
 
+START = 300.0  # seconds until a worker has imported what it needs
 ATTEMPTS = 2  # a worker may die of something else than the video it holds
 
 
@@ -109,8 +110,8 @@ class _Hand:
         """Has the worker read one video."""
         why = ""
         for _ in range(ATTEMPTS):
-            line = self._start()
             try:
+                line = self._start()
                 line.send(item)
                 if not line.poll(self.patience):
                     self._stop()
@@ -136,6 +137,9 @@ class _Hand:
             self.process = context.Process(target=_work, args=(theirs, self.reader), daemon=True)
             self.process.start()
             theirs.close()
+            if not self.line.poll(START):
+                raise EOFError
+            self.line.recv()
         return self.line
 
     def _stop(self) -> None:
@@ -150,7 +154,9 @@ class _Hand:
 def _work(line: Connection, reader: Reader) -> None:
     """The worker: reads what it is sent until nobody sends any more. Ctrl-C is for the process that asks."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     with contextlib.suppress(EOFError, OSError):
+        line.send(None)  # started
         while True:
             _send(line, attempt(reader, line.recv()))
 
