@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import conftest  # noqa: F401 - actors read this file, and need what it mends
 import pytest
 from corpus_clips import QUESTIONS, answers, rows_of, write_corpus
 from tiny_checkpoints import build_llava_onevision
@@ -19,11 +20,6 @@ from holitom.pipeline import Pipeline
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'holitom[ray]'")
 pytestmark = pytest.mark.ray
 METHOD = HoliTom(retention=0.3)
-
-
-def mend() -> None:
-    """What conftest.py does for this process, in Ray's."""
-    import conftest  # noqa: F401
 
 
 @dataclass(frozen=True)
@@ -85,8 +81,7 @@ def local_ray():
         log_to_driver=False,
         object_store_memory=256 * 2**20,
         runtime_env={
-            "env_vars": {"PYTHONPATH": os.pathsep.join([here, *filter(None, sys.path)]), "OMP_NUM_THREADS": "1"},
-            "worker_process_setup_hook": mend,
+            "env_vars": {"PYTHONPATH": os.pathsep.join([here, *filter(None, sys.path)]), "OMP_NUM_THREADS": "1"}
         },
     )
     yield
