@@ -21,7 +21,7 @@ VENV_TEST := $(VENV)-test
 TEST_BIN := $(VENV_TEST)/bin
 PYTEST := OMP_NUM_THREADS=1 $(TEST_BIN)/python -m pytest -n 2 --ignore tests/browser
 
-.PHONY: demo test slow browser docs lint format clean
+.PHONY: demo test slow ray browser docs lint format clean
 
 # Asks the model inside the package about a synthetic clip, with and without compression. A quarter of its 784 visual
 # tokens: at a tenth this tiny model loses too much (docs/testbed.md).
@@ -33,13 +33,18 @@ demo: $(VENV)/ready
 	$(BIN)/holitom ask "$$clip" "$$(field question)" --retention 0.25 --compare; \
 	echo; echo "What is in the clip, as the generator of clips knows it: $$(field answer)"
 
-# All tests but the large matrix and those in a browser.
+# All tests but the large matrix, those on Ray and those in a browser.
 test: $(VENV_TEST)/ready
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow and not ray"
 
 # The large matrix.
 slow: $(VENV_TEST)/ready
-	$(PYTEST) -m slow || { code=$$?; test $$code -eq 5 && echo "no test is marked slow"; exit $$((code == 5 ? 0 : code)); }
+	$(PYTEST) -m "slow and not ray" || { code=$$?; test $$code -eq 5 && echo "no test is marked slow"; exit $$((code == 5 ? 0 : code)); }
+
+# Corpora on a local Ray, with a killed actor: installs Ray into the environment of the tests.
+ray: $(VENV_TEST)/ready
+	$(TEST_BIN)/pip install --quiet -e ".[ray]"
+	OMP_NUM_THREADS=1 $(TEST_BIN)/python -m pytest -m ray
 
 # Pages in a real browser: needs chromium and its driver from the system (apt-get install chromium chromium-driver).
 # Screenshots go to out/browser.

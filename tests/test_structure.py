@@ -27,6 +27,7 @@ ROOMS = (
     "evaluation",
     "bench",
     "report",
+    "corpus",
     "integrations",
     "demo",
     "cli",

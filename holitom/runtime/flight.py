@@ -35,6 +35,28 @@ class LiveSpan:
 
 
 @dataclass(eq=False)
+class Waiting:
+    """What stands in front of the first inner stage while its question is still to come, see ``runtime/prefix.py``.
+
+    Args:
+        hidden: (B, C, D). embeddings: rotary embeddings of those tokens. positions: (B, C) or (3 or 4, B, C).
+        new: (B, C) bool, which of them are real. spans, prompts: of each row.
+        padding: for each row, the padding in front. between: for each row, that between its C tokens and the question.
+        seen: for each row, the attention (C,) of the text that was read with the videos.
+    """
+
+    hidden: Tensor | None
+    embeddings: tuple[Tensor, ...]
+    positions: Tensor | None
+    new: Tensor | None
+    spans: list[list[LiveSpan]]
+    prompts: list[PromptRecord]
+    padding: list[int] = field(default_factory=list)
+    between: list[int] = field(default_factory=list)
+    seen: list[Tensor] = field(default_factory=list)
+
+
+@dataclass(eq=False)
 class Flight:
     """A decoder call in progress.
 
@@ -50,6 +72,7 @@ class Flight:
         prompts: the rows' records; empty while decoding.
         positions: (B, Q) or (3 or 4, B, Q) position ids of the new tokens.
         attention: by row, the deciding token's attention (Q,) in the layer before the coming inner stage.
+        waiting: what these tokens are joined to in front of the first inner stage, where a video was read before them.
     """
 
     method: Method
@@ -65,6 +88,7 @@ class Flight:
     prompts: list[PromptRecord] = field(default_factory=list)
     attention: dict[int, Tensor] = field(default_factory=dict)
     replaced: dict[str, Any] = field(default_factory=dict)
+    waiting: Waiting | None = None
 
     @property
     def merging(self) -> bool:
@@ -80,23 +104,57 @@ class Flight:
         stage = [stage for stage in self.state.stages if stage.layer <= layer][-1]
         past = stage.mask.shape[1] - query.shape[2] if key.shape[2] > query.shape[2] else 0
         known = stage.mask[:, stage.mask.shape[1] - past - query.shape[2] :].to(query.device)
+        here = 0 if self.waiting is not None else past  # the spans' columns are counted from there
         for row, spans in enumerate(self.spans):
             if not spans:
                 continue
             last = query.shape[2] - 1 - self.tail[row]
             end = past + last + 1
             if self.method.attention == "text":
-                first = max(int(span.columns[-1]) for span in spans) + 1
+                first = max(0, max(int(span.columns[-1]) for span in spans) + 1 - (past - here))
+                if first > last:
+                    continue
                 attention = query_attention(
                     query[row, :, first : last + 1],
                     key[row, :, :end],
                     scale,
                     known[row, :end] & _causal(past + first, last + 1 - first, end, query.device),
                 )
-                seen = attention.amax((0, 1))
+                real = self.new[row, first : last + 1].to(query.device)
+                seen = attention.masked_fill(~real[None, :, None], 0.0).amax((0, 1))
+                if self.waiting is not None:  # text that was read with the video has looked at it too
+                    seen[:past] = torch.maximum(seen[:past], self.waiting.seen[row].to(seen.device))
             else:
                 seen = last_query_attention(query[row, :, last], key[row, :, :end], scale, known[row, :end])
-            self.attention[row] = torch.nn.functional.pad(seen[past:], (0, self.tail[row]))
+            self.attention[row] = torch.nn.functional.pad(seen[here:], (0, self.tail[row]))
+
+    # a question that comes after its video ----------------------------------------------------------------------
+
+    def resume(self, waiting: Waiting) -> None:
+        """Makes this call the one that a prefix has waited for."""
+        self.spans, self.prompts = waiting.spans, waiting.prompts
+        if waiting.hidden is not None:
+            self.waiting, self.padding, self.right = waiting, waiting.padding, waiting.between
+            self.tail = [0] * len(waiting.padding)
+
+    def rejoin(self, hidden: Tensor, embeddings: Any) -> tuple[Tensor, Any]:
+        """Puts the waiting hidden states (B, C, D) in front of the call's own (B, Q, D); all else likewise."""
+        waiting, self.waiting = self.waiting, None
+        assert waiting is not None
+        assert waiting.hidden is not None
+        assert waiting.positions is not None
+        assert waiting.new is not None
+        device = hidden.device
+        self.new = torch.cat([waiting.new.to(device), self.new.to(device)], 1)
+        places = [waiting.positions.to(device), self.positions.to(device)]
+        if len({each.shape[0] for each in places}) > 1:  # generate() gives mrope a plane of its own for text
+            places = [each[-3:] for each in places]
+        self.positions = torch.cat(places, -1)
+        joined = tuple(
+            torch.cat([before.to(device), own.expand(*before.shape[:-2], *own.shape[-2:])], -2)
+            for before, own in zip(waiting.embeddings, embeddings, strict=True)
+        )
+        return torch.cat([waiting.hidden.to(device), hidden], 1), joined
 
     # the inner stage --------------------------------------------------------------------------------------------
 

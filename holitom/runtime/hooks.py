@@ -1,12 +1,11 @@
-"""The hooks: one in front of the decoder, one in front of each layer from the first inner stage on."""
+"""The hook in front of the decoder, where videos are found, merged and given their places."""
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from holitom.merge import Merge
 from holitom.models.base import VideoLayout
@@ -16,7 +15,6 @@ from holitom.runtime.locate import Located, locate, padding_of
 from holitom.runtime.records import PromptRecord, VideoRecord
 from holitom.runtime.sequence import BatchMerge, Span, row_merge
 from holitom.runtime.state import CacheState, cached_length, new_tokens
-from holitom.runtime.taps import observe, release
 from holitom.tokens import VideoTokens
 
 if TYPE_CHECKING:
@@ -121,6 +119,8 @@ class DecoderHook:
     ) -> dict[str, Any] | None:
         session, embeds, device = self.session, kwargs["inputs_embeds"], kwargs["inputs_embeds"].device
         width, depth = embeds.shape[1], len(session.adapter.layers)
+        if session.holding is not None:
+            session.holding.see(kwargs)
         maps, live, prompts = [], [], []
         known: dict[VideoLayout, Merge] = {}  # rows repeated for beams share their videos
         for row, videos in enumerate(rows):
@@ -135,16 +135,9 @@ class DecoderHook:
                 parts.append(Span(columns, blocks, merge))
                 whole = merge if layout.merged is None else layout.merged
                 prompt.tokens += whole.inputs - merge.inputs
-                prompt.videos.append(
-                    VideoRecord(
-                        row,
-                        layout.frames,
-                        layout.grid,
-                        whole,
-                        newlines=int((layout.place < 0).sum()),
-                        scores=layout.scores,
-                    )
-                )
+                record = VideoRecord(row, layout.frames, layout.grid, whole, scores=layout.scores)
+                record.newlines = int((layout.place < 0).sum())
+                prompt.videos.append(record)
             merge, places = row_merge(width, padding[row], parts, device)
             maps.append(merge)
             prompts.append(prompt)
@@ -224,9 +217,11 @@ class DecoderHook:
         self, decoder: Any, kwargs: dict[str, Any], cache: Any, state: CacheState, new: Tensor
     ) -> dict[str, Any]:
         """A call without new videos on a cache that holds compressed ones: decoding, or a further turn of text."""
-        given = kwargs.get("position_ids")
-        flight = Flight(self.session.method, decoder, cache, state, new, new.long() if given is None else given)
-        self.session.flight = flight
+        positions = state.places(kwargs.get("position_ids"), new)
+        self.session.flight = flight = Flight(self.session.method, decoder, cache, state, new, positions)
+        if state.waiting is not None:
+            flight.resume(state.waiting)
+            state.waiting = None
         return self._enter(flight, kwargs)
 
     def _enter(self, flight: Flight, kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -240,83 +235,3 @@ class DecoderHook:
             positions = torch.cat([contiguous[None], positions[1:]])
         flight.positions = positions
         return {**kwargs, "attention_mask": stage.mask.long(), "position_ids": positions}
-
-
-class LayerHook:
-    """In front of one decoder layer: merges there, or passes on what an earlier stage has shortened."""
-
-    def __init__(self, session: Session, layer: int) -> None:
-        self.session, self.layer, self.merges = session, layer, layer in session.layers
-
-    def __call__(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
-        """Replaces hidden states, masks and rotary embeddings; None leaves the call as it is."""
-        session, flight = self.session, self.session.flight
-        if flight is None or not session.active:
-            return None
-        if self.merges:
-            hidden = args[0] if args else kwargs["hidden_states"]
-            hidden = self._merge(module, hidden, kwargs, flight)
-            args, kwargs = (
-                (hidden, *args[1:]) if args else args,
-                kwargs if args else {**kwargs, "hidden_states": hidden},
-            )
-        if not flight.replaced:
-            return None
-        return args, {**kwargs, **{name: value for name, value in flight.replaced.items() if name in kwargs}}
-
-    def _merge(self, module: nn.Module, hidden: Tensor, kwargs: dict[str, Any], flight: Flight) -> Tensor:
-        from transformers.masking_utils import create_causal_mask
-
-        session, config = self.session, flight.decoder.config
-        embeddings = flight.replaced.get("position_embeddings", kwargs["position_embeddings"])
-        if flight.merging:
-            with session.stage("compression"):
-                if session.method.attention == "coming":
-                    self._look_ahead(module, hidden, embeddings, flight)
-                hidden, embeddings = flight.merge_inside(self.layer, len(session.adapter.layers), hidden, embeddings)
-        stage = flight.enter(self.layer)
-        if not (stage.shortened or session.method.compacts):
-            return hidden  # the masks and positions in force are still true
-        contiguous = (stage.mask.long().cumsum(1) - 1).clamp_(min=0)[:, -hidden.shape[1] :].to(hidden.device)
-        if session.method.compacts and flight.positions.dim() == 2:
-            embeddings = flight.decoder.rotary_emb(hidden, contiguous)
-        mask = create_causal_mask(
-            config=config,
-            inputs_embeds=hidden,
-            attention_mask=stage.mask.to(hidden.device),
-            position_ids=None,
-            layer_idx=self.layer,
-            **{cache_argument(create_causal_mask): flight.cache},
-        )
-        # flash attention takes gaps in position ids for the borders of packed sequences; the rotary embeddings above
-        # already hold the true positions, so later layers are shown contiguous ids
-        flight.replaced = {
-            "attention_mask": mask,
-            "position_embeddings": embeddings,
-            "position_ids": contiguous if flight.positions.dim() == 2 else flight.positions,
-        }
-        return hidden
-
-    def _look_ahead(self, module: Any, hidden: Tensor, embeddings: Any, flight: Flight) -> None:
-        """Runs the coming layer's attention just far enough to see its queries and keys."""
-
-        def observer(query: Tensor, key: Tensor, scale: float) -> None:
-            flight.observe(query, key, scale, self.layer - 1)
-            raise _SeenEnough
-
-        owner = object()
-        observe(module.self_attn, owner, observer)
-        try:
-            with contextlib.suppress(_SeenEnough):
-                module.self_attn(
-                    hidden_states=module.input_layernorm(hidden),
-                    position_embeddings=embeddings,
-                    attention_mask=None,
-                    **{cache_argument(module.self_attn.forward): None},
-                )
-        finally:
-            release(owner)
-
-
-class _SeenEnough(Exception):
-    """Ends a look-ahead once queries and keys are known."""

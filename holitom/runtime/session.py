@@ -17,7 +17,9 @@ from holitom.methods.base import Method
 from holitom.models.base import Adapter, VideoLayout, adapter_for
 from holitom.runtime.encoder import layouts_of, watch_encoder
 from holitom.runtime.flight import Flight
-from holitom.runtime.hooks import DecoderHook, LayerHook
+from holitom.runtime.hooks import DecoderHook
+from holitom.runtime.layer_hook import LayerHook
+from holitom.runtime.prefix import Holding
 from holitom.runtime.records import PromptRecord, VideoRecord
 from holitom.runtime.state import CacheState
 from holitom.runtime.summary import Summary
@@ -200,6 +202,15 @@ class Session:
     @layouts.setter
     def layouts(self, layouts: list[VideoLayout]) -> None:
         self._here.layouts = layouts
+
+    @property
+    def holding(self) -> Holding | None:
+        """What is noted of the prefix that is being read in this thread, see ``runtime/prefix.py``."""
+        return getattr(self._here, "holding", None)
+
+    @holding.setter
+    def holding(self, holding: Holding | None) -> None:
+        self._here.holding = holding
 
     def stage(self, name: str) -> AbstractContextManager[Any]:
         """Tells the timer, if there is one, what is being worked on."""

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import weakref
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from holitom.runtime.flight import Waiting
 
 
 @dataclass(eq=False)
@@ -35,11 +38,16 @@ class CacheState:
 
     ``get_seq_length()`` without a layer then answers in tokens of the full prompt, which is what ``generate`` counts
     in when it slices the ids of a further turn; with a layer it answers for the cache as it is.
+
+    A cache that goes on from a prefix (``runtime/prefix.py``) also knows the position that follows in each row (B,),
+    and what waits for the first call.
     """
 
     stages: list[Stage]
     dropped: int = 0
     covered: bool = False
+    following: Tensor | None = None
+    waiting: Waiting | None = None
 
     @classmethod
     def begin(cls, cache: Any, mask: Tensor | None, new: Tensor, layers: tuple[int, ...]) -> CacheState:
@@ -73,6 +81,14 @@ class CacheState:
         if self.covered:
             del cache.get_seq_length
             self.covered = False
+
+    def places(self, given: Tensor | None, new: Tensor) -> Tensor:
+        """Position ids of new tokens (B, Q): those given, or what follows in a cache that knows it."""
+        if self.following is None:
+            return new.long() if given is None else given
+        positions = (self.following[:, None] + new.long().cumsum(1) - 1).clamp_(min=0)
+        self.following = self.following + new.sum(1)
+        return positions if given is None or given.dim() == 2 else positions.expand(given.shape[0], -1, -1)
 
     def mask(self, stage: Stage, cache: Any, new: Tensor) -> Tensor:
         """(B, past + Q) bool: the stage's cached tokens and the new ones.

@@ -68,7 +68,7 @@ class ProcessorPreprocessor(Preprocessor):
         media: dict[str, Any] = {}
         if clips:
             media["videos"] = [clip.frames for clip in clips]
-            media["video_metadata"] = [_metadata(clip) for clip in clips]
+            media["video_metadata"] = [metadata_of(clip) for clip in clips]
             media["do_sample_frames"] = False  # the frames are sampled already
         if any(pictures):
             media["images"] = pictures
@@ -85,7 +85,7 @@ class ProcessorPreprocessor(Preprocessor):
         )
 
 
-def _metadata(clip: Clip) -> dict[str, Any]:
+def metadata_of(clip: Clip) -> dict[str, Any]:
     """What processors want to know about a video, in transformers' names."""
     return {
         "total_num_frames": clip.total_frames,

@@ -1,0 +1,181 @@
+"""What `holitom caption` gains: two decode workers against a plain loop, and further questions against the first.
+
+    python benchmarks/corpus.py [--clips 24] [--rounds 3] [--questions 8] [--out benchmarks/results/corpus.json]
+
+Both sides answer the same questions about the same files with the bundled tiny model, in turns, A B A B. The plain loop
+is what `holitom ask` does for each file, without loading the model each time. Rates count from the first finished row
+to the last, so that the start of worker processes, once in a run, is not in them; it is printed beside.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from decode import write_film
+
+from holitom import HoliTom
+from holitom.bench.machine import machine
+from holitom.cli.loading import TINY
+from holitom.corpus import Item, Plan, PromptReader, Store, TransformersEngine, list_videos, run
+from holitom.corpus.reading import Video, attempt
+from holitom.pipeline import Pipeline
+from holitom.video.synthetic.files import write_clips
+
+ASKED = ("What colour is the square?",)
+MORE = (
+    "What colour is the square?",
+    "How many objects are there?",
+    "Which shape is purple?",
+    "Does the square move?",
+    "What colour is the circle?",
+    "Which object moves?",
+    "Is there a ring?",
+    "What happens in the video?",
+)
+METHOD = HoliTom(retention=0.25)
+
+
+class Marks:
+    """When rows were finished."""
+
+    def __init__(self) -> None:
+        self.began = time.perf_counter()
+        self.at: list[tuple[float, int]] = []
+
+    def note(self, rows: int) -> None:
+        """So many rows are finished now."""
+        self.at.append((time.perf_counter(), rows))
+
+    def result(self) -> dict[str, float]:
+        """Rows per second after the first ones, and the seconds until these."""
+        (first, few), (last, all_) = self.at[0], self.at[-1]
+        return {"rows_per_second": (all_ - few) / (last - first), "seconds_to_the_first": first - self.began}
+
+
+def plain(pipeline: Pipeline, items: list[Item]) -> dict[str, float]:
+    """The loop of `holitom ask`."""
+    marks = Marks()
+    for number, item in enumerate(items, 1):
+        pipeline.ask(item.address, ASKED[0], METHOD, max_new_tokens=4)
+        marks.note(number)
+    return marks.result()
+
+
+def corpus(pipeline: Pipeline, items: list[Item], workers: int, folder: Path) -> dict[str, float]:
+    """The same through `holitom caption`'s run, written to disk."""
+    plan = Plan(items, ASKED, workers=workers, group=4)
+    engine = TransformersEngine(pipeline, METHOD, max_new_tokens=4)
+    marks = Marks()
+    with Store(folder / "out.parquet", {}, restart=True) as store:
+        run(plan, engine, PromptReader(str(TINY), ASKED, None), store, done=lambda: marks.note(len(store)))
+    engine.close()
+    return marks.result()
+
+
+def rates(pipeline: Pipeline, items: list[Item], rounds: int, folder: Path) -> dict[str, Any]:
+    """Both sides in turns; medians, and the ratio of each round."""
+    sides: dict[str, Callable[[], dict[str, float]]] = {
+        "plain loop": lambda: plain(pipeline, items),
+        "two workers": lambda: corpus(pipeline, items, 2, folder),
+    }
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
+    for _ in range(rounds):
+        for name, side in sides.items():
+            found[name].append(side())
+    speeds = {name: [each["rows_per_second"] for each in runs] for name, runs in found.items()}
+    ratios = [two / one for one, two in zip(speeds["plain loop"], speeds["two workers"], strict=True)]
+    return {
+        "rows_per_second": {name: median(values) for name, values in speeds.items()},
+        "ratio": {"median": median(ratios), "least": min(ratios), "most": max(ratios)},
+        "seconds_until_the_first_rows": median(each["seconds_to_the_first"] for each in found["two workers"]),
+    }
+
+
+def further(pipeline: Pipeline, item: Item, count: int, rounds: int, method: Any) -> dict[str, float]:
+    """Seconds of one question, and of each further one, about one file; read, encoded and answered in this process."""
+
+    def seconds(number: int, together: bool) -> float:
+        asked = MORE[:number]
+        reader = PromptReader(str(TINY), asked, None)
+        began = time.perf_counter()
+        video = attempt(reader, item)
+        assert isinstance(video, Video), video
+        encoded = engine.encode(video)
+        rows = [(encoded, which) for which in range(number)]
+        for batch in [rows] if together else [[row] for row in rows]:
+            engine.answer(batch, [False] * len(batch))
+        return time.perf_counter() - began
+
+    engine = TransformersEngine(pipeline, method, max_new_tokens=4)
+    found: dict[str, list[float]] = {"first": [], "in one batch": [], "one by one": []}
+    for round_ in range(rounds + 1):
+        first = seconds(1, True)
+        batch, single = ((seconds(count, together) - first) / (count - 1) for together in (True, False))
+        if round_:
+            for name, value in zip(found, (first, batch, single), strict=True):
+                found[name].append(value)
+    engine.close()
+    middle = {name: median(values) for name, values in found.items()}
+    return {
+        "seconds_of_the_first": middle["first"],
+        "further_over_first_in_one_batch": median(
+            part / whole for part, whole in zip(found["in one batch"], found["first"], strict=True)
+        ),
+        "further_over_first_one_by_one": median(
+            part / whole for part, whole in zip(found["one by one"], found["first"], strict=True)
+        ),
+    }
+
+
+def main() -> None:
+    """Measures, prints and writes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clips", type=int, default=24)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--questions", type=int, default=8, help="2 to 8")
+    parser.add_argument("--length", type=int, default=600, help="frames of a film")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    pipeline = Pipeline.from_pretrained(TINY, device="cpu", dtype=torch.float32)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_clips(folder / "clips", options.clips)
+        write_film(folder / "film.mp4", options.length, 360, 640, 250)
+        clips = list_videos(str(folder / "clips"))
+        films = [Item(f"film-{number}", str(folder / "film.mp4")) for number in range(options.clips)]
+        report = {
+            "machine": machine(torch.device("cpu")),
+            "load_before": os.getloadavg()[0],
+            "model": "tiny",
+            "method": {"name": METHOD.name, **METHOD.settings()},
+            "clips": options.clips,
+            "rounds": options.rounds,
+            "film": {"frames": options.length, "height": 360, "width": 640},
+            "synthetic clips": rates(pipeline, clips, options.rounds, folder),
+            "films": rates(pipeline, films, options.rounds, folder),
+            "questions": options.questions,
+            "further questions": {
+                "inner stage": further(pipeline, clips[0], options.questions, options.rounds, METHOD),
+                "before the LLM alone": further(
+                    pipeline, clips[0], options.questions, options.rounds, HoliTom(retention=0.25, layer=None)
+                ),
+            },
+            "load_after": os.getloadavg()[0],
+        }
+    text = json.dumps(report, indent=1)
+    print(text)
+    if options.out is not None:
+        options.out.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

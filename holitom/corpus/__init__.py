@@ -1,0 +1,30 @@
+"""Thousands of videos, some questions, one table of answers: resumable, on one machine or on Ray."""
+
+from holitom.corpus.engine import Encoded, Engine, Maker, Said
+from holitom.corpus.questions import list_questions
+from holitom.corpus.reading import PromptReader
+from holitom.corpus.rows import Row
+from holitom.corpus.run import Plan, Stop, run
+from holitom.corpus.sources import Item, list_videos
+from holitom.corpus.store import Store, StoreError
+from holitom.corpus.totals import Totals
+from holitom.corpus.with_transformers import TransformersEngine
+
+__all__ = [
+    "Encoded",
+    "Engine",
+    "Item",
+    "Maker",
+    "Plan",
+    "PromptReader",
+    "Row",
+    "Said",
+    "Stop",
+    "Store",
+    "StoreError",
+    "Totals",
+    "TransformersEngine",
+    "list_questions",
+    "list_videos",
+    "run",
+]

@@ -1,0 +1,158 @@
+"""How rows are laid down in a file: Parquet or JSON lines, each file written whole and put in place at once."""
+
+from __future__ import annotations
+
+import json
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from holitom.corpus.rows import COLUMNS, TEXT, Row
+
+SETTINGS = b"holitom"
+CHUNK = 65_536  # rows of an old file that are copied at a time
+
+Keep = Callable[[Row], bool]
+
+
+class Format(ABC):
+    """One kind of output file."""
+
+    @abstractmethod
+    def read(self, path: Path) -> Iterator[Row]:
+        """The rows of a file, a chunk at a time."""
+
+    @abstractmethod
+    def settings(self, path: Path) -> dict[str, Any] | None:
+        """The settings that are written in the file itself; None where the format has no place for them."""
+
+    @abstractmethod
+    def write(self, old: Path | None, rows: Iterable[Row], new: Path, settings: dict[str, Any], keep: Keep) -> None:
+        """Writes a whole file: the rows of ``old`` that ``keep`` allows, then ``rows``."""
+
+    def replace(self, path: Path, rows: Iterable[Row], settings: dict[str, Any], keep: Keep = lambda _: True) -> None:
+        """Adds rows to the file at ``path``, which is the old one or the new one at any moment, and never half of it.
+
+        Raises:
+            OSError: when there is no room; the old file stays.
+        """
+        new = path.with_name(f"{path.name}.part")
+        try:
+            self.write(path if path.exists() else None, rows, new, settings, keep)
+            with new.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(new, path)
+        except BaseException:
+            new.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+
+
+class Jsonl(Format):
+    """One JSON object a line."""
+
+    def read(self, path: Path) -> Iterator[Row]:
+        """See :meth:`Format.read`."""
+        with path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                with _told(path, number):
+                    yield Row.of(json.loads(line))
+
+    def settings(self, path: Path) -> dict[str, Any] | None:
+        """See :meth:`Format.settings`."""
+        return None
+
+    def write(self, old: Path | None, rows: Iterable[Row], new: Path, settings: dict[str, Any], keep: Keep) -> None:
+        """See :meth:`Format.write`."""
+        with new.open("w", encoding="utf-8") as file:
+            for row in self.read(old) if old is not None else ():
+                if keep(row):
+                    file.write(line_of(row))
+            for row in rows:
+                file.write(line_of(row))
+
+
+class Parquet(Format):
+    """A table with one column for each field of :class:`Row`, and the settings in its metadata."""
+
+    def read(self, path: Path) -> Iterator[Row]:
+        """See :meth:`Format.read`."""
+        import pyarrow.parquet as pq
+
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(CHUNK):
+                yield from map(Row.of, batch.to_pylist())
+
+    def settings(self, path: Path) -> dict[str, Any] | None:
+        """See :meth:`Format.settings`."""
+        import pyarrow.parquet as pq
+
+        written = (pq.read_schema(path).metadata or {}).get(SETTINGS)
+        return None if written is None else json.loads(written)
+
+    def write(self, old: Path | None, rows: Iterable[Row], new: Path, settings: dict[str, Any], keep: Keep) -> None:
+        """See :meth:`Format.write`."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        schema = pa.schema([(name, _arrow_type(name)) for name in COLUMNS], {SETTINGS: json.dumps(settings).encode()})
+        with pq.ParquetWriter(new, schema) as writer:
+            held: list[dict[str, Any]] = []
+            for row in self.read(old) if old is not None else ():
+                if keep(row):
+                    held.append(row.as_dict())
+                if len(held) == CHUNK:
+                    writer.write_table(pa.Table.from_pylist(held, schema))
+                    held = []
+            held += [row.as_dict() for row in rows]
+            writer.write_table(pa.Table.from_pylist(held, schema))
+
+
+def format_of(path: Path) -> Format:
+    """The format that a name asks for.
+
+    Raises:
+        ValueError: for any other than .parquet and .jsonl.
+    """
+    known: dict[str, type[Format]] = {".parquet": Parquet, ".jsonl": Jsonl}
+    if path.suffix.lower() not in known:
+        raise ValueError(f"--out {path}: the name must end with .parquet or .jsonl")
+    return known[path.suffix.lower()]()
+
+
+def line_of(row: Row) -> str:
+    """A row as one line of JSON."""
+    return json.dumps(row.as_dict(), ensure_ascii=False) + "\n"
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes the names in a folder durable, where the system can."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:  # Windows opens no folders
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _arrow_type(name: str) -> Any:
+    import pyarrow as pa
+
+    if name in TEXT:
+        return pa.string()
+    return pa.float64() if name.startswith("seconds") else pa.int64()
+
+
+@contextmanager
+def _told(path: Path, number: int) -> Iterator[None]:
+    try:
+        yield
+    except (json.JSONDecodeError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"{path}, line {number} is no row of this command ({error}): give another --out, or mend the file"
+        ) from error

@@ -1,0 +1,180 @@
+"""From a file to what a model reads: decoding, pixels and token ids, all of it in worker processes."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from holitom.corpus.sources import Item, fetched
+
+
+@dataclass(frozen=True, eq=False)
+class Video:
+    """A video that is ready for a model.
+
+    Args:
+        path: as the output names it.
+        content: what the engine's ``encode`` takes; for transformers :class:`Prompts`.
+        seconds: "decode" and "preprocess".
+        warning: what is wrong with a video of which only a part could be read.
+    """
+
+    path: str
+    content: Any
+    seconds: dict[str, float] = field(default_factory=dict)
+    warning: str | None = None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A video that could not be read, and why."""
+
+    path: str
+    error: str
+
+
+class Reader(Protocol):
+    """What a worker process does with one video. It is pickled, and keeps what it loads."""
+
+    def read(self, item: Item) -> Video:
+        """Reads one video.
+
+        Raises:
+            Exception: whatever is wrong with it; it becomes the row's error.
+        """
+
+
+def attempt(reader: Reader, item: Item) -> Video | Failure:
+    """Reads a video, or says why it cannot be read."""
+    try:
+        return reader.read(item)
+    except Exception as error:  # a bad video must not cost the others, whatever a codec or a store raises
+        return Failure(item.path, told(error).replace(item.address, item.path))
+
+
+def told(error: BaseException) -> str:
+    """An error as one line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+@dataclass(frozen=True, eq=False)
+class Prompts:
+    """The prompts of one video, one for each question.
+
+    Args:
+        start: the inputs of what they share, ``input_ids`` (1, P), the pixels and so on, up to the end of the video or
+            one token further; numpy arrays, which travel between processes without a copy.
+        rest: for each question the ids that follow.
+    """
+
+    start: dict[str, Any]
+    rest: list[list[int]]
+
+
+@dataclass(frozen=True)
+class PromptReader:
+    """Decodes and preprocesses for transformers.
+
+    Args:
+        model: path or hub id of the checkpoint, of which only the preprocessor is loaded.
+        questions: asked about every video. frames: to sample; None: what the checkpoint asks for.
+    """
+
+    model: str
+    questions: tuple[str, ...]
+    frames: int | None
+
+    def read(self, item: Item) -> Video:
+        """See :meth:`Reader.read`."""
+        import torch
+
+        from holitom.video import read_video
+
+        torch.set_num_threads(1)  # one worker is one core; the model has the others
+        preprocessor, video_token = loaded(self.model)
+        began = time.perf_counter()
+        with fetched(item.address) as path:
+            try:
+                clip = read_video(path, self.frames or preprocessor.frames)
+            except ValueError as error:
+                raise ValueError(str(error).replace(str(path), item.path)) from error
+        decoded = time.perf_counter()
+        content = prompts_of(preprocessor, clip, self.questions, video_token)
+        seconds = {"decode": decoded - began, "preprocess": time.perf_counter() - decoded}
+        return Video(item.path, content, seconds, clip.warning)
+
+
+def prompts_of(preprocessor: Any, clip: Any, questions: Sequence[str], video_token: int) -> Prompts:
+    """The prompts of all questions about a clip, whose pixels are made once.
+
+    The first question's prompt is made by the preprocessor. Of the others only the text behind the video differs; it
+    is tokenized by itself, which is right where the placeholder is a token of its own, and that is checked on the first
+    question. Where it does not hold, every prompt is made by the preprocessor.
+
+    What they share ends one token behind the video where they go on alike there, as with most chat templates: where
+    positions have several axes, that token says how they go on.
+
+    Raises:
+        ValueError: when the prompts do not begin alike.
+    """
+    inputs = preprocessor(questions[0], clip)
+    whole = [inputs["input_ids"][0].tolist()]
+    ends = [behind_video(preprocessor, clip, question, video_token)[1] for question in questions]
+    first = ends[0]
+    if first is not None and whole[0][len(whole[0]) - len(first) :] == first:
+        head = whole[0][: len(whole[0]) - len(first)]
+        whole += [[*head, *end] for end in ends[1:] if end is not None]
+    else:
+        whole += [preprocessor(question, clip)["input_ids"][0].tolist() for question in questions[1:]]
+    last = max(place for place, token in enumerate(whole[0]) if token in _placeholders(whole[0], video_token))
+    cut = last + 1 + (len({ids[last + 1] for ids in whole if len(ids) > last + 1}) == 1)
+    if any(ids[:cut] != whole[0][:cut] or len(ids) <= cut for ids in whole):
+        raise ValueError(
+            "the prompts of these questions differ before their video, so it cannot be read once for all: use a "
+            "chat template that puts the video first"
+        )
+    length = len(whole[0])
+    start = {
+        name: (value[:, :cut] if value.shape[:2] == (1, length) else value).numpy() for name, value in inputs.items()
+    }
+    return Prompts(start, [ids[cut:] for ids in whole])
+
+
+def _placeholders(ids: list[int], video_token: int) -> set[int]:
+    """The token that stands for visual tokens: the video's; where frames are written as images, the commonest."""
+    return {video_token} if video_token in ids else {max(set(ids), key=ids.count)}
+
+
+def behind_video(preprocessor: Any, clip: Any, question: str, video_token: int) -> tuple[str, list[int] | None]:
+    """The prompt as the chat template writes it, with one placeholder for the video, and the ids behind that.
+
+    None instead of ids where the placeholder is no token of its own.
+    """
+    from holitom.video.chat import user_turn, without_media
+
+    conversation = without_media([user_turn(question, clip)])
+    template = getattr(preprocessor, "template", None)
+    if template is not None:
+        text = preprocessor.tokenizer.apply_chat_template(
+            conversation, chat_template=template, tokenize=False, add_generation_prompt=True
+        )
+    else:
+        text = preprocessor.processor.apply_chat_template(conversation, add_generation_prompt=True, tokenize=False)
+    ids: list[int] = preprocessor.tokenizer(text, add_special_tokens=False)["input_ids"]
+    places = [place for place, token in enumerate(ids) if token == video_token]
+    return text, ids[places[-1] + 1 :] if places else None
+
+
+@functools.cache
+def loaded(model: str) -> tuple[Any, int]:
+    """A checkpoint's preprocessor and the id of its videos' placeholder, once for each process."""
+    from transformers import AutoConfig
+
+    from holitom.video import Preprocessor
+
+    config = AutoConfig.from_pretrained(model)
+    token = getattr(config, "video_token_id", None)
+    return Preprocessor.from_pretrained(model), int(config.video_token_index if token is None else token)

@@ -1,0 +1,109 @@
+"""The engine for transformers: a compressed prefix for each video, questions batched behind prefixes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from holitom.corpus.engine import Counts, Load, Said
+from holitom.corpus.reading import Prompts, Video
+from holitom.cost import ModelShape, synchronize
+from holitom.methods.base import Method
+from holitom.pipeline import Pipeline, Uncompressed
+from holitom.runtime import PromptRecord, Session
+from holitom.runtime.prefix import Prefix, hold, resume
+
+
+@dataclass(frozen=True, eq=False)
+class PrefixedVideo:
+    """A compressed prefix, and for each question the ids that follow."""
+
+    prefix: Prefix
+    rest: list[list[int]]
+
+    @property
+    def lengths(self) -> list[int]:
+        """See :class:`Encoded`."""
+        return [self.prefix.tokens + len(ids) for ids in self.rest]
+
+
+class TransformersEngine:
+    """Answers with transformers on this machine.
+
+    Args:
+        pipeline: model and preprocessor.
+        method: None: uncompressed. max_new_tokens: the longest answer.
+    """
+
+    def __init__(self, pipeline: Pipeline, method: Method | None, max_new_tokens: int = 128) -> None:
+        self.pipeline, self.max_new_tokens = pipeline, max_new_tokens
+        self.session = Session(method or Uncompressed(), pipeline.model).attach()
+        self.together = True
+        try:
+            self._shape: ModelShape | None = ModelShape.from_config(pipeline.model.config)
+        except ValueError:
+            self._shape = None
+
+    def close(self) -> None:
+        """Takes the method off the model."""
+        self.session.remove()
+
+    @torch.inference_mode()
+    def encode(self, video: Video) -> PrefixedVideo:
+        """See :class:`Engine`."""
+        prompts: Prompts = video.content
+        model = self.pipeline.model
+        device, dtype = model.get_input_embeddings().weight.device, next(model.parameters()).dtype
+        inputs = {name: torch.from_numpy(value).to(device) for name, value in prompts.start.items()}
+        began = time.perf_counter()
+        inputs = {name: value.to(dtype) if value.is_floating_point() else value for name, value in inputs.items()}
+        prefix = hold(self.session, inputs)
+        synchronize(device)
+        video.seconds["prefix"] = time.perf_counter() - began
+        self.together = prefix.stackable
+        return PrefixedVideo(prefix, prompts.rest)
+
+    @torch.inference_mode()
+    def answer(self, rows: Sequence[tuple[Any, int]], shared: Sequence[bool]) -> list[Said]:
+        """See :class:`Engine`."""
+        tokenizer = self.pipeline.preprocessor.tokenizer
+        pad = tokenizer.pad_token_id
+        inputs = resume(
+            self.session,
+            [video.prefix for video, _ in rows],
+            [video.rest[number] for video, number in rows],
+            tokenizer.eos_token_id or 0 if pad is None else pad,
+        )
+        ids = self.pipeline.model.generate(
+            **inputs, do_sample=False, max_new_tokens=self.max_new_tokens, pad_token_id=tokenizer.pad_token_id
+        )
+        said = tokenizer.batch_decode(ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        records = self.session.prompts
+        counts = [
+            self._count(record, video.prefix, paid)
+            for record, (video, _), paid in zip(records, rows, shared, strict=True)
+        ]
+        return [Said(text.strip(), count) for text, count in zip(said, counts, strict=True)]
+
+    def _count(self, record: PromptRecord, prefix: Prefix, shared: bool) -> Counts:
+        """The counts of one row; what an earlier row has paid for is taken off, compressed and not."""
+        visual = record.visual_by_layer
+        plain = Counts(record.tokens, record.visual, visual[0])
+        if self._shape is None:
+            return plain
+        dtype, depth = next(self.pipeline.model.parameters()).dtype, len(record.by_layer)
+        first = next(iter(self.session.layers), depth)
+        held = [prefix.tokens if layer < first else 0 for layer in range(depth)]
+        ran = Load.of(record.by_layer, held if shared else None)
+        full = Load.of([record.tokens] * depth, [prefix.record.tokens] * depth if shared else None)
+        return replace(
+            plain,
+            prefill_flops=ran.flops(self._shape),
+            full_prefill_flops=full.flops(self._shape),
+            kv_bytes=ran.kv_bytes(self._shape, dtype),
+            full_kv_bytes=full.kv_bytes(self._shape, dtype),
+        )
