@@ -14,6 +14,7 @@ from holitom.bench.workload import Workload
 from holitom.cost import StageTimer, synchronize
 from holitom.methods.base import Method, Need
 from holitom.models import adapter_for
+from holitom.models.caching import cache_in
 from holitom.runtime import Session, Summary
 
 TOWER, COMPRESSION, PREFILL = "vision tower", "compression", "LLM prefill"
@@ -155,7 +156,7 @@ class _CacheSize:
         self.bytes = 0
 
     def __call__(self, decoder: Any, args: Any, kwargs: dict[str, Any], output: Any) -> None:
-        cache = kwargs.get("past_key_values")
+        cache = cache_in(kwargs)
         if self.bytes or cache is None:
             return
         self.bytes = sum(

@@ -194,6 +194,8 @@ class HoliTom(Method):
             )
         length = hidden.shape[0]
         keep = max(1, round(length * self.inner_retention))
+        if keep == length:
+            return Merge.identity(length, hidden.device)
         kept, dropped = split_by_rank(attention.float(), keep)
         joins = nearest_kept(hidden, kept, dropped)
         weigh = halving_weights if self.inner_merge == "halving" else mean_weights

@@ -101,7 +101,10 @@ class Flight:
     # the inner stage --------------------------------------------------------------------------------------------
 
     def merge_inside(self, layer: int, depth: int, hidden: Tensor, embeddings: Any) -> tuple[Tensor, Any]:
-        """Merges in front of ``layer``: hidden states (B, S, D) -> (B, S', D), rotary embeddings likewise."""
+        """Merges in front of ``layer``: hidden states (B, S, D) -> (B, S', D), rotary embeddings likewise.
+
+        Where every map keeps every token, the rows are passed on as they are.
+        """
         device, width = hidden.device, hidden.shape[1]
         rows = []
         for row, spans in enumerate(self.spans):
@@ -124,18 +127,22 @@ class Flight:
                 )
                 span.record.inner.append(InnerRecord(layer, merge, seen, span.place))
                 parts.append(Span(span.columns, span.columns, merge))
-            rows.append(row_merge(width, self.padding[row], parts, device))
-        batch = BatchMerge.of([merge for merge, _ in rows])
-        for row, (merge, places) in enumerate(rows):
+            rows.append(parts)
+        self.attention.clear()
+        if all(part.merge.outputs == part.merge.inputs for parts in rows for part in parts):
+            return hidden, embeddings  # each output needs a source of its own, so nothing can have merged
+        self.stage(layer).shortened = True
+        merged = [row_merge(width, self.padding[row], parts, device) for row, parts in enumerate(rows)]
+        batch = BatchMerge.of([merge for merge, _ in merged])
+        for row, (merge, places) in enumerate(merged):
             shift = batch.length - merge.outputs
             for span, columns in zip(self.spans[row], places, strict=True):
                 order = columns.argsort()
                 span.columns = columns[order] + shift
                 span.place = span.place[span.record.inner[-1].merge.anchor][order]
-        self.padding = [batch.length - merge.outputs for merge, _ in rows]
-        self.count(layer, depth, [merge.outputs - right for (merge, _), right in zip(rows, self.right, strict=True)])
+        self.padding = [batch.length - merge.outputs for merge, _ in merged]
+        self.count(layer, depth, [merge.outputs - right for (merge, _), right in zip(merged, self.right, strict=True)])
         self.new = batch.gather(self.new.to(device))
-        self.attention.clear()
         if self.positions.dim() == 2:
             self.positions = batch.gather(self.positions.to(device))
         else:
@@ -149,11 +156,16 @@ class Flight:
 
     def enter(self, layer: int) -> Stage:
         """The stage that starts at ``layer``, with the new tokens added to its mask."""
+        stage = self.stage(layer)
+        stage.mask = self.state.mask(stage, self.cache, self.new)
+        return stage
+
+    def stage(self, layer: int) -> Stage:
+        """The stage that starts at ``layer``."""
         stage = next((stage for stage in self.state.stages if stage.layer == layer), None)
         if stage is None:
             stage = Stage(layer, self.new.new_zeros(self.new.shape[0], 0))
             self.state.stages.append(stage)
-        stage.mask = self.state.mask(stage, self.cache, self.new)
         return stage
 
 

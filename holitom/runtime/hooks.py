@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from holitom.merge import Merge
 from holitom.models.base import VideoLayout
+from holitom.models.caching import cache_argument, cache_in
 from holitom.runtime.flight import Flight, LiveSpan
 from holitom.runtime.locate import Located, locate, padding_of
 from holitom.runtime.records import PromptRecord, VideoRecord
@@ -56,11 +57,11 @@ class DecoderHook:
 
     def _cache(self, decoder: Any, kwargs: dict[str, Any]) -> Any:
         """The call's KV cache; made here where the decoder would make one, so that its state can be kept with it."""
-        cache, use = kwargs.get("past_key_values"), kwargs.get("use_cache")
+        cache, use = cache_in(kwargs), kwargs.get("use_cache")
         if cache is None and (getattr(decoder.config, "use_cache", True) if use is None else use):
             from transformers import DynamicCache
 
-            cache = kwargs["past_key_values"] = DynamicCache(config=decoder.config)
+            cache = kwargs[cache_argument(decoder.forward)] = DynamicCache(config=decoder.config)
         return cache
 
     def _mask(self, kwargs: dict[str, Any], cache: Any) -> Any:
@@ -265,6 +266,8 @@ class LayerHook:
                     self._look_ahead(module, hidden, embeddings, flight)
                 hidden, embeddings = flight.merge_inside(self.layer, len(session.adapter.layers), hidden, embeddings)
         stage = flight.enter(self.layer)
+        if not (stage.shortened or session.method.compacts):
+            return hidden  # the masks and positions in force are still true
         contiguous = (stage.mask.long().cumsum(1) - 1).clamp_(min=0)[:, -hidden.shape[1] :].to(hidden.device)
         if session.method.compacts and flight.positions.dim() == 2:
             embeddings = flight.decoder.rotary_emb(hidden, contiguous)
@@ -272,9 +275,9 @@ class LayerHook:
             config=config,
             inputs_embeds=hidden,
             attention_mask=stage.mask.to(hidden.device),
-            past_key_values=flight.cache,
             position_ids=None,
             layer_idx=self.layer,
+            **{cache_argument(create_causal_mask): flight.cache},
         )
         # flash attention takes gaps in position ids for the borders of packed sequences; the rotary embeddings above
         # already hold the true positions, so later layers are shown contiguous ids
@@ -300,7 +303,7 @@ class LayerHook:
                     hidden_states=module.input_layernorm(hidden),
                     position_embeddings=embeddings,
                     attention_mask=None,
-                    past_key_values=None,
+                    **{cache_argument(module.self_attn.forward): None},
                 )
         finally:
             release(owner)

@@ -17,10 +17,12 @@ class Stage:
     Args:
         layer: first decoder layer of the stage.
         mask: (B, L) bool, which tokens of those layers' KV cache are real (not padding).
+        shortened: whether a prompt has lost tokens in front of ``layer``; else its sequence is the stage before's.
     """
 
     layer: int
     mask: Tensor
+    shortened: bool = False
 
     def past(self, length: int) -> Tensor:
         """(B, length) bool for the first ``length`` cached tokens: the cache may have been cropped at its end."""
