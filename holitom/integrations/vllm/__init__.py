@@ -26,19 +26,8 @@ __all__ = [
 
 
 def register() -> None:
-    """Adds the compressing architectures to vLLM's registry. Once or many times makes no difference.
+    """Adds the compressing architectures to vLLM's registry. Once or many times makes no difference."""
+    from holitom.integrations.vllm.start import add_architectures, mend_cpu_runner
 
-    Their classes are named, not imported: vLLM imports the one it needs.
-    """
-    from vllm import ModelRegistry
-
-    for name, module in _MODULES.items():
-        if ARCHITECTURES[name] not in ModelRegistry.get_supported_archs():
-            ModelRegistry.register_model(ARCHITECTURES[name], f"{module}:{ARCHITECTURES[name]}")
-
-
-_MODULES = {
-    "LlavaOnevisionForConditionalGeneration": "holitom.integrations.vllm.llava_onevision",
-    "Qwen2_5_VLForConditionalGeneration": "holitom.integrations.vllm.qwen2_5_vl",
-    "Qwen3VLForConditionalGeneration": "holitom.integrations.vllm.qwen3_vl",
-}
+    add_architectures()
+    mend_cpu_runner()

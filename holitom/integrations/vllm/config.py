@@ -128,6 +128,21 @@ class ServingConfig:
             raise ValueError(f"{', '.join(sorted(twice))} is given twice: in {setting!r} and beside it")
         return cls.of(name, **settings, **more)
 
+    @classmethod
+    def of_hf_config(cls, config: Any) -> Self:
+        """From a Hugging Face config that ``hf_overrides`` has put the settings into.
+
+        Raises:
+            TypeError, ValueError: when there are none, or as :meth:`parse`.
+        """
+        setting = getattr(config, KEY, None)
+        if setting is None:
+            raise ValueError(
+                f"an architecture of holitom needs its method's settings beside it in hf_overrides, for example "
+                f'{{"architectures": ["HoliTom..."], "{KEY}": {{"method": "holitom", "retention": 0.1}}}}'
+            )
+        return cls.parse(setting)
+
     def settings(self) -> dict[str, Any]:
         """What :meth:`parse` turns into the same config: the method's name, its retention, and what is not default."""
         plain: dict[str, Any] = {"method": self.method.name}
