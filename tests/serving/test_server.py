@@ -111,7 +111,7 @@ def servers(films: Films, checkpoint: Path, tmp_path_factory: pytest.TempPathFac
     local = ("--allowed-local-media-path", str(films.folder))
     holitom = Path(sysconfig.get_path("scripts")) / "holitom"
     ours = Server(
-        [str(holitom), "serve", str(checkpoint), "--retention", str(RETENTION), "--", *SETTINGS, *local],
+        [str(holitom), "serve", "tiny", "--retention", str(RETENTION), "--", *SETTINGS, *local],
         logs / "holitom.log", environment={"VLLM_SERVER_DEV_MODE": "1", "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     plain = Server(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from vllm.model_executor.models.llava_onevision import (
     LlavaOnevisionMultiModalProcessor,
     LlavaOnevisionProcessingInfo,
 )
+from vllm.model_executor.models.utils import WeightsMapper
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from holitom.integrations.vllm.compressor import Compressor
@@ -54,6 +56,10 @@ class Processor(CompressedVideos, LlavaOnevisionMultiModalProcessor):  # type: i
 class HoliTomLlavaOnevisionForConditionalGeneration(LlavaOnevisionForConditionalGeneration):  # type: ignore[misc]
     """vLLM's model, with a method between the vision tower and the LLM."""
 
+    # transformers 5.19 leaves vision_model out of names when it saves; checkpoints on the hub have it
+    hf_to_vllm_mapper = LlavaOnevisionForConditionalGeneration.hf_to_vllm_mapper | WeightsMapper(
+        orig_to_new_regex={re.compile(r"vision_tower\.(?!vision_model\.)"): "vision_tower.vision_model."}
+    )
     requires_sequential_video_encoding = True  # vLLM budgets by what is left of videos: encode them one by one
 
     def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
