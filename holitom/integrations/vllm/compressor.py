@@ -62,7 +62,7 @@ class Compressor:
             RuntimeError: when a method does not keep its promise about the count. Placeholders are there already, so
                 nothing can be done about it.
         """
-        tokens = VideoTokens(features.unflatten(0, (frames, -1)), grid, scores=scores, keys=keys)
+        tokens = VideoTokens(features.view(frames, -1, features.shape[-1]), grid, scores=scores, keys=keys)
         merge = self.config.method.merge_video(tokens)
         promised = self.config.retained(frames, grid)
         if merge.outputs != promised:

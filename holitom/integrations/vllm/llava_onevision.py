@@ -50,9 +50,7 @@ class Processor(CompressedVideos, LlavaOnevisionMultiModalProcessor):  # type: i
         return VideoShape(items["video"].get_num_frames(number), self.info.frame_grid, text=1)
 
 
-@MULTIMODAL_REGISTRY.register_processor(  # type: ignore[untyped-decorator]
-    Processor, info=ProcessingInfo, dummy_inputs=LlavaOnevisionDummyInputsBuilder
-)
+@MULTIMODAL_REGISTRY.register_processor(Processor, info=ProcessingInfo, dummy_inputs=LlavaOnevisionDummyInputsBuilder)
 class HoliTomLlavaOnevisionForConditionalGeneration(LlavaOnevisionForConditionalGeneration):  # type: ignore[misc]
     """vLLM's model, with a method between the vision tower and the LLM."""
 

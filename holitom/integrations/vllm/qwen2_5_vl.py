@@ -25,7 +25,7 @@ class Processor(QwenProcessor, Qwen2_5_VLMultiModalProcessor):  # type: ignore[m
     """Placeholders of compressed videos."""
 
 
-@MULTIMODAL_REGISTRY.register_processor(  # type: ignore[untyped-decorator]
+@MULTIMODAL_REGISTRY.register_processor(
     Processor, info=Qwen2_5_VLProcessingInfo, dummy_inputs=Qwen2_5_VLDummyInputsBuilder
 )
 class HoliTomQwen2_5_VLForConditionalGeneration(QwenVideos, Qwen2_5_VLForConditionalGeneration):  # type: ignore[misc]

@@ -49,9 +49,7 @@ class Processor(QwenProcessor, Qwen3VLMultiModalProcessor):  # type: ignore[misc
         return type(shape)(shape.frames, shape.grid, text=len(text))
 
 
-@MULTIMODAL_REGISTRY.register_processor(  # type: ignore[untyped-decorator]
-    Processor, info=Qwen3VLProcessingInfo, dummy_inputs=Qwen3VLDummyInputsBuilder
-)
+@MULTIMODAL_REGISTRY.register_processor(Processor, info=Qwen3VLProcessingInfo, dummy_inputs=Qwen3VLDummyInputsBuilder)
 class HoliTomQwen3VLForConditionalGeneration(QwenVideos, Qwen3VLForConditionalGeneration):  # type: ignore[misc]
     """vLLM's model, with a method between the vision tower and the LLM."""
 
@@ -78,7 +76,7 @@ class HoliTomQwen3VLForConditionalGeneration(QwenVideos, Qwen3VLForConditionalGe
         places = np.broadcast_to(begin + frame * side, (3, len(begin))).copy()
         inside = np.indices((1, *grid[1:])).reshape(3, patches)
         places[:, is_patch] = places[:, is_patch] - side + np.tile(inside, grid[0])
-        return places
+        return np.asarray(places)
 
     def by_token(self, record: PatchRecord, frames: int, grid: tuple[int, int]) -> tuple[Tensor | None, Tensor | None]:
         """Means over squares of patches, which follow each other."""
@@ -97,7 +95,8 @@ class HoliTomQwen3VLForConditionalGeneration(QwenVideos, Qwen3VLForConditionalGe
         text = self.language_model.embed_input_ids(torch.from_numpy(ids).to(device, non_blocking=True))
         whole = features.new_zeros(len(ids), features.shape[1])
         whole[:, : text.shape[1]] = text
-        span = Span(*(torch.from_numpy(each).to(device, non_blocking=True) for each in (columns, blocks)), merge)
+        place, run = (torch.from_numpy(each).to(device, non_blocking=True) for each in (columns, blocks))
+        span = Span(place, run, merge)
         whole[span.columns] = features
         row, _ = row_merge(len(ids), 0, [span], device)
         places = torch.from_numpy(self.video_places(grid, item)).to(device, non_blocking=True)

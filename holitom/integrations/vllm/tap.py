@@ -65,9 +65,11 @@ class PatchTap:
         queries, keys = (torch.cat([self._rows(pair[side]) for pair in seen]) for side in (0, 1))
         sizes = [steps * patches for steps, patches in frames]
         records = []
-        for query, key, (steps, patches) in zip(queries.split(sizes), keys.split(sizes), frames, strict=True):
-            by_frame = [part.unflatten(0, (steps, patches)).transpose(1, 2) for part in (query, key)]
-            records.append(patch_record(*by_frame, self.scale, self.needs, self.ranks, self.total))
+        videos = zip(torch.split(queries, sizes), torch.split(keys, sizes), frames, strict=True)
+        for query, key, shape in videos:
+            by_frame = query.view(*shape, *query.shape[1:]).transpose(1, 2)
+            keys_by_frame = key.view(*shape, *key.shape[1:]).transpose(1, 2)
+            records.append(patch_record(by_frame, keys_by_frame, self.scale, self.needs, self.ranks, self.total))
         return records
 
     def _rows(self, states: Tensor) -> Tensor:
