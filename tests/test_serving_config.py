@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from holitom import HoliTom
 from holitom.integrations.vllm import (
@@ -20,7 +21,7 @@ from holitom.integrations.vllm import (
 )
 from holitom.methods import EVS, DivPrune, FastV, VisionZip
 from holitom.methods.registry import BUILTIN
-from holitom.tokens import exact_count
+from holitom.tokens import VideoTokens, exact_count
 
 NEEDS_RETENTION = {"dycoke", "prunevid"}
 SERVED = [name for name, cls in BUILTIN.items() if cls.outer]
@@ -33,6 +34,28 @@ def test_every_method_with_an_outer_stage_is_served_with_an_exact_count(name: st
     share = config.method.retention
     for frames, grid in ((1, (1, 1)), (1, (3, 5)), (7, (4, 6)), (32, (14, 14))):
         assert config.retained(frames, grid) == exact_count(frames, grid, share)
+
+
+@pytest.mark.parametrize("retention", [0.01, 0.1, 0.35, 1.0])
+@pytest.mark.parametrize("name", SERVED)
+def test_every_method_keeps_its_promise_for_any_shape(name: str, retention: float):
+    """Placeholders are there before the features are: a method that kept fewer or more would end the server."""
+    config = ServingConfig.of(name, retention=retention)
+    random = torch.Generator().manual_seed(0)
+    for frames, (rows, columns) in ((1, (1, 1)), (1, (2, 3)), (2, (1, 4)), (3, (4, 4)), (9, (2, 3)), (16, (3, 5))):
+        still = torch.randn(1, rows * columns, 16, generator=random)
+        features = still + 0.1 * torch.randn(frames, rows * columns, 16, generator=random)
+        shape = (frames, rows * columns)
+        for given in (features, torch.zeros_like(features)):  # a black video is one, too
+            video = VideoTokens(
+                given,
+                (rows, columns),
+                scores=torch.rand(*shape, generator=random),
+                keys=torch.randn(*shape, 8, generator=random),
+            )
+            merge = config.method.merge_video(video)
+            assert merge.outputs == config.retained(frames, (rows, columns))
+            assert torch.isfinite(merge.apply(given.flatten(0, 1))).all()
 
 
 @pytest.mark.parametrize("name", SERVED)
