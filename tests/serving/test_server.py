@@ -353,7 +353,7 @@ class TestTheProgram:
         if not running.exists():
             pytest.skip("no /proc on this system")
         assert running.read_text().rstrip("\0").split("\0") == words
-        assert words[0] == sys.executable or words[0].endswith("/vllm")
+        assert Path(words[0]).parent == Path(sys.executable).parent
 
     def test_wrong_settings_end_the_plain_command_with_a_message(self, checkpoint: Path, tmp_path: Path):
         """Who writes the command by hand gets the same checks, from the plugin."""
