@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import socket
@@ -72,7 +73,7 @@ class Server:
         with self.log.open("wb") as out:
             self.process = subprocess.Popen(
                 self.words, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=self._environment,
-                start_new_session=True,
+                start_new_session=True, preexec_fn=_end_with_parent,
             )  # fmt: skip
 
     def wait(self) -> None:
@@ -114,6 +115,12 @@ class Server:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+
+def _end_with_parent() -> None:
+    """Asks Linux for SIGTERM when the starting process ends, however it ends; elsewhere nothing happens."""
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
 def _free_port() -> int:
