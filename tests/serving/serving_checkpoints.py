@@ -83,9 +83,14 @@ def _qwen(name: str, path: Path) -> Path:
         )
     else:
         vision = {**TOWER, "num_position_embeddings": 64, "deepstack_visual_indexes": [0, 1]}
-        config = Qwen3VLConfig(vision_config=vision, text_config={**text, "head_dim": 32}, **ids)
+        rope = {**TEXT["rope_parameters"], "mrope_interleaved": True}
+        config = Qwen3VLConfig(
+            vision_config=vision, text_config={**text, "head_dim": 32, "rope_parameters": rope}, **ids
+        )
         model = Qwen3VLForConditionalGeneration
-        settings = {"patch_size": 14, "merge_size": 2, "temporal_patch_size": 2}
+        # vLLM normalises images and videos alike
+        half = [0.5, 0.5, 0.5]
+        settings = {"patch_size": 14, "merge_size": 2, "temporal_patch_size": 2, "image_mean": half, "image_std": half}
         processor = Qwen3VLProcessor(
             Qwen2VLImageProcessor(size=size, **settings),
             tokenizer,

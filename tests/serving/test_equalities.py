@@ -10,6 +10,7 @@ from engines import SERVED, STOCK, WHOLE, answers, assert_same, engine, prompt, 
 from serving_checkpoints import build_checkpoint
 
 EQUAL_LENGTHS = {"llava_onevision": (8, 8)}  # stock vLLM fails on two videos of different lengths there
+LENGTH = {"llava_onevision": 384, "qwen2_5_vl": 128, "qwen3_vl": 256}  # just enough for the longest prompt
 CHUNK = {"llava_onevision": 160, "qwen2_5_vl": 32, "qwen3_vl": 112}  # the largest media item has to fit
 
 
@@ -67,8 +68,16 @@ def served(name: str, checkpoint: Path) -> dict[str, dict[str, Any]]:
 def crowded(name: str, checkpoint: Path) -> dict[str, Any]:
     """Compressed answers without a prefix cache, in chunks: one alone, then all at once with too little memory."""
     asked = prompts(name)
-    options = {"max_num_batched_tokens": CHUNK[name], "max_model_len": 384, "num_gpu_blocks_override": 14}
-    with engine(checkpoint, name, SERVED, enable_prefix_caching=False, block_size=32, **options) as llm:
+    memory = {"max_model_len": LENGTH[name], "num_gpu_blocks_override": LENGTH[name] // 32 + 2}
+    with engine(
+        checkpoint,
+        name,
+        SERVED,
+        enable_prefix_caching=False,
+        block_size=32,
+        max_num_batched_tokens=CHUNK[name],
+        **memory,
+    ) as llm:
         alone = answers(llm, asked["both"])[0]
         before = preemptions(llm)
         together = dict(zip(asked, answers(llm, *asked.values()), strict=True))

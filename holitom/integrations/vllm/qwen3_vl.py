@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,9 +25,8 @@ from holitom.models.patches import mean_of_packed
 from holitom.runtime.sequence import Span, row_merge
 
 
-def video_ids(config: Any, tokenizer: Any, timestamps: Sequence[float] | Tensor, patches: int) -> list[int]:
+def video_ids(config: Any, tokenizer: Any, times: Sequence[float], patches: int) -> list[int]:
     """The ids of a whole video as vLLM writes it: for each frame its time, and its patches between two marks."""
-    times = timestamps.tolist() if isinstance(timestamps, Tensor) else timestamps
     details = Qwen3VLMultiModalProcessor.get_video_repl(
         tokens_per_frame=[patches] * len(times),
         timestamps=times,
@@ -44,7 +44,7 @@ class Processor(QwenProcessor, Qwen3VLMultiModalProcessor):  # type: ignore[misc
     def video_shape(self, number: int, items: Any, kwargs: Mapping[str, Any]) -> Any:
         """The text between frames stays whole."""
         shape = super().video_shape(number, items, kwargs)
-        times = kwargs["video"][number]["timestamps"].data
+        times = _seconds(kwargs["video"][number]["timestamps"].data)
         text = video_ids(self.info.get_hf_config(), self.info.get_tokenizer(), times, patches=0)
         return type(shape)(shape.frames, shape.grid, text=len(text))
 
@@ -56,27 +56,30 @@ class HoliTomQwen3VLForConditionalGeneration(QwenVideos, Qwen3VLForConditionalGe
     def __init__(self, *, vllm_config: Any, prefix: str = "model") -> None:
         super().__init__(vllm_config=vllm_config, prefix=prefix)
         self.attach_compressor()
+        self._laid_out = functools.lru_cache(maxsize=32)(self._lay_out)  # many videos have the same times
 
     @property
     def embedding_width(self) -> int:
         """Features and deepstack channels."""
         return int(self.visual_dim + self.multiscale_dim)
 
-    def _ids(self, grid: tuple[int, int, int], item: Mapping[str, Any]) -> np.ndarray:
-        return np.array(video_ids(self.config, self._tokenizer, item["timestamps"], grid[1] * grid[2]))
+    def _lay_out(self, times: tuple[float, ...], rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
+        """A whole video's ids (S,) and places (3, S).
+
+        Text goes on by one; each frame is an image of its own, and the text behind it goes on behind its larger side.
+        """
+        ids = np.array(video_ids(self.config, self._tokenizer, times, rows * columns))
+        is_patch = ids == self.config.video_token_id
+        side = max(rows, columns)
+        begun = np.cumsum(is_patch & ~np.roll(is_patch, 1))  # frames, at each token
+        places = np.broadcast_to(np.cumsum(~is_patch) - ~is_patch + begun * side, (3, len(ids))).copy()
+        places[:, is_patch] += np.tile(np.indices((1, rows, columns)).reshape(3, -1), len(times)) - side
+        return ids, places
 
     def video_places(self, grid: tuple[int, int, int], item: Mapping[str, Any]) -> np.ndarray:
-        """Text goes on by one; each frame is an image of its own, and the text behind it goes on behind its side."""
-        is_patch = self._ids(grid, item) == self.config.video_token_id
-        side, patches = max(grid[1:]), grid[1] * grid[2]
-        starts = is_patch & ~np.roll(is_patch, 1)
-        # before a token: one step for each text token, and one side for each frame that has ended or is going on
-        begin = np.cumsum(~is_patch) - ~is_patch
-        frame = np.cumsum(starts)
-        places = np.broadcast_to(begin + frame * side, (3, len(begin))).copy()
-        inside = np.indices((1, *grid[1:])).reshape(3, patches)
-        places[:, is_patch] = places[:, is_patch] - side + np.tile(inside, grid[0])
-        return np.asarray(places)
+        """See :meth:`_lay_out`."""
+        places: np.ndarray = self._laid_out(_seconds(item["timestamps"]), *grid[1:])[1]
+        return places
 
     def by_token(self, record: PatchRecord, frames: int, grid: tuple[int, int]) -> tuple[Tensor | None, Tensor | None]:
         """Means over squares of patches, which follow each other."""
@@ -88,7 +91,8 @@ class HoliTomQwen3VLForConditionalGeneration(QwenVideos, Qwen3VLForConditionalGe
 
     def assemble(self, features: Tensor, merge: Merge, grid: tuple[int, int, int], item: Mapping[str, Any]) -> Tensor:
         """Merged tokens stand in the frame of their anchor, the text between frames stays, as with transformers."""
-        device, ids = features.device, self._ids(grid, item)
+        device = features.device
+        ids, positions = self._laid_out(_seconds(item["timestamps"]), *grid[1:])
         is_patch = ids == self.config.video_token_id
         columns = np.flatnonzero(is_patch)
         blocks = columns[:: grid[1] * grid[2]].repeat(grid[1] * grid[2])
@@ -99,5 +103,9 @@ class HoliTomQwen3VLForConditionalGeneration(QwenVideos, Qwen3VLForConditionalGe
         span = Span(place, run, merge)
         whole[span.columns] = features
         row, _ = row_merge(len(ids), 0, [span], device)
-        places = torch.from_numpy(self.video_places(grid, item)).to(device, non_blocking=True)
+        places = torch.from_numpy(positions).to(device, non_blocking=True)
         return torch.cat([row.apply(whole), to_channels(places[:, row.anchor], features.dtype)], dim=1)
+
+
+def _seconds(timestamps: Sequence[float] | Tensor) -> tuple[float, ...]:
+    return tuple(timestamps.tolist() if isinstance(timestamps, Tensor) else timestamps)
