@@ -41,6 +41,7 @@ from holitom.bench.presets import config
 from holitom.cost import interleave
 from holitom.integrations.vllm import ServingConfig, command_line, engine_arguments
 from holitom.integrations.vllm.launch import find_launcher, printed
+from holitom.tokens import VideoTokens
 from holitom.video.synthetic.files import write_mp4
 
 STOCK = "plain vLLM"
@@ -248,19 +249,22 @@ def fresh(given: argparse.Namespace, shape: Shape) -> dict[str, Any]:
     where = machine(torch.device(given.device))
     found = find_launcher()
     where |= {found.distribution: found.version, "openai": version("openai")}
-    tokens = clip(shape.groups, shape.grid[0], int(config(shape.preset).text_config.hidden_size))
+    width = int(config(shape.preset).text_config.hidden_size)
+    made = clip(shape.groups, shape.grid[0], width, getattr(torch, given.dtype))
+    tensors = {name: value.to(given.device) for name, value in vars(made).items() if isinstance(value, torch.Tensor)}
+    tokens = VideoTokens(**tensors, grid=made.grid)
     mergers = {
         method: ServingConfig.parse(method, retention=given.retention).method.merge_video
         for method in given.method
         if method != STOCK and not method.startswith(OWN)
     }
     runs = {name: functools.partial(merge, tokens) for name, merge in mergers.items()}
-    alone = {name: sample.median for name, sample in interleave(runs, repeats=21, warmup=3).items()} if runs else {}
+    samples = interleave(runs, repeats=21, warmup=3, device=given.device) if runs else {}
     return {
         "settings": settings,
         "video": {"frames": shape.frames, "side": shape.side, "tokens": shape.groups * shape.grid[0] * shape.grid[1]},
         "machine": where,
-        "merge_seconds": alone,
+        "merge_seconds": {name: sample.median for name, sample in samples.items()},
         "rounds": [],
     }
 

@@ -129,6 +129,9 @@ def write(name: str, folder: Path, device: str, dtype: torch.dtype) -> Path:
     if "llava" in name:
         _hub_names(folder)
     (folder / "done").touch()
+    if device == "cuda":  # the server wants the memory
+        del model
+        torch.cuda.empty_cache()
     return folder
 
 
