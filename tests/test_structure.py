@@ -106,6 +106,25 @@ class TestModule:
                 assert not {alias.name for alias in node.names} & {"environ", "getenv"}, f"line {node.lineno}"
 
 
+NEED_VLLM = {f"integrations/vllm/{name}.py" for name in ("llava_onevision", "processing", "qwen_vl", "start")} | {
+    "integrations/vllm/qwen2_5_vl.py",
+    "integrations/vllm/qwen3_vl.py",
+}
+
+
+def test_vllm_is_imported_in_its_room_only_and_never_by_what_works_without():
+    """Settings, the launcher and the arithmetic are used where vLLM is not installed."""
+    importers = set()
+    for path in MODULES:
+        at_the_top = ast.Module(ast.parse(path.read_text("utf-8")).body, [])
+        for node in ast.walk(at_the_top):
+            if isinstance(node, ast.FunctionDef):
+                node.body = [ast.Pass()]  # what a function imports when it is called is another matter
+        if any(name[0] == "vllm" for name in imports(at_the_top, [])):
+            importers.add(str(path.relative_to(PACKAGE)))
+    assert importers == NEED_VLLM
+
+
 def test_the_exception_is_still_needed():
     """A rule with exceptions that nobody uses any more is a weaker rule."""
     for file, room in UPWARD:

@@ -148,6 +148,24 @@ def build(name: str, settings: Mapping[str, Any]) -> Method:
     return cls(**settings)
 
 
+def split_text(text: str) -> tuple[str, dict[str, Any]]:
+    """The name and the settings in ``name:key=value,key=value``, values as in :func:`parse`, not checked any further.
+
+    Raises:
+        ValueError: when something is no key=value, or set twice.
+    """
+    name, colon, rest = text.partition(":")
+    settings: dict[str, Any] = {}
+    for item in re.split(r",(?![^(\[]*[)\]])", rest) if colon else []:
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise ValueError(f"{text!r}: after the colon come settings as key=value, separated by commas; got {item!r}")
+        if key.strip() in settings:
+            raise ValueError(f"{text!r} sets {key.strip()} twice")
+        settings[key.strip()] = _value(value.strip())
+    return name.strip(), settings
+
+
 def _from_mapping(setting: Mapping[str, Any]) -> Method:
     if set(setting) == {"before", "inside"}:
         return Chain(parse(setting["before"]), parse(setting["inside"]))
@@ -162,16 +180,7 @@ def _from_mapping(setting: Mapping[str, Any]) -> Method:
 
 
 def _from_text(text: str) -> Method:
-    name, colon, rest = text.partition(":")
-    settings: dict[str, Any] = {}
-    for item in re.split(r",(?![^(\[]*[)\]])", rest) if colon else []:
-        key, equals, value = item.partition("=")
-        if not equals:
-            raise ValueError(f"{text!r}: after the colon come settings as key=value, separated by commas; got {item!r}")
-        if key.strip() in settings:
-            raise ValueError(f"{text!r} sets {key.strip()} twice")
-        settings[key.strip()] = _value(value.strip())
-    return build(name.strip(), settings)
+    return build(*split_text(text))
 
 
 def _value(text: str) -> Any:

@@ -55,3 +55,11 @@ def window_order(frames: int, grid: tuple[int, int], window: int) -> Tensor:
     across = -(-grid[1] // window)
     number = (frame * -(-grid[0] // window) + row // window) * across + column // window
     return number.flatten().argsort(stable=True)
+
+
+def from_window_order(worked: Tensor, frames: int, grid: tuple[int, int], window: int) -> Tensor:
+    """(T, N[, K]) in the order of :func:`window_order` -> the same by place."""
+    order = window_order(frames, grid, window).to(worked.device)
+    placed = torch.empty_like(worked)
+    placed.flatten(0, 1)[order] = worked.flatten(0, 1)
+    return placed

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from holitom.models.base import Adapter, PatchRecord, VideoLayout, register
-from holitom.models.patches import mean_of_packed, window_order
+from holitom.models.patches import from_window_order, mean_of_packed
 
 
 @register("Qwen2VLForConditionalGeneration")
@@ -56,14 +55,6 @@ class Qwen25VLAdapter(QwenVLAdapter):
         window = tower.window_size // self.merge_size // tower.patch_size
         worked = super()._by_video(values, grids)
         return [
-            part if part is None else _in_place(part, frames, grid, window)
+            part if part is None else from_window_order(part, frames, grid, window)
             for part, (frames, grid) in zip(worked, grids, strict=True)
         ]
-
-
-def _in_place(worked: Tensor, frames: int, grid: tuple[int, int], window: int) -> Tensor:
-    """(T, N[, K]) in the order of work -> the same by place."""
-    order = window_order(frames, grid, window).to(worked.device)
-    placed = torch.empty_like(worked)
-    placed.flatten(0, 1)[order] = worked.flatten(0, 1)
-    return placed

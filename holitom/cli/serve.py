@@ -1,0 +1,59 @@
+"""``holitom serve``: vLLM's own OpenAI server, with a method in it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from holitom.cli.console import err
+from holitom.cli.loading import resolve
+
+
+def serve(
+    model: Annotated[str, typer.Argument(help="Path or hub id of a checkpoint, or `tiny`, the one inside.")],
+    more: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="-- VLLM ARGUMENTS", help="After `--`: any of vLLM's own, as `--port 8000`."),
+    ] = None,
+    method: Annotated[
+        str, typer.Option(help="A method of `holitom methods` with an exact count, as name:key=value,...")
+    ] = "holitom",
+    retention: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of the visual tokens that enter the LLM, in (0, 1].  [default: the method's; holitom: 0.1]"
+        ),
+    ] = None,
+    untested: Annotated[
+        bool, typer.Option("--untested", help="Go on with a version of vLLM that was not tested.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plain vLLM command and stop.")] = False,
+) -> None:
+    """Serve a model with vLLM, behind the OpenAI API, its videos compressed.
+
+    The plain vLLM command that does the same is printed first. This process then becomes vLLM's server: signals and
+    the exit code are its own.
+    """
+    from holitom.integrations.vllm.config import ServingConfig
+    from holitom.integrations.vllm.launch import check_version, command, find_launcher, printed
+
+    try:
+        config = ServingConfig.parse(method, **({} if retention is None else {"retention": retention}))
+    except (ValueError, TypeError) as error:
+        raise typer.BadParameter(str(error)) from error
+    launcher = find_launcher()
+    if not untested:
+        check_version(launcher)
+    words = command(launcher, resolve(model), config, more or [])
+    if dry_run:
+        typer.echo(printed(words))
+        return
+    if not launcher.tested:
+        err.print(f"[yellow]warning:[/] vLLM {launcher.version} was not tested with this holitom", highlight=False)
+    err.print(printed(words), markup=False, highlight=False, soft_wrap=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(words[0], words)

@@ -1,0 +1,227 @@
+"""What a server is told: which method compresses its videos. Checked here, before and without vLLM.
+
+The settings travel in vLLM's ``hf_overrides`` under the key ``holitom``, because the Hugging Face config is what both
+the processor (which sizes placeholders) and the model (which fills them) see, in every process.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+from typing_extensions import Self
+
+from holitom.methods.base import Method
+from holitom.methods.registry import build, method_class, names, split_text
+
+KEY = "holitom"
+ARCHITECTURES: Mapping[str, str] = MappingProxyType(
+    {
+        stock: f"HoliTom{stock}"
+        for stock in (
+            "LlavaOnevisionForConditionalGeneration",
+            "Qwen2_5_VLForConditionalGeneration",
+            "Qwen3VLForConditionalGeneration",
+        )
+    }
+)
+SERVING_DEFAULTS: Mapping[str, Any] = MappingProxyType({"exact": True, "layer": None})
+_DEPTH = 1000  # of the decoder that is asked whether a method has inner stages
+_NOT_INSIDE = (
+    "vLLM cannot do that: its scheduler and its KV cache count the tokens of a request once for all layers (inner "
+    "stages run with transformers)"
+)
+_PROBE = (4, (14, 14))  # a video whose count shows whether a method has exact ones
+
+
+@dataclass(frozen=True)
+class ServingConfig:
+    """One method with an exact token count, as a vLLM server applies it to every video.
+
+    Methods that offer ``exact=True`` are used with it, and ``layer`` (of methods with an inner stage) is None, unless
+    the settings say otherwise; what cannot be served is refused here.
+
+    Args:
+        method: the method, with all its settings.
+
+    Raises:
+        TypeError, ValueError: for a method that has no stage before the LLM, merges inside it, or whose token count
+            depends on the content; each says what works.
+    """
+
+    method: Method
+
+    architectures: ClassVar[Mapping[str, str]] = ARCHITECTURES
+    """vLLM's architectures and the ones that compress in their place."""
+
+    def __post_init__(self) -> None:
+        method = self.method
+        if not isinstance(method, Method):
+            raise TypeError(f"ServingConfig takes a method, got {method!r}: ServingConfig.parse reads settings")
+        if method.layers(_DEPTH):
+            instead = "layer=None" if method.outer and "layer" in _fields(type(method)) else f"one of {_servable()}"
+            raise ValueError(f"{method.name} would merge tokens inside the LLM, and {_NOT_INSIDE}. Use {instead}")
+        if not method.outer:
+            raise ValueError(
+                f"{method.name} has no stage before the LLM, the one that vLLM can have. Use {_servable()}"
+            )
+        if "frame_embeddings" in method.needs:
+            raise ValueError(f"{method.name} asks for frame embeddings, which vLLM's vision towers do not give")
+        try:
+            method.retained(*_PROBE)
+        except ValueError as error:
+            raise ValueError(
+                f"vLLM reserves a video's places before it has seen the video, so its token count must be known from "
+                f"its shape; with these settings that of {method.name} is not: {error}"
+            ) from error
+
+    # from and to settings ---------------------------------------------------------------------------------------
+
+    @classmethod
+    def of(cls, name: str, **settings: Any) -> Self:
+        """The method ``name`` with some settings, the others as serving needs them.
+
+        Raises:
+            TypeError, ValueError: naming the unknown method or setting, or the value, and what would work.
+        """
+        if "|" in name:
+            raise ValueError(f"{name!r} has a stage inside the LLM, and {_NOT_INSIDE}. Use one of {_servable()}")
+        kind = method_class(name)
+        if not kind.outer:
+            raise ValueError(f"{name} works inside the LLM alone, and {_NOT_INSIDE}. Use one of {_servable()}")
+        wanted = {key: value for key, value in SERVING_DEFAULTS.items() if key in _fields(kind)}
+        if _own_count(name, settings):
+            wanted.pop("exact", None)
+        given = {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
+        return cls(build(name, {**wanted, **given}))
+
+    @classmethod
+    def parse(cls, setting: str | Mapping[str, Any], **more: Any) -> Self:
+        """From text (``"visionzip:retention=0.1"``) or a mapping (``{"method": "visionzip", "retention": 0.1}``).
+
+        Args:
+            more: further settings, which must not be given twice.
+
+        Raises:
+            TypeError, ValueError: naming what is wrong and what would work.
+        """
+        if isinstance(setting, str) and "|" in setting:
+            return cls.of(setting)
+        if isinstance(setting, str):
+            name, settings = split_text(setting)
+        elif isinstance(setting, Mapping):
+            settings = {str(key): value for key, value in setting.items()}
+            name = settings.pop("method", None)
+            if not isinstance(name, str):
+                raise ValueError(
+                    f"the settings of a server name their method under 'method', as in "
+                    f'{{"method": "holitom", "retention": 0.1}}; got {dict(setting)!r}'
+                )
+        else:
+            raise TypeError(f"the settings of a server are a mapping or text, got {setting!r}")
+        twice = settings.keys() & more.keys()
+        if twice:
+            raise ValueError(f"{', '.join(sorted(twice))} is given twice: in {setting!r} and beside it")
+        return cls.of(name, **settings, **more)
+
+    @classmethod
+    def of_hf_config(cls, config: Any) -> Self:
+        """From a Hugging Face config that ``hf_overrides`` has put the settings into.
+
+        Raises:
+            TypeError, ValueError: when there are none, or as :meth:`parse`.
+        """
+        setting = getattr(config, KEY, None)
+        if setting is None:
+            raise ValueError(
+                f"an architecture of holitom needs its method's settings beside it in hf_overrides, for example "
+                f'{{"architectures": ["HoliTom..."], "{KEY}": {{"method": "holitom", "retention": 0.1}}}}'
+            )
+        return cls.parse(setting)
+
+    def settings(self) -> dict[str, Any]:
+        """What :meth:`parse` turns into the same config: the method's name, its retention, and what is not default."""
+        plain: dict[str, Any] = {"method": self.method.name}
+        for field in dataclasses.fields(self.method):
+            value = getattr(self.method, field.name)
+            usual = SERVING_DEFAULTS.get(field.name, field.default)
+            if (field.name == "retention" and value is not None) or value != usual:
+                plain[field.name] = list(value) if isinstance(value, tuple) else value
+        return plain
+
+    def hf_overrides(self, architecture: str) -> dict[str, Any]:
+        """vLLM's ``hf_overrides`` that serve a model of a stock architecture with this config.
+
+        Raises:
+            ValueError: for an architecture that is not supported, naming those that are.
+        """
+        return {"architectures": [serving_architecture(architecture)], KEY: self.settings()}
+
+    # what it means ----------------------------------------------------------------------------------------------
+
+    def retained(self, frames: int, grid: tuple[int, int]) -> int:
+        """How many tokens of a video of T frames of (h, w) positions enter the LLM.
+
+        Never below 1, however short the video and however small the retention, and never above T * h * w. Tokens that
+        are no patches (LLaVA-OneVision's newline, Qwen3-VL's timestamps) come on top.
+        """
+        return min(max(1, self.method.retained(frames, grid)), frames * grid[0] * grid[1])
+
+
+def serving_architecture(architecture: str) -> str:
+    """The architecture that compresses in place of a stock one.
+
+    Raises:
+        ValueError: for one that is not supported, naming those that are.
+    """
+    if architecture in ARCHITECTURES.values():
+        return architecture
+    if architecture not in ARCHITECTURES:
+        raise ValueError(
+            f"holitom does not serve {architecture!r} with vLLM; it serves {', '.join(ARCHITECTURES)}. Other families "
+            "run with transformers (see `holitom models`)"
+        )
+    return ARCHITECTURES[architecture]
+
+
+def engine_arguments(config: ServingConfig, architecture: str) -> dict[str, Any]:
+    """What ``vllm.LLM(model, **arguments)`` needs beside the model, for a stock architecture.
+
+    Raises:
+        ValueError: for an architecture that is not supported.
+    """
+    return {"hf_overrides": config.hf_overrides(architecture)}
+
+
+def command_line(arguments: Mapping[str, Any]) -> list[str]:
+    """Engine arguments as they stand in a command: ``["--hf-overrides", '{"architectures": ...}', ...]``."""
+    words = []
+    for name, value in arguments.items():
+        text = json.dumps(value) if isinstance(value, Mapping | list) else str(value)
+        words += [f"--{name.replace('_', '-')}", text]
+    return words
+
+
+def _fields(cls: type[Method]) -> set[str]:
+    return {field.name for field in dataclasses.fields(cls)}
+
+
+def _own_count(name: str, settings: Mapping[str, Any]) -> bool:
+    """Whether settings bring a count of their own, which the method then refuses beside ``exact=True``."""
+    if "exact" in settings or not {"exact"} <= _fields(method_class(name)):
+        return False
+    return any(settings.get(key) is not None for key in ("pruning_rate", "dominant", "contextual"))
+
+
+def _servable() -> str:
+    """The methods that can be served, for error messages."""
+    served = []
+    for name in names():
+        cls = method_class(name)
+        if cls.outer and (cls.exact_count or "exact" in _fields(cls)):
+            served.append(name)
+    return ", ".join(served)

@@ -1,0 +1,97 @@
+"""Placeholders: how many a video gets in the prompt, decided by its shape alone. Importing this needs vLLM."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vllm.multimodal.processing import PromptUpdateDetails
+
+from holitom.integrations.vllm.config import ServingConfig
+from holitom.integrations.vllm.metrics import count_video
+
+
+@dataclass(frozen=True)
+class VideoShape:
+    """What decides the number of a video's placeholders.
+
+    Args:
+        frames: T. grid: (h, w) of a frame after pooling. text: tokens beside the T * h * w patches (newlines,
+            timestamps), which stay.
+    """
+
+    frames: int
+    grid: tuple[int, int]
+    text: int = 0
+
+    @property
+    def patches(self) -> int:
+        """T * h * w."""
+        return self.frames * self.grid[0] * self.grid[1]
+
+
+@dataclass
+class VideoPlaceholders(PromptUpdateDetails):  # type: ignore[misc]
+    """A video's placeholders; keeps the counts, because vLLM caches them together with the encoded video."""
+
+    before: int = 0
+    after: int = 0
+
+
+class CompressedVideos:
+    """Mixed into a stock processor: its images are untouched, its videos get as many placeholders as the method keeps.
+
+    All of a video's placeholders are the video token, also where timestamps will stand: they come with the encoder's
+    output, because how many tokens stand between two of them depends on the content.
+    """
+
+    info: Any
+    _dummy = False
+
+    def video_shape(self, number: int, items: Any, kwargs: Mapping[str, Any]) -> VideoShape:
+        """The shape of the ``number``-th video of a prompt; ``kwargs`` are the processed videos."""
+        raise NotImplementedError
+
+    @property
+    def video_token(self) -> int:
+        """The id of the placeholder token."""
+        raise NotImplementedError
+
+    @functools.cached_property
+    def serving(self) -> ServingConfig:
+        """The server's config."""
+        return ServingConfig.of_hf_config(self.info.get_hf_config())
+
+    def _get_prompt_updates(self, mm_items: Any, hf_processor_mm_kwargs: Any, out_mm_kwargs: Any) -> Sequence[Any]:
+        def placeholders(number: int) -> VideoPlaceholders:
+            shape = self.video_shape(number, mm_items, out_mm_kwargs)
+            after = self.serving.retained(shape.frames, shape.grid)
+            return VideoPlaceholders([self.video_token] * (after + shape.text), before=shape.patches, after=after)
+
+        stock: Sequence[Any] = super()._get_prompt_updates(  # type: ignore[misc]
+            mm_items=mm_items, hf_processor_mm_kwargs=hf_processor_mm_kwargs, out_mm_kwargs=out_mm_kwargs
+        )
+        return [
+            dataclasses.replace(update, replacement=placeholders) if update.modality == "video" else update
+            for update in stock
+        ]
+
+    def _maybe_apply_prompt_updates(self, mm_items: Any, mm_res: Any) -> Any:
+        applied = super()._maybe_apply_prompt_updates(mm_items, mm_res)  # type: ignore[misc]
+        if not self._dummy:
+            for updates in mm_res.prompt_updates.get("video", []):
+                for update in updates:
+                    if isinstance(update.content, VideoPlaceholders):
+                        count_video(update.content.before, update.content.after)
+        return applied
+
+    def get_dummy_mm_inputs(self, *args: Any, **kwargs: Any) -> Any:
+        """The inputs that vLLM measures its memory with; they count for nothing."""
+        self._dummy = True
+        try:
+            return super().get_dummy_mm_inputs(*args, **kwargs)  # type: ignore[misc]
+        finally:
+            self._dummy = False

@@ -1,0 +1,62 @@
+"""Qwen2.5-VL in vLLM with compressed videos."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+from vllm.model_executor.models.qwen2_5_vl import (
+    Qwen2_5_VLDummyInputsBuilder,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2_5_VLMultiModalProcessor,
+    Qwen2_5_VLProcessingInfo,
+)
+from vllm.multimodal import MULTIMODAL_REGISTRY
+
+from holitom.integrations.vllm.positions import grid_places
+from holitom.integrations.vllm.qwen_vl import QwenProcessor, QwenVideos
+from holitom.models.base import PatchRecord
+from holitom.models.patches import from_window_order, mean_of_packed
+
+
+class Processor(QwenProcessor, Qwen2_5_VLMultiModalProcessor):  # type: ignore[misc]
+    """Placeholders of compressed videos."""
+
+
+@MULTIMODAL_REGISTRY.register_processor(
+    Processor, info=Qwen2_5_VLProcessingInfo, dummy_inputs=Qwen2_5_VLDummyInputsBuilder
+)
+class HoliTomQwen2_5_VLForConditionalGeneration(QwenVideos, Qwen2_5_VLForConditionalGeneration):  # type: ignore[misc]
+    """vLLM's model, with a method between the vision tower and the LLM."""
+
+    def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
+        super().__init__(vllm_config=vllm_config, prefix=prefix)
+        vision = self.config.vision_config
+        if vision.depth - 1 not in vision.fullatt_block_indexes:
+            raise ValueError(
+                f"the last block of this Qwen2.5-VL's vision tower sees windows (fullatt_block_indexes = "
+                f"{vision.fullatt_block_indexes} of {vision.depth} blocks), so it has no scores for whole frames"
+            )
+        self.attach_compressor()
+
+    def video_places(self, grid: tuple[int, int, int], item: Mapping[str, Any]) -> np.ndarray:
+        """Time goes on by seconds, as in vLLM without compression."""
+        seconds = item.get("second_per_grid_ts")
+        factor = (1.0 if seconds is None else float(seconds)) * getattr(
+            self.config.vision_config, "tokens_per_second", 1.0
+        )
+        return grid_places((np.arange(grid[0]) * factor).astype(np.int64), grid[1:])
+
+    def by_token(self, record: PatchRecord, frames: int, grid: tuple[int, int]) -> tuple[Tensor | None, Tensor | None]:
+        """The tower works in windows: its order is turned back."""
+        vision, side = self.config.vision_config, self.visual_side
+        window = vision.window_size // side // vision.patch_size
+        scores, keys = (
+            None
+            if values is None
+            else from_window_order(mean_of_packed(values, [(frames, grid[0] * grid[1])], side)[0], frames, grid, window)
+            for values in (record.received, record.keys)
+        )
+        return scores, keys

@@ -1,0 +1,154 @@
+"""What Qwen2.5-VL and Qwen3-VL share in vLLM: packed patches, and multi-axis positions of our own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from vllm.utils.gpu_sync_debug import gpu_sync_allowed
+
+from holitom.integrations.vllm.compressor import Compressor
+from holitom.integrations.vllm.positions import (
+    Media,
+    delta,
+    from_channels,
+    grid_places,
+    place_videos,
+    prompt_positions,
+    to_channels,
+)
+from holitom.integrations.vllm.processing import CompressedVideos, VideoShape
+from holitom.models.base import PatchRecord
+
+
+class QwenProcessor(CompressedVideos):
+    """Mixed into Qwen's processors: grids come with the processed videos."""
+
+    @property
+    def video_token(self) -> int:
+        """The id of ``<|video_pad|>``."""
+        return int(self.info.get_hf_config().video_token_id)
+
+    def video_shape(self, number: int, items: Any, kwargs: Mapping[str, Any]) -> VideoShape:
+        """The grid of steps, rows and columns; no text."""
+        steps, rows, columns = kwargs["video"][number]["video_grid_thw"].data.tolist()
+        side = self.info.get_hf_config().vision_config.spatial_merge_size
+        return VideoShape(steps, (rows // side, columns // side))
+
+
+class QwenVideos:
+    """Mixed into Qwen's models: compresses videos and gives every token its place.
+
+    Images keep vLLM's embeddings and positions. Those of videos are wider by ``CHANNELS``, see
+    :mod:`~holitom.integrations.vllm.positions`.
+    """
+
+    config: Any
+    visual: Any
+    compressor: Compressor
+
+    def attach_compressor(self) -> None:
+        """Puts the tap on the last block, if this process has a tower."""
+        blocks = getattr(self.visual, "blocks", None)
+        self.compressor = Compressor.of(self.config, blocks[-1].attn.attn if blocks is not None else None)
+
+    # encoding -----------------------------------------------------------------------------------------------------
+
+    def video_places(self, grid: tuple[int, int, int], item: Mapping[str, Any]) -> np.ndarray:
+        """(3, S) the places of all S tokens of a video before compression, text inside it included.
+
+        Args:
+            grid: steps, rows and columns of tokens. item: the processed video.
+        """
+        raise NotImplementedError
+
+    def by_token(self, record: PatchRecord, frames: int, grid: tuple[int, int]) -> tuple[Tensor | None, Tensor | None]:
+        """Scores (T, N) and keys (T, N, K) of a video's tokens from those of its patches."""
+        raise NotImplementedError
+
+    def assemble(self, features: Tensor, merge: Any, grid: tuple[int, int, int], item: Mapping[str, Any]) -> Tensor:
+        """(M, W + CHANNELS): the tokens that take the video's placeholders, and their places."""
+        places = torch.from_numpy(self.video_places(grid, item)).to(features.device, non_blocking=True)
+        return torch.cat([merge.apply(features), to_channels(places[:, merge.anchor], features.dtype)], dim=1)
+
+    def token_grid(self, grid: Sequence[int]) -> tuple[int, int, int]:
+        """Steps, rows and columns of tokens from those of patches."""
+        side = self.visual_side
+        return int(grid[0]), int(grid[1]) // side, int(grid[2]) // side
+
+    @property
+    def visual_side(self) -> int:
+        """The side of a square of patches that becomes one token."""
+        return int(self.config.vision_config.spatial_merge_size)
+
+    def _process_video_input(self, video_input: Any) -> tuple[Tensor, ...]:
+        grids = video_input["video_grid_thw"].tolist()
+        with self.compressor.watching():
+            encoded = super()._process_video_input(video_input)  # type: ignore[misc]
+        records = self.compressor.record([(steps, rows * columns) for steps, rows, columns in grids])
+        done = []
+        for number, (features, patches, record) in enumerate(zip(encoded, grids, records, strict=True)):
+            steps, *grid = self.token_grid(patches)
+            scores, keys = self.by_token(record, steps, (grid[0], grid[1]))
+            seen = features[:, : self.config.vision_config.out_hidden_size]  # without Qwen3-VL's deepstack channels
+            merge = self.compressor.merge(seen, steps, (grid[0], grid[1]), scores, keys)
+            item = {
+                name: video_input[name][number]
+                for name in ("second_per_grid_ts", "timestamps")
+                if video_input.get(name) is not None
+            }
+            done.append(self.assemble(features, merge, (steps, grid[0], grid[1]), item))
+        return tuple(done)
+
+    def _postprocess_image_embeds_evs(self, embeds: Any, image_input: Any) -> Any:
+        return embeds
+
+    def _postprocess_video_embeds_evs(self, embeds: Any, video_input: Any) -> Any:
+        return embeds  # _process_video_input has done it
+
+    # positions ----------------------------------------------------------------------------------------------------
+
+    def get_mrope_input_positions(self, input_tokens: list[int], mm_features: list[Any]) -> tuple[Tensor, int]:
+        """Final positions of text and images, marks for videos; see :func:`prompt_positions`."""
+        media = []
+        for feature in sorted(mm_features, key=lambda each: each.mm_position.offset):
+            video, span = feature.modality == "video", feature.mm_position
+            grid = self.token_grid(feature.data[f"{feature.modality}_grid_thw"].data.tolist())
+            if video:
+                item = {
+                    name: feature.data[name].data
+                    for name in ("second_per_grid_ts", "timestamps")
+                    if name in feature.data and feature.data[name].data is not None
+                }
+                places = self.video_places(grid, item)
+            else:
+                places = grid_places(np.arange(grid[0]), grid[1:])
+            media.append(Media(span.offset, span.length, places, known=not video))
+        return prompt_positions(len(input_tokens), media)
+
+    def recompute_mrope_positions(
+        self,
+        input_ids: list[int] | Tensor,
+        multimodal_embeddings: Sequence[Tensor],
+        mrope_positions: Tensor,
+        num_computed_tokens: int,
+    ) -> tuple[list[Tensor], Tensor, int]:
+        """Takes the places off the encoder's output and resolves the marks of this chunk; see :func:`place_videos`."""
+        width = self.embedding_width
+        rows = [each[:, width:] for each in multimodal_embeddings if each.shape[1] > width]
+        embeddings = [each[:, :width] for each in multimodal_embeddings]
+        with gpu_sync_allowed():
+            if rows:
+                ids = torch.as_tensor(input_ids, device=mrope_positions.device)
+                places = from_channels(torch.cat(rows)).to(mrope_positions.device)
+                waiting = ids == self.config.video_token_id
+                mrope_positions = place_videos(mrope_positions, waiting, places, num_computed_tokens)
+            return embeddings, mrope_positions, delta(mrope_positions)
+
+    @property
+    def embedding_width(self) -> int:
+        """The channels of an encoder's output without the places."""
+        return int(self.config.vision_config.out_hidden_size)

@@ -1,0 +1,111 @@
+"""What happens when vLLM starts: settings are checked, and its path for pruned videos is switched on.
+
+Importing this needs vLLM. It reaches into two places of it that are no public interface (the table of checks and the
+runner for CPUs), so a version that was not tested gets a warning.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from typing import Any
+
+import vllm
+from vllm.model_executor.models.config import MODELS_CONFIG_MAP, VerifyAndUpdateConfig
+from vllm.model_executor.models.interfaces import supports_multimodal_pruning
+from vllm.model_executor.models.registry import ModelRegistry
+
+from holitom.integrations.vllm.config import ARCHITECTURES, ServingConfig
+from holitom.integrations.vllm.launch import TESTED
+
+logger = logging.getLogger(__name__)
+
+SWITCH = 1e-9  # any rate above 0 switches vLLM's path on; counts come from the method
+_CLASSES = {
+    "LlavaOnevisionForConditionalGeneration": "llava_onevision",
+    "Qwen2_5_VLForConditionalGeneration": "qwen2_5_vl",
+    "Qwen3VLForConditionalGeneration": "qwen3_vl",
+}
+
+
+def add_architectures() -> None:
+    """Adds the compressing architectures beside vLLM's own. Their modules are named, not imported."""
+    for stock, module in _CLASSES.items():
+        ours = ARCHITECTURES[stock]
+        if ours not in ModelRegistry.get_supported_archs():
+            ModelRegistry.register_model(ours, f"holitom.integrations.vllm.{module}:{ours}")
+        MODELS_CONFIG_MAP[ours] = Checks
+
+
+class Checks(VerifyAndUpdateConfig):  # type: ignore[misc]
+    """vLLM calls these for our architectures, in the process that was started, before it loads anything."""
+
+    @staticmethod
+    def verify_and_update_model_config(model_config: Any) -> None:
+        """Reads the settings and switches vLLM's path for pruned videos on.
+
+        Raises:
+            TypeError, ValueError: for wrong settings, and for options of vLLM that do not go with them.
+        """
+        if ".".join(vllm.__version__.split(".")[:2]) not in TESTED:
+            logger.warning("holitom was tested with vLLM %s, this is %s", ", ".join(TESTED), vllm.__version__)
+        config = ServingConfig.of_hf_config(model_config.hf_config)
+        media = model_config.multimodal_config
+        if media.video_pruning_rate not in (None, 0.0, SWITCH):
+            raise ValueError(
+                f"--video-pruning-rate {media.video_pruning_rate} does not go with holitom's architecture, where the "
+                f"method's settings decide how many tokens stay: leave it out, and set retention to "
+                f"{1 - media.video_pruning_rate:g} instead"
+            )
+        if media.enable_mm_embeds:
+            raise ValueError(
+                "--enable-mm-embeds does not go with holitom's architecture: videos that come as embeddings have no "
+                "patches to look at. Leave it out, or compress before you send them"
+            )
+        if media.mm_encoder_tp_mode == "data" and config.method.needs:
+            raise ValueError(
+                f"--mm-encoder-tp-mode data does not go with {config.method.name}, which looks at all heads of the "
+                "vision tower on every rank: leave it at weights, or use a method that needs no scores (evs, vidcom2)"
+            )
+        media.video_pruning_rate = SWITCH
+
+    @staticmethod
+    def verify_and_update_config(vllm_config: Any) -> None:
+        """Looks at options that have nothing to do with the model.
+
+        Raises:
+            ValueError: for one that would hide the vision tower from the method.
+        """
+        config = ServingConfig.of_hf_config(vllm_config.model_config.hf_config)
+        if vllm_config.compilation_config.compile_mm_encoder and config.method.needs:
+            raise ValueError(
+                f"compile_mm_encoder does not go with {config.method.name}, which looks at the vision tower's "
+                "attention while it runs: leave it false, or use a method that needs no scores (evs, vidcom2)"
+            )
+
+
+def mend_cpu_runner() -> None:
+    """vLLM's runner for CPUs forgets to ask a model whether it prunes; its runner for GPUs asks when it loads one."""
+    from vllm.platforms import current_platform
+
+    if not current_platform.is_cpu():
+        return
+    from vllm.v1.worker.cpu_model_runner import CPUModelRunner
+
+    load = CPUModelRunner.load_model
+    if hasattr(load, "asks_for_pruning"):
+        return
+
+    @functools.wraps(load)
+    def load_and_ask(self: Any, *args: Any, **kwargs: Any) -> None:
+        load(self, *args, **kwargs)
+        media = self.model_config.multimodal_config
+        self.is_multimodal_pruning_enabled = (
+            media is not None
+            and media.is_multimodal_pruning_enabled()
+            and supports_multimodal_pruning(self.get_model())
+        )
+        self.requires_sequential_video_encoding = hasattr(self.get_model(), "requires_sequential_video_encoding")
+
+    load_and_ask.asks_for_pruning = True  # type: ignore[attr-defined]
+    CPUModelRunner.load_model = load_and_ask

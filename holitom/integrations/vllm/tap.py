@@ -1,0 +1,94 @@
+"""What a vision tower's last layer attends to, seen at the door of vLLM's encoder attention.
+
+The layer stays what it is, with its kernel; queries and keys are looked at on their way in, after rotary embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from holitom.models.base import PatchRecord
+from holitom.runtime.taps import attention_received
+
+Gather = Callable[[Tensor], Tensor]
+
+
+class PatchTap:
+    """Shows the patch scores and keys that methods ask for.
+
+    Args:
+        attention: vLLM's ``MMEncoderAttention`` of the last used vision layer, called with queries and keys as
+            (batch, tokens, heads * d) or (batch, tokens, heads, d).
+        needs: what to show, of "scores" and "keys".
+        ranks: over how many ranks the heads are split (tensor parallelism). total: sums a tensor over them.
+    """
+
+    def __init__(self, attention: Any, needs: frozenset[str], ranks: int, total: Gather) -> None:
+        self.needs, self.ranks, self.total = needs, ranks, total
+        self.heads, self.scale = int(attention.num_heads), float(attention.scale)
+        self._seen: list[tuple[Tensor, Tensor]] | None = None
+        if needs & {"scores", "keys"}:
+            attention.register_forward_pre_hook(self._see, with_kwargs=True)
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Looks at what is encoded inside the block, until :meth:`record` has told of it."""
+        self._seen = []
+        try:
+            yield
+        finally:
+            seen, self._seen = self._seen, None
+        self._last = seen
+
+    def _see(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._seen is not None:
+            named = {**dict(zip(("query", "key"), args, strict=False)), **kwargs}
+            self._seen.append((named["query"], named["key"]))
+
+    def record(self, frames: list[tuple[int, int]]) -> list[PatchRecord]:
+        """The patches of what was encoded last.
+
+        Args:
+            frames: for each video its frames T and patches of a frame P, in the order in which they were encoded.
+
+        Returns:
+            For each video (T, P) attention received and (T, P, d) keys, mean over all heads of all ranks.
+        """
+        seen, self._last = self._last, []
+        if not seen:
+            return [PatchRecord(None, None) for _ in frames]
+        queries, keys = (torch.cat([self._rows(pair[side]) for pair in seen]) for side in (0, 1))
+        sizes = [steps * patches for steps, patches in frames]
+        records = []
+        videos = zip(torch.split(queries, sizes), torch.split(keys, sizes), frames, strict=True)
+        for query, key, shape in videos:
+            by_frame = query.view(*shape, *query.shape[1:]).transpose(1, 2)
+            keys_by_frame = key.view(*shape, *key.shape[1:]).transpose(1, 2)
+            records.append(patch_record(by_frame, keys_by_frame, self.scale, self.needs, self.ranks, self.total))
+        return records
+
+    def _rows(self, states: Tensor) -> Tensor:
+        """(batch, tokens, heads * d) or (batch, tokens, heads, d) -> (batch * tokens, heads, d)."""
+        return states.reshape(states.shape[0] * states.shape[1], self.heads, -1)
+
+
+def patch_record(
+    query: Tensor, key: Tensor, scale: float, needs: frozenset[str], ranks: int, total: Gather
+) -> PatchRecord:
+    """Means over the heads of all ranks, of which each holds as many.
+
+    Args:
+        query, key: (T, H, P, d), this rank's heads. total: sums a tensor over the ranks.
+    """
+
+    def over_ranks(mean: Tensor) -> Tensor:
+        return mean if ranks == 1 else total(mean) / ranks
+
+    received = over_ranks(attention_received(query, key, scale)) if "scores" in needs else None
+    keys = over_ranks(key.float().mean(1)) if "keys" in needs else None
+    return PatchRecord(received, keys)

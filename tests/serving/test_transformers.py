@@ -1,0 +1,134 @@
+"""The same video on the same weights: vLLM's path and transformers' path make the same Merge and say the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from engines import STOCK, answers, clip, engine, metadata, prompt, said
+from PIL import Image
+from serving_checkpoints import build_checkpoint
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from holitom.integrations.vllm import ServingConfig
+from holitom.integrations.vllm.compressor import Compressor
+
+RETENTION = 0.25
+METHODS = ("holitom", "visionzip", "fastvid", "evs", "vidcom2", "flashvid", "vcast", "divprune", "uniformframes")
+FRAMES = (8, 8)
+KERNELS = 1e-3  # by how much the two libraries' kernels move a log-probability through sharpened weights
+
+
+@pytest.fixture(scope="module", params=STOCK)
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def checkpoint(name: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_checkpoint(name, tmp_path_factory.mktemp(name))
+
+
+def parts(number: int) -> tuple[Any, ...]:
+    """A prompt of its own for each method: vLLM keeps what it has encoded."""
+    return (
+        "look ",
+        ("video", FRAMES[0], 10 * number + 1),
+        " then ",
+        ("image", 3),
+        " and ",
+        ("video", FRAMES[1], 10 * number + 2),
+        " ?",
+    )
+
+
+@pytest.fixture(scope="module")
+def served(name: str, checkpoint: Path) -> dict[str, tuple[Any, list[Any]]]:
+    """By method vLLM's answer and the maps of its two videos."""
+    done = {}
+    with (
+        engine(checkpoint, name, ServingConfig.of("visionzip", retention=RETENTION)) as llm,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        merges: list[Any] = []
+        merge = Compressor.merge
+
+        def noting(self: Compressor, *arguments: Any) -> Any:
+            merges.append(merge(self, *arguments))
+            return merges[-1]
+
+        patch.setattr(Compressor, "merge", noting)
+        for number, method in enumerate(METHODS):
+            # all keep as many tokens, so one engine does for all: its tap shows what the neediest of them asks for
+            config = ServingConfig.of(method, retention=RETENTION)
+            llm.apply_model(
+                lambda model, config=config: setattr(model, "compressor", Compressor(config, model.compressor.tap))
+            )
+            merges.clear()
+            answer = answers(llm, prompt(name, *parts(number)))[0]
+            done[method] = answer, list(merges)
+    return done
+
+
+@pytest.fixture(scope="module")
+def model(checkpoint: Path) -> Any:
+    return AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float32).eval()
+
+
+def with_transformers(
+    name: str, checkpoint: Path, model: Any, method: Any, given: tuple[Any, ...]
+) -> tuple[list[torch.Tensor], Any]:
+    """Log-probabilities of each step and session of transformers' own path."""
+    asked = prompt(name, *given)["prompt"]
+    videos = [clip(*part[1:]) for part in given if part[0] == "video"]
+    images = [Image.fromarray(clip(1, part[1])[0]) for part in given if part[0] == "image"]
+    more: dict[str, Any] = {}
+    if name != "llava_onevision":
+        known = [
+            {key: value for key, value in metadata(len(each)).items() if key != "do_sample_frames"} for each in videos
+        ]
+        more = {"video_metadata": known, "do_sample_frames": False}
+    processor = AutoProcessor.from_pretrained(checkpoint)
+    inputs = processor(text=[asked], images=images, videos=list(videos), return_tensors="pt", **more)
+    with method(model) as session:
+        out = model.generate(
+            **inputs,
+            max_new_tokens=6,
+            min_new_tokens=6,
+            do_sample=False,
+            output_logits=True,
+            return_dict_in_generate=True,
+        )
+    return [step[0].log_softmax(-1) for step in out.logits], session
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_same_merge_and_the_same_answer(name: str, checkpoint: Path, model: Any, served: dict, method: str):
+    answer, merges = served[method]
+    config = ServingConfig.of(method, retention=RETENTION)
+    likely, session = with_transformers(name, checkpoint, model, config.method, parts(METHODS.index(method)))
+    assert len(merges) == len(session.videos) == 2
+    for got, video in zip(merges, session.videos, strict=True):
+        assert torch.equal(got.target, video.merge.target)
+        assert torch.equal(got.anchor, video.merge.anchor)
+        torch.testing.assert_close(got.weight, video.merge.weight)
+        assert got.outputs == config.retained(video.frames, video.grid)
+    if name == "qwen2_5_vl":  # vLLM lets text after a video begin behind its last second, transformers behind its rows
+        return
+    for token, chance, step in zip(*said(answer), likely, strict=True):
+        assert abs(chance - float(step[token])) < KERNELS
+        best = step.topk(2)
+        if token != int(best.indices[0]):
+            assert float(best.values[0] - step[token]) < KERNELS  # a tie, after which both go on differently
+            break
+
+
+def test_placeholders_are_the_exact_count_and_the_text_of_a_video(name: str, model: Any, served: dict):
+    video_token = getattr(model.config, "video_token_id", None) or model.config.video_token_index
+    text = {"llava_onevision": 2, "qwen2_5_vl": 0, "qwen3_vl": 2 * 4 * (len("<0.2 seconds>") + 2)}  # marks of 4 steps
+    for answer, merges in served.values():
+        placeholders = answer.prompt_token_ids.count(video_token)
+        assert placeholders == sum(merge.outputs for merge in merges) + text[name]
+        assert sum(merge.outputs for merge in merges) == sum(merge.inputs for merge in merges) // 4
