@@ -156,9 +156,8 @@ class Pipeline:
             holitom.video.VideoError: when the video cannot be read.
         """
         options = {"max_new_tokens": max_new_tokens, "streamer": streamer, **generation}
-        if (window, tokens, fps) != (None, None, None):
-            rate = 1.0 if fps is None and frames is None else fps
-            reading = Reading(60.0 if window is None else window, tokens, rate, frames)
+        reading = Reading.of(window, tokens, fps, frames)
+        if reading is not None:
             return self.answer(self.compress(video, method, reading, progress=progress), question, **options)
         timer = StageTimer(self._device)
         with timer.stage("decode"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from holitom import __version__
-from holitom.cli.ask import choose
+from holitom.cli.ask import check_windows, choose
 from holitom.cli.console import err
 from holitom.cli.loading import load, resolve
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from holitom.corpus import Engine, Plan, Stop, Store, Totals
     from holitom.corpus.reading import Reader
     from holitom.methods.base import Method
+    from holitom.prefix import Reading
 
 
 def caption(
@@ -49,6 +51,15 @@ def caption(
     ] = None,
     frames: Annotated[
         int | None, typer.Option(min=1, help="Frames to sample.  [default: what the model was made for, else 32]")
+    ] = None,
+    window: Annotated[
+        float | None, typer.Option(help="Read long videos in windows of so many seconds.  [default: 60 with --tokens]")
+    ] = None,
+    tokens: Annotated[
+        int | None, typer.Option(min=1, help="Visual tokens that each video read in windows may have in the LLM.")
+    ] = None,
+    fps: Annotated[
+        float | None, typer.Option(help="Frames per second of videos read in windows.  [default: 1]")
     ] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="The longest answer.")] = 128,
     resume: Annotated[
@@ -82,18 +93,19 @@ def caption(
 
     if engine not in ("transformers", "vllm"):
         raise typer.BadParameter(f"{engine!r} is neither transformers nor vllm", param_hint="--engine")
+    reading = _reading(window, tokens, fps, frames, retention, engine)
     chosen = choose(method, retention) if engine == "transformers" else _servable(method, retention)
     plan = Plan(
         list_videos(source, column),
         list_questions(question or [], questions),
         frames=frames,
-        workers=workers,
+        workers=0 if reading else workers,  # whoever merges windows decodes them
         ahead=ahead,
         patience=patience,
         batch_tokens=batch_tokens,
         group=group,
     )
-    settings = _settings(model, chosen, engine, plan, max_new_tokens, dtype, attention)
+    settings = _settings(model, chosen, engine, plan, reading, max_new_tokens, dtype, attention)
     totals = Totals(plan.rows)
     options: dict[str, Any] = {"restart": not resume, "retry_errors": retry_errors, "seen": totals.add}
     with Store(out_file, settings, **options) as store, Stop().on_interrupt() as stop:
@@ -101,7 +113,7 @@ def caption(
             err.print(f"{out_file} holds {len(store)} rows already", highlight=False, soft_wrap=True)
         totals.begin()
         if plan.left(store.found):
-            make = _Maker(engine, model, chosen, max_new_tokens, device, dtype, attention)
+            make = _Maker(engine, model, chosen, plan.questions, reading, max_new_tokens, device, dtype, attention)
             with _progress(totals, summary == "-") as told:
                 if ray or ray_address is not None:
                     from holitom.corpus.with_ray import run_on_ray
@@ -121,6 +133,8 @@ class _Maker:
     engine: str
     model: str
     method: Method | None
+    questions: tuple[str, ...]
+    reading: Reading | None
     max_new_tokens: int
     device: str | None
     dtype: str
@@ -133,11 +147,12 @@ class _Maker:
 
             assert self.method is not None
             return VllmEngine(resolve(self.model), self.method, self.max_new_tokens, dtype=self.dtype)
-        from holitom.corpus import TransformersEngine
+        from holitom.corpus import TransformersEngine, WindowsEngine
 
-        return TransformersEngine(
-            load(self.model, self.device, self.dtype, self.attention), self.method, self.max_new_tokens
-        )
+        pipeline = load(self.model, self.device, self.dtype, self.attention)
+        if self.reading is not None:
+            return WindowsEngine(pipeline, self.method, self.reading, self.questions, self.max_new_tokens)
+        return TransformersEngine(pipeline, self.method, self.max_new_tokens)
 
     def reader(self, questions: Sequence[str], frames: int | None) -> Reader:
         """What decodes and prepares videos for it."""
@@ -145,9 +160,35 @@ class _Maker:
             from holitom.integrations.vllm.corpus import VllmReader
 
             return VllmReader(resolve(self.model), tuple(questions), frames)
-        from holitom.corpus import PromptReader
+        from holitom.corpus import PathReader, PromptReader
 
+        if self.reading is not None:
+            return PathReader()
         return PromptReader(resolve(self.model), tuple(questions), frames)
+
+
+def _reading(
+    window: float | None,
+    tokens: int | None,
+    fps: float | None,
+    frames: int | None,
+    retention: float | None,
+    engine: str,
+) -> Reading | None:
+    """How videos are read, where that is in windows.
+
+    Raises:
+        typer.BadParameter: for options that do not go together.
+    """
+    from holitom.prefix import Reading
+
+    given = {"window": window, "tokens": tokens, "fps": fps}
+    if all(value is None for value in given.values()):
+        return None
+    if engine != "transformers":
+        raise typer.BadParameter("videos are read in windows by --engine transformers alone")
+    check_windows(given, frames, retention, compare=False)
+    return Reading.of(window, tokens, fps, frames)
 
 
 def _run_here(plan: Plan, make: _Maker, store: Store, stop: Stop, told: Any) -> None:
@@ -176,6 +217,7 @@ def _settings(
     method: Method | None,
     engine: str,
     plan: Plan,
+    reading: Reading | None,
     max_new_tokens: int,
     dtype: str,
     attention: str | None,
@@ -188,6 +230,7 @@ def _settings(
         "method": "none" if method is None else {"name": method.name, **method.settings()},
         "questions": list(plan.questions),
         "frames": plan.frames,
+        **({} if reading is None else {"windows": dataclasses.asdict(reading)}),
         "max_new_tokens": max_new_tokens,
         "dtype": dtype,
         "attention": attention,

@@ -9,12 +9,14 @@ from holitom.corpus.sources import Item, list_videos
 from holitom.corpus.store import Store, StoreError
 from holitom.corpus.totals import Totals
 from holitom.corpus.with_transformers import TransformersEngine
+from holitom.corpus.with_windows import PathReader, WindowsEngine
 
 __all__ = [
     "Encoded",
     "Engine",
     "Item",
     "Maker",
+    "PathReader",
     "Plan",
     "PromptReader",
     "Row",
@@ -24,6 +26,7 @@ __all__ = [
     "StoreError",
     "Totals",
     "TransformersEngine",
+    "WindowsEngine",
     "list_questions",
     "list_videos",
     "run",

@@ -45,6 +45,10 @@ class Encoded(Protocol):
     def lengths(self) -> list[int]:
         """Tokens that enter the LLM for each question, by which batches are made."""
 
+    @property
+    def warning(self) -> str | None:
+        """What was found to be wrong with the video while it was encoded."""
+
 
 class Engine(Protocol):
     """What a run needs of a model."""

@@ -129,7 +129,26 @@ def prompts_of(preprocessor: Any, clip: Any, questions: Sequence[str], video_tok
         whole += [[*head, *end] for end in ends[1:] if end is not None]
     else:
         whole += [preprocessor(question, clip)["input_ids"][0].tolist() for question in questions[1:]]
-    last = max(place for place, token in enumerate(whole[0]) if token in _placeholders(whole[0], video_token))
+    start, rest = shared_start(inputs, whole, video_token)
+    return Prompts({name: value.numpy() for name, value in start.items()}, rest)
+
+
+def shared_start(
+    inputs: dict[str, Any], whole: Sequence[list[int]], video_token: int
+) -> tuple[dict[str, Any], list[list[int]]]:
+    """Cuts the prompts of one video where they begin to differ behind it.
+
+    Args:
+        inputs: of the first prompt, ``input_ids`` (1, L) and all else. whole: the ids of every prompt.
+
+    Returns:
+        The inputs of what they share, and for each prompt the ids that follow.
+
+    Raises:
+        ValueError: when the prompts do not begin alike.
+    """
+    placeholders = _placeholders(whole[0], video_token)
+    last = max(place for place, token in enumerate(whole[0]) if token in placeholders)
     cut = last + 1 + (len({ids[last + 1] for ids in whole if len(ids) > last + 1}) == 1)
     if any(ids[:cut] != whole[0][:cut] or len(ids) <= cut for ids in whole):
         raise ValueError(
@@ -138,9 +157,10 @@ def prompts_of(preprocessor: Any, clip: Any, questions: Sequence[str], video_tok
         )
     length = len(whole[0])
     start = {
-        name: (value[:, :cut] if value.shape[:2] == (1, length) else value).numpy() for name, value in inputs.items()
+        name: value[:, :cut] if getattr(value, "shape", ())[:2] == (1, length) else value
+        for name, value in inputs.items()
     }
-    return Prompts(start, [ids[cut:] for ids in whole])
+    return start, [ids[cut:] for ids in whole]
 
 
 def _placeholders(ids: list[int], video_token: int) -> set[int]:

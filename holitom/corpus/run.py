@@ -150,7 +150,8 @@ def answer_group(
         if isinstance(video, Video):
             try:
                 encoded[item.path] = engine.encode(video)
-                read[item.path] = Video(video.path, None, video.seconds, video.warning)  # its pixels are done with
+                warning = video.warning or encoded[item.path].warning
+                read[item.path] = Video(video.path, None, video.seconds, warning)  # its pixels are done with
                 continue
             except Exception as error:
                 logger.debug("%s", item.path, exc_info=error)

@@ -20,10 +20,11 @@ from holitom.runtime.prefix import Prefix, hold, resume
 
 @dataclass(frozen=True, eq=False)
 class PrefixedVideo:
-    """A compressed prefix, and for each question the ids that follow."""
+    """A compressed prefix, for each question the ids that follow, and what was found to be wrong on the way."""
 
     prefix: Prefix
     rest: list[list[int]]
+    warning: str | None = None
 
     @property
     def lengths(self) -> list[int]:

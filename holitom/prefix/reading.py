@@ -42,6 +42,16 @@ class Reading:
         if self.batch < 1:
             raise ValueError(f"batch is a number of frames and must be at least 1, got {self.batch!r}")
 
+    @classmethod
+    def of(
+        cls, window: float | None, tokens: int | None, fps: float | None, frames: int | None = None
+    ) -> Reading | None:
+        """From options of which any may be left out: None without ``window``, ``tokens`` and ``fps``."""
+        if (window, tokens, fps) == (None, None, None):
+            return None
+        rate = 1.0 if fps is None and frames is None else fps
+        return cls(60.0 if window is None else window, tokens, rate, frames)
+
     def window_frames(self, rate: float) -> int:
         """W, the sampled frames of a window, for a video sampled at ``rate`` frames per second."""
         return max(1, round(self.window * rate))

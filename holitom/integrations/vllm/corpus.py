@@ -36,6 +36,7 @@ class Asked:
     prompts: list[str]
     lengths: list[int]
     visual: int
+    warning: str | None = None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,82 @@
+"""The engine for long videos: each is read in windows, in the model's own process, and merged while it is read."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from holitom.corpus.reading import Video, shared_start
+from holitom.corpus.sources import Item, fetched
+from holitom.corpus.with_transformers import PrefixedVideo, TransformersEngine
+from holitom.cost import synchronize
+from holitom.methods.base import Method
+from holitom.pipeline import Pipeline
+from holitom.prefix import Reading
+from holitom.runtime.prefix import hold
+
+
+@dataclass(frozen=True)
+class PathReader:
+    """Hands videos on unread: a film of hours is decoded where its windows are merged, never in one piece."""
+
+    def read(self, item: Item) -> Video:
+        """See :meth:`Reader.read`."""
+        return Video(item.path, item)
+
+
+class WindowsEngine(TransformersEngine):
+    """Answers about videos of any length, in the memory of one window and at a budget in tokens.
+
+    Args:
+        pipeline: model and preprocessor, of a family that can be read in windows.
+        method: None: uncompressed. reading: window, budget and sampling, the same for every video.
+        questions: asked about every video. max_new_tokens: the longest answer.
+
+    Raises:
+        TypeError: when videos of the model's family cannot be read in windows.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        method: Method | None,
+        reading: Reading,
+        questions: Sequence[str],
+        max_new_tokens: int = 128,
+    ) -> None:
+        super().__init__(pipeline, method, max_new_tokens)
+        try:
+            self.session.adapter.require_windows()
+        except TypeError:
+            self.close()
+            raise
+        self.reading, self.questions = reading, tuple(questions)
+
+    @torch.inference_mode()
+    def encode(self, video: Video) -> PrefixedVideo:
+        """See :class:`Engine`. The seconds of the vision tower and of merging count as the prefix's."""
+        item: Item = video.content
+        with fetched(item.address) as path:
+            try:
+                read = self.pipeline.compress(path, self.session.method, self.reading)
+            except ValueError as error:
+                raise ValueError(str(error).replace(str(path), item.path)) from error
+        began = time.perf_counter()
+        preprocessor = self.pipeline.preprocessor
+        inputs = read.inputs(self.session, preprocessor, self.questions[0])
+        whole = [inputs["input_ids"][0].tolist()]
+        whole += [
+            preprocessor.prompt(question, len(read.tokens))["input_ids"][0].tolist() for question in self.questions[1:]
+        ]
+        start, rest = shared_start(inputs, whole, self.session.adapter.video_token_id)
+        prefix = hold(self.session, start)
+        synchronize(self.session.model.get_input_embeddings().weight.device)
+        video.seconds.update({name: read.seconds[name] for name in ("decode", "preprocess")})
+        video.seconds["prefix"] = (
+            time.perf_counter() - began + read.seconds["vision tower"] + read.seconds["compression"]
+        )
+        self.together = prefix.stackable
+        return PrefixedVideo(prefix, rest, read.warning)
