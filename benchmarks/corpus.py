@@ -101,19 +101,22 @@ def rates(pipeline: Pipeline, items: list[Item], rounds: int, folder: Path) -> d
 
 
 def further(pipeline: Pipeline, item: Item, count: int, rounds: int, method: Any) -> dict[str, float]:
-    """Seconds of one question, and of each further one, about one file; read, encoded and answered in this process."""
+    """Seconds of one question, and of each further one, about one file; read, encoded and answered in this process.
+
+    Of processor time, which others on the machine change little.
+    """
 
     def seconds(number: int, together: bool) -> float:
         asked = MORE[:number]
         reader = PromptReader(str(TINY), asked, None)
-        began = time.perf_counter()
+        began = time.process_time()
         video = attempt(reader, item)
         assert isinstance(video, Video), video
         encoded = engine.encode(video)
         rows = [(encoded, which) for which in range(number)]
         for batch in [rows] if together else [[row] for row in rows]:
             engine.answer(batch, [False] * len(batch))
-        return time.perf_counter() - began
+        return time.process_time() - began
 
     engine = TransformersEngine(pipeline, method, max_new_tokens=4)
     found: dict[str, list[float]] = {"first": [], "in one batch": [], "one by one": []}

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from corpus_clips import QUESTIONS, rows_of, write_corpus
+from corpus_readers import Counting, Crashing
 from media import write_video
 from tiny_checkpoints import build_llava_onevision
 
@@ -156,25 +155,6 @@ def test_a_video_that_vanishes_is_a_row_with_its_error(checkpoint, tmp_path):
     assert "clip-001.mp4: no such file" in found[1].error
 
 
-@dataclass(frozen=True)
-class Crashing:
-    """A reader for workers: some videos take their process down, one sleeps, the others come back."""
-
-    marks: str
-
-    def read(self, item: Item) -> Video:
-        if item.path.startswith("dies"):
-            os._exit(11)
-        if item.path.startswith("once") and not os.path.exists(self.marks + item.path):
-            Path(self.marks + item.path).touch()
-            os._exit(9)
-        if item.path.startswith("sleeps"):
-            time.sleep(60)
-        if item.path.startswith("bad"):
-            raise ValueError("cannot be read")
-        return Video(item.path, {"pid": os.getpid()})
-
-
 def test_no_death_of_a_worker_is_a_hang(tmp_path):
     names = ["a", "dies", "b", "once", "bad", "c", "sleeps", "d"]
     with Pool(Crashing(f"{tmp_path}/"), workers=2, patience=8.0) as pool:
@@ -191,20 +171,9 @@ def test_no_more_videos_are_read_ahead_than_allowed(tmp_path):
     with Pool(Counting(str(tmp_path)), workers=2, ahead=3) as pool:
         stream = pool.read([Item(str(number), "") for number in range(20)])
         for taken in range(1, 6):
-            next(stream)
+            assert isinstance(next(stream), Video)
             time.sleep(0.3)
-            assert len(list(tmp_path.iterdir())) <= taken + 3
-
-
-@dataclass(frozen=True)
-class Counting:
-    """Leaves a file for each video that was read."""
-
-    folder: str
-
-    def read(self, item: Item) -> Video:
-        Path(self.folder, item.path).touch()
-        return Video(item.path, None)
+            assert taken <= len(list(tmp_path.iterdir())) <= taken + 3
 
 
 def test_workers_give_what_reading_here_gives(checkpoint, tmp_path):

@@ -49,20 +49,20 @@ class Store:
 
     def __init__(
         self,
-        path: Path,
+        path: str | Path,
         settings: dict[str, Any],
         *,
         restart: bool = False,
         retry_errors: bool = False,
         seen: Callable[[Row], None] = lambda _: None,
     ) -> None:
-        self.path, self.settings, self.seen = path, json.loads(json.dumps(settings)), seen
-        self.format = format_of(path)
-        self.run = path.with_name(f"{path.name}.run")
+        self.path, self.settings, self.seen = Path(path), json.loads(json.dumps(settings)), seen
+        self.format = format_of(self.path)
+        self.run = self.path.with_name(f"{self.path.name}.run")
         self.found: dict[Key, Row] = {}
         self._pending: list[Row] = []
         self._written, self._took, self._good = time.monotonic(), 0.0, 0
-        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         self._file: IO[bytes] = open(self.run, "a+b")  # noqa: SIM115 - it stays open as long as the store
         try:
             _lock(self._file, self.run)
