@@ -185,8 +185,9 @@ def table(found: dict[str, Any]) -> list[str]:
     shares = {"share": "share of the optimum", "certain": "certified", "windows of one length": "windows of one length"}
     rows += [(name, *(f"{run['redundant'][key]:.2%}" for run in runs)) for key, name in shares.items()]
     rows[1] = ("---", *rows[1][1:])
+    notes = [f"{run['frames']:,} frames: {run['note']}." for run in runs if "note" in run]
     head = f"Window {settings['window']:g} s, budget {settings['tokens']:,} tokens, 1 frame per second, one thread:"
-    return [head, "", *("| " + " | ".join(row) + " |" for row in rows)]
+    return [head, "", *("| " + " | ".join(row) + " |" for row in rows), *([""] if notes else []), *notes]
 
 
 if __name__ == "__main__":

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import textwrap
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -20,6 +24,7 @@ from holitom.ops import segment
 from holitom.pipeline import Pipeline
 from holitom.prefix import Budget, Reading, Windows, compress_video
 from holitom.prefix.compress import joined
+from holitom.prefix.memory import _malloc_trim, give_back
 from holitom.video import Clip, VideoError, open_video
 
 
@@ -385,6 +390,7 @@ def test_windows_give_every_frame_once_and_in_order(frames, window, chunks, seed
         while at < frames:
             part = slice(at, at + chunks[number % len(chunks)])
             found += windows.push(VideoTokens(features[part], (2, 2), scores=scores[part]))
+            assert sum(video.frames for video in windows._held) <= window
             at, number = part.stop, number + 1
         found.append(windows.finish())
         assert torch.equal(torch.cat([video.features for video, _ in found]), features)
@@ -394,6 +400,57 @@ def test_windows_give_every_frame_once_and_in_order(frames, window, chunks, seed
         for video, redundant in found:
             links = method.links(video.features)
             assert redundant == (0 if links is None else segment(links).redundant)
+
+
+def test_process_memory_does_not_grow_with_the_film(tmp_path):
+    """1,400 frames more are 200 MiB as RGB and 50 MiB as pixel values."""
+    checkpoint = build_llava_onevision(tmp_path / "tiny")
+    script = textwrap.dedent(
+        """
+        import resource, sys
+        import numpy as np, torch
+        sys.path.insert(0, sys.argv[3])
+        import conftest
+        from holitom import HoliTom
+        from holitom.pipeline import Pipeline
+        from holitom.prefix import Reading
+        from holitom.video import VideoStream
+
+        def read():
+            noise = np.random.default_rng(0)
+            for number in range(count):
+                if number % 40 == 0:
+                    still = noise.integers(0, 256, (224, 224, 3), dtype=np.uint8)
+                frame = still.copy()
+                frame[:40, :40] = number % 256
+                yield number, frame
+
+        count = int(sys.argv[2])
+        numbers = np.arange(count)
+        stream = VideoStream(numbers, numbers * 1.0, 1.0, count, float(count), "film", read)
+        prefix = Pipeline.from_pretrained(sys.argv[1], device="cpu").compress(
+            stream, HoliTom(layer=None), Reading(window=60, tokens=400)
+        )
+        print(len(prefix.tokens), prefix.frames, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        """
+    )
+    peaks = []
+    for frames in (200, 1600):
+        call = [sys.executable, "-c", script, str(checkpoint), str(frames), str(Path(__file__).parent)]
+        result = subprocess.run(call, capture_output=True, text=True, check=True)
+        tokens, done, peak = result.stdout.split()
+        assert (int(tokens), int(done)) == (400, frames)
+        peaks.append(float(peak))
+    assert peaks[1] - peaks[0] < 30
+
+
+def test_freed_memory_is_given_back_where_that_is_known_how(monkeypatch):
+    give_back()
+    _malloc_trim.cache_clear()
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert _malloc_trim() is None
+    give_back()
+    _malloc_trim.cache_clear()
 
 
 def test_maps_of_consecutive_videos_are_joined():

@@ -15,6 +15,7 @@ from holitom.merge import Merge, Shares
 from holitom.methods.base import Method
 from holitom.models.base import VideoLayout, adapter_for
 from holitom.prefix.budget import Budget
+from holitom.prefix.memory import give_back
 from holitom.prefix.reading import Reading
 from holitom.prefix.windows import Windows
 from holitom.runtime import Session, layouts_of, with_layouts
@@ -175,6 +176,7 @@ class _Work:
         self.times.append(torch.from_numpy(clip.times))
         for window, redundant in self.windows.push(video):
             self._merge(window, redundant, last=False)
+            give_back()
 
     def _begin(self, video: VideoTokens, newlines: Tensor) -> None:
         """What can be settled once the size of a frame is known."""
