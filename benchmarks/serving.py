@@ -114,7 +114,6 @@ def words(method: str, given: argparse.Namespace, checkpoint: str) -> list[str]:
     more += [json.dumps({"image": 0, "video": 1}), "--served-model-name", "model"]
     if given.device == "cpu":
         more += ["--enforce-eager", "--max-model-len", "4096", "--max-num-batched-tokens", "4096"]
-        more += ["--distributed-executor-backend", "uni"]  # one process fewer
     return [*launcher(given), checkpoint, *how(method, given), *more, *given.vllm]
 
 

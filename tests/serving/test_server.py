@@ -115,7 +115,7 @@ def servers(films: Films, checkpoint: Path, tmp_path_factory: pytest.TempPathFac
         logs / "holitom.log", environment={"VLLM_SERVER_DEV_MODE": "1", "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     plain = Server(
-        [*find_launcher().words, str(checkpoint), *SETTINGS, *local, "--distributed-executor-backend", "uni"],
+        [*find_launcher().words, str(checkpoint), *SETTINGS, *local],
         logs / "plain.log", environment={"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     try:

@@ -74,7 +74,9 @@ def served(name: str, checkpoint: Path) -> dict[str, tuple[Any, list[Any]]]:
 
 @pytest.fixture(scope="module")
 def model(checkpoint: Path) -> Any:
-    return AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float32).eval()
+    loaded = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float32).eval()
+    loaded.generation_config.eos_token_id = None  # vLLM is told to go on, too
+    return loaded
 
 
 def with_transformers(
@@ -96,7 +98,6 @@ def with_transformers(
         out = model.generate(
             **inputs,
             max_new_tokens=6,
-            min_new_tokens=6,
             do_sample=False,
             output_logits=True,
             return_dict_in_generate=True,
