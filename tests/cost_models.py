@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForImageTextToText, CLIPVisionConfig, SiglipVisionConfig
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForImageTextToText, CLIPVisionConfig, SiglipVisionConfig
 
 PLAIN = {"hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 3, "num_attention_heads": 4}
 GROUPED = {**PLAIN, "num_key_value_heads": 2, "vocab_size": 101, "max_position_embeddings": 512}
@@ -309,4 +309,63 @@ FAMILIES: dict[str, TinyFamily] = {
         None,
         lambda: {"pixel_values": torch.randn(1, 3, 3, 16, 16)},
     ),
+    "glm46v": TinyFamily(
+        {
+            "model_type": "glm46v",
+            "vision_config": {"model_type": "glm4v_vision", **QWEN_TOWER, "image_size": 16},
+            "text_config": {"model_type": "glm4v_text", **GROUPED, "rope_parameters": MROPE},
+        },
+        4,
+        (4, 6),
+        lambda: _patches(2, 4, 6, 3 * 2 * 4 * 4),
+    ),
+    "glm4v_moe": TinyFamily(
+        {
+            "model_type": "glm4v_moe",
+            "vision_config": {**QWEN_TOWER, "image_size": 16},
+            "text_config": {
+                "model_type": "glm4v_moe_text",
+                **GROUPED,
+                "rope_parameters": {**MROPE, "partial_rotary_factor": 1.0},
+                "n_routed_experts": 4,
+                "num_experts_per_tok": 2,
+                "moe_intermediate_size": 12,
+                "n_shared_experts": 2,
+                "first_k_dense_replace": 1,
+                "n_group": 1,
+                "topk_group": 1,
+            },
+        },
+        4,
+        (4, 6),
+        lambda: _patches(2, 4, 6, 3 * 2 * 4 * 4),
+    ),
+    "lfm3_vl": TinyFamily(
+        {
+            "model_type": "lfm3_vl",
+            "vision_config": {
+                "hidden_size": 16,
+                "intermediate_size": 28,
+                "num_hidden_layers": 5,
+                "num_attention_heads": 2,
+                "num_key_value_heads": 1,
+                "patch_size": 4,
+            },
+            "text_config": {
+                "model_type": "lfm3",
+                **GROUPED,
+                "num_hidden_layers": 4,
+                "head_dim": 8,
+                "sliding_window": 6,
+                "pad_token_id": 0,
+                "layer_types": ["conv", "sliding_attention", "conv", "full_attention"],
+            },
+            "projector_hidden_size": 20,
+        },
+        4,
+        (4, 6),
+        lambda: _patches(2, 4, 6, 3 * 2 * 4 * 4),
+    ),
 }
+if "lfm3_vl" not in CONFIG_MAPPING:
+    del FAMILIES["lfm3_vl"]  # the installed transformers is older

@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_iter
 from transformers import DynamicCache
 
 from holitom.cost import ModelShape, activation_peak_bytes, kv_cache_bytes
+from holitom.models.caching import cache_argument
 
 
 class LiveBytes(TorchDispatchMode):
@@ -56,7 +57,9 @@ def test_kv_cache_bytes_equal_a_real_cache(name, tokens):
     shape = ModelShape.from_config(model.config)
     cache = DynamicCache(config=model.config.get_text_config())
     with torch.no_grad():
-        model.get_decoder()(input_ids=torch.arange(tokens)[None], past_key_values=cache)
+        model.get_decoder()(
+            input_ids=torch.arange(tokens)[None], **{cache_argument(model.get_decoder().forward): cache}
+        )
     assert kv_cache_bytes(shape, [tokens] * shape.depth, torch.float32) == cache_bytes(cache)
 
 
@@ -109,7 +112,7 @@ SHAPE = ModelShape.from_config(config("llava_onevision"))
         (
             lambda: activation_peak_bytes(ModelShape.from_config(config("qwen3_5")), [3] * 4),
             ValueError,
-            "linear attention depends on its kernel and is not known: measure it",
+            "linear attention and of convolutions depends on the kernel and is not known: measure it",
         ),
     ],
 )

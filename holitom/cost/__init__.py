@@ -4,7 +4,7 @@ from .flops import Flops, decode_flops, prefill_flops, skips_masked_pairs
 from .matching import Matched, matched_to, visual_schedule
 from .memory import activation_peak_bytes, kv_cache_bytes
 from .paper import paper_flops, paper_layer_flops, paper_schedule
-from .shape import AttentionShape, DeltaNetShape, ExpertsShape, LayerShape, ModelShape, VisionShape
+from .shape import AttentionShape, DeltaNetShape, ExpertsShape, LayerShape, ModelShape, ShortConvShape, VisionShape
 from .summary import Cost, CostReport
 from .timing import Ratio, Sample, StageTimer, interleave, ratios, synchronize
 from .vision import vision_flops
@@ -21,6 +21,7 @@ __all__ = [
     "ModelShape",
     "Ratio",
     "Sample",
+    "ShortConvShape",
     "StageTimer",
     "VisionShape",
     "activation_peak_bytes",

@@ -6,9 +6,10 @@ Only attributes of the config are read; no model is built and transformers is no
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
-from .shape import AttentionShape, DeltaNetShape, ExpertsShape, LayerShape, ModelShape, VisionShape
+from .shape import AttentionShape, DeltaNetShape, ExpertsShape, LayerShape, ModelShape, ShortConvShape
+from .towers import TOWERS
 
 __all__ = ["SUPPORTED_FAMILIES", "model_shape"]
 
@@ -22,7 +23,7 @@ _PLAIN_DECODERS = {
 def model_shape(config: Any) -> ModelShape:
     """The shape of a video language model; the public door is :meth:`ModelShape.from_config`."""
     family = getattr(config, "model_type", None)
-    builder = _VISION.get(family) if isinstance(family, str) else None
+    builder = TOWERS.get(family) if isinstance(family, str) else None
     if builder is None or not isinstance(family, str):
         raise ValueError(
             f"the cost of {type(config).__name__} (model type {family!r}) is not known; "
@@ -43,18 +44,13 @@ def model_shape(config: Any) -> ModelShape:
 
 
 def _decoder_layers(config: Any, text: Any) -> tuple[LayerShape, ...]:
-    count = range(text.num_hidden_layers)
-    if text.model_type in _PLAIN_DECODERS:
-        return tuple(_plain_layer(text, index) for index in count)
-    if text.model_type in ("qwen3_5_text", "qwen3_5_moe_text"):
-        return tuple(_qwen3_5_layer(text, index) for index in count)
-    if text.model_type == "gemma4_text":
-        return tuple(_gemma4_layer(text, index) for index in count)
-    raise ValueError(
-        f"{type(config).__name__} with a decoder of {type(text).__name__} (model type {text.model_type!r}) has a cost "
-        f"that is not known; known decoders: {', '.join(sorted(_PLAIN_DECODERS))}, qwen3_5_text, qwen3_5_moe_text, "
-        "gemma4_text"
-    )
+    layer = _plain_layer if text.model_type in _PLAIN_DECODERS else _OTHER_DECODERS.get(text.model_type)
+    if layer is None:
+        raise ValueError(
+            f"{type(config).__name__} with a decoder of {type(text).__name__} (model type {text.model_type!r}) has a "
+            f"cost that is not known; known decoders: {', '.join(sorted({*_PLAIN_DECODERS, *_OTHER_DECODERS}))}"
+        )
+    return tuple(layer(text, index) for index in range(text.num_hidden_layers))
 
 
 def _attention(text: Any, window: int | None, *, output_gate: bool = False) -> AttentionShape:
@@ -94,6 +90,26 @@ def _qwen3_5_layer(text: Any, index: int) -> LayerShape:
     return LayerShape(attention, 0, experts=mixture)
 
 
+def _glm4v_moe_layer(text: Any, index: int) -> LayerShape:
+    attention = _attention(text, None)
+    if index < text.first_k_dense_replace:
+        return LayerShape(attention, text.intermediate_size)
+    width = text.moe_intermediate_size
+    experts = ExpertsShape(
+        text.n_routed_experts, text.num_experts_per_tok, width, width * text.n_shared_experts, shared_gate=False
+    )
+    return LayerShape(attention, 0, experts=experts)
+
+
+def _lfm3_layer(text: Any, index: int) -> LayerShape:
+    kind = text.layer_types[index]
+    if kind == "conv":
+        return LayerShape(ShortConvShape(text.hidden_size, text.conv_L_cache), text.intermediate_size)
+    attention = _attention(text, text.sliding_window if kind == "sliding_attention" else None)
+    gates = text.hidden_size * text.num_attention_heads if text.use_attention_gate else 0
+    return LayerShape(attention, text.intermediate_size, extra_weights=gates)
+
+
 def _gemma4_layer(text: Any, index: int) -> LayerShape:
     sliding = text.layer_types[index] == "sliding_attention"
     own = text.per_layer_config[index]
@@ -124,178 +140,13 @@ def _per_layer_input_weights(text: Any) -> int:
     return int(text.hidden_size * text.num_hidden_layers * width)
 
 
-# Vision towers ----------------------------------------------------------------------------------------------------
-
-
-def _pair(value: Any) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else (value[0], value[1])
-
-
-def _image_tower(
-    vision: Any,
-    projector: tuple[tuple[int, int], ...],
-    *,
-    class_tokens: int = 0,
-    merge: int = 1,
-    projector_input: Literal["merged", "patches", "all"] = "merged",
-) -> VisionShape:
-    """A tower of images of fixed size: CLIP, SigLIP, InternViT."""
-    (height, width), (patch_height, patch_width) = _pair(vision.image_size), _pair(vision.patch_size)
-    return VisionShape(
-        layers=vision.num_hidden_layers,
-        hidden=vision.hidden_size,
-        heads=vision.num_attention_heads,
-        head_dim=vision.hidden_size // vision.num_attention_heads,
-        intermediate=vision.intermediate_size,
-        patch_inputs=vision.num_channels * patch_height * patch_width,
-        projector=projector,
-        grid=(height // patch_height, width // patch_width),
-        class_tokens=class_tokens,
-        merge=merge,
-        projector_input=projector_input,
-        pooling_head=bool(getattr(vision, "vision_use_head", False)),
-    )
-
-
-def _two_layer_projector(config: Any, vision: Any, hidden: int, outputs: int) -> tuple[tuple[int, int], ...]:
-    taps = config.vision_feature_layer
-    return ((vision.hidden_size * (1 if isinstance(taps, int) else len(taps)), hidden), (hidden, outputs))
-
-
-def _clip_or_siglip(config: Any, vision: Any) -> int:
-    """Number of class tokens of a LLaVA tower."""
-    if vision.model_type in ("clip_vision_model", "siglip_vision_model"):
-        return int(vision.model_type == "clip_vision_model")
-    raise ValueError(
-        f"{type(config).__name__} with a vision tower of {type(vision).__name__} has a cost that is not known; "
-        "known towers: clip_vision_model, siglip_vision_model"
-    )
-
-
-def _llava_onevision(config: Any, vision: Any, hidden: int) -> VisionShape:
-    projector = _two_layer_projector(config, vision, hidden, hidden)
-    tokens = _clip_or_siglip(config, vision)
-    crop = config.vision_feature_select_strategy == "default"
-    return _image_tower(vision, projector, class_tokens=tokens, projector_input="patches" if crop else "all")
-
-
-def _llava_next_video(config: Any, vision: Any, hidden: int) -> VisionShape:
-    projector = _two_layer_projector(config, vision, hidden, hidden)
-    stride = config.spatial_pool_stride
-    if config.spatial_pool_mode == "conv":
-        pooled = getattr(config, "spatial_pool_out_channels", vision.hidden_size)
-        projector = ((stride * stride * vision.hidden_size, pooled), *projector)
-    return _image_tower(vision, projector, class_tokens=_clip_or_siglip(config, vision), merge=stride)
-
-
-def _video_llava(config: Any, vision: Any, hidden: int) -> VisionShape:
-    projector = _two_layer_projector(config, vision, hidden, hidden)
-    return _image_tower(vision, projector, class_tokens=_clip_or_siglip(config, vision), projector_input="all")
-
-
-def _internvl(config: Any, vision: Any, hidden: int) -> VisionShape:
-    merge = int(1 / config.downsample_ratio)
-    projector = ((vision.hidden_size * merge**2, hidden), (hidden, hidden))
-    return _image_tower(vision, projector, class_tokens=1, merge=merge)
-
-
-def _smolvlm(config: Any, vision: Any, hidden: int) -> VisionShape:
-    merge = config.scale_factor
-    return _image_tower(vision, ((vision.hidden_size * merge**2, hidden),), merge=merge)
-
-
-def _video_llama_3(config: Any, vision: Any, hidden: int) -> VisionShape:
-    height, width = _pair(vision.patch_size)
-    return VisionShape(
-        layers=vision.num_hidden_layers,
-        hidden=vision.hidden_size,
-        heads=vision.num_attention_heads,
-        head_dim=vision.hidden_size // vision.num_attention_heads,
-        intermediate=vision.intermediate_size,
-        patch_inputs=vision.num_channels * height * width,
-        projector=((vision.hidden_size, hidden), (hidden, hidden)),
-        merge=2,  # the processor's setting for videos, not part of the config
-    )
-
-
-def _qwen_tower(vision: Any, width: int, intermediate: int, projector: tuple[tuple[int, int], ...]) -> VisionShape:
-    """A tower of patches of several frames, any resolution, squares of patches merged behind it."""
-    height_width = _pair(vision.patch_size)
-    return VisionShape(
-        layers=vision.depth,
-        hidden=width,
-        heads=vision.num_heads,
-        head_dim=width // vision.num_heads,
-        intermediate=intermediate,
-        patch_inputs=vision.in_channels * vision.temporal_patch_size * height_width[0] * height_width[1],
-        projector=projector,
-        gated=vision.model_type in ("qwen2_5_vl_vision", "glm4v_vision"),
-        frames_per_step=vision.temporal_patch_size,
-        merge=vision.spatial_merge_size,
-        deepstack=len(getattr(vision, "deepstack_visual_indexes", ())),
-        window=_window_in_patches(vision),
-        full_layers=tuple(getattr(vision, "fullatt_block_indexes", ())),
-    )
-
-
-def _window_in_patches(vision: Any) -> int | None:
-    if (pixels := getattr(vision, "window_size", None)) is None:
-        return None
-    merge = int(vision.spatial_merge_size)
-    return int(pixels // merge // _pair(vision.patch_size)[0]) * merge
-
-
-def _qwen2_vl(config: Any, vision: Any, hidden: int) -> VisionShape:
-    width = vision.embed_dim
-    square = width * vision.spatial_merge_size**2
-    return _qwen_tower(vision, width, width * vision.mlp_ratio, ((square, square), (square, vision.hidden_size)))
-
-
-def _qwen_vl(config: Any, vision: Any, hidden: int) -> VisionShape:
-    square = vision.hidden_size * vision.spatial_merge_size**2
-    projector = ((square, square), (square, vision.out_hidden_size))
-    return _qwen_tower(vision, vision.hidden_size, vision.intermediate_size, projector)
-
-
-def _glm4v(config: Any, vision: Any, hidden: int) -> VisionShape:
-    out, inner = vision.out_hidden_size, vision.intermediate_size
-    square = vision.hidden_size * vision.spatial_merge_size**2
-    projector = ((square, out), (out, out), (out, inner), (out, inner), (inner, out))
-    # The tower's own MLPs are as wide as its output; intermediate_size belongs to the merger.
-    return _qwen_tower(vision, vision.hidden_size, out, projector)
-
-
-def _gemma4(config: Any, vision: Any, hidden: int) -> VisionShape:
-    return VisionShape(
-        layers=vision.num_hidden_layers,
-        hidden=vision.hidden_size,
-        heads=vision.num_attention_heads,
-        head_dim=vision.head_dim,
-        intermediate=vision.intermediate_size,
-        patch_inputs=3 * vision.patch_size**2,
-        projector=((vision.hidden_size, hidden),),
-        gated=True,
-        merge=vision.pooling_kernel_size,
-        pooling_matmul=True,
-    )
-
-
-_VISION: dict[str, Callable[[Any, Any, int], VisionShape]] = {
-    "llava_onevision": _llava_onevision,
-    "llava_next_video": _llava_next_video,
-    "video_llava": _video_llava,
-    "qwen2_vl": _qwen2_vl,
-    "qwen2_5_vl": _qwen_vl,
-    "qwen3_vl": _qwen_vl,
-    "qwen3_vl_moe": _qwen_vl,
-    "qwen3_5": _qwen_vl,
-    "qwen3_5_moe": _qwen_vl,
-    "internvl": _internvl,
-    "video_llama_3": _video_llama_3,
-    "glm4v": _glm4v,
-    "smolvlm": _smolvlm,
-    "gemma4": _gemma4,
+_OTHER_DECODERS: dict[str, Callable[[Any, int], LayerShape]] = {
+    "qwen3_5_text": _qwen3_5_layer,
+    "qwen3_5_moe_text": _qwen3_5_layer,
+    "glm4v_moe_text": _glm4v_moe_layer,
+    "gemma4_text": _gemma4_layer,
+    "lfm3": _lfm3_layer,
 }
 
-SUPPORTED_FAMILIES = tuple(_VISION)
+SUPPORTED_FAMILIES = tuple(TOWERS)
 """Model types whose cost is known."""

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Literal
 
-from .shape import AttentionShape, DeltaNetShape, LayerShape, ModelShape
+from .shape import AttentionShape, DeltaNetShape, LayerShape, ModelShape, ShortConvShape
 
 __all__ = ["Flops", "decode_flops", "prefill_flops", "skips_masked_pairs"]
 
@@ -27,7 +27,7 @@ class Flops:
 
     Attributes:
         projections: query, key, value and output projections.
-        attention: products of queries and keys, of weights and values; the delta rule and its convolution.
+        attention: products of queries and keys, of weights and values; the delta rule; convolutions over tokens.
         mlp: MLPs, experts, routers and other linear maps inside the layers.
         head: the output head over the vocabulary.
         embedding: the patch embedding of the vision tower.
@@ -108,11 +108,12 @@ def decode_flops(shape: ModelShape, kv_per_layer: Sequence[int], *, steps: int =
     total = Flops(mlp=2 * steps * shape.input_weights, head=2 * steps * shape.hidden * shape.vocab)
     for layer, past in zip(shape.layers, cached, strict=True):
         attention = layer.attention
-        mixing = (
-            _attention_flops(attention, _causal_pairs(steps, past, attention.window))
-            if isinstance(attention, AttentionShape)
-            else steps * _delta_step_flops(attention)
-        )
+        if isinstance(attention, AttentionShape):
+            mixing = _attention_flops(attention, _causal_pairs(steps, past, attention.window))
+        elif isinstance(attention, ShortConvShape):
+            mixing = _conv_flops(attention, steps)
+        else:
+            mixing = steps * _delta_step_flops(attention)
         total += Flops(_projection_flops(layer, shape.hidden, steps), mixing, _mlp_flops(layer, shape.hidden, steps))
     return total
 
@@ -152,6 +153,8 @@ def _layer_flops(layer: LayerShape, hidden: int, n: int, past: int, causal: bool
     attention = layer.attention
     if isinstance(attention, DeltaNetShape):
         mixing = _delta_step_flops(attention) if past and n == 1 else _delta_chunk_flops(attention, n)
+    elif isinstance(attention, ShortConvShape):
+        mixing = _conv_flops(attention, n)
     elif causal:
         mixing = _attention_flops(attention, _causal_pairs(n, past, attention.window))
     else:
@@ -166,6 +169,8 @@ def _projection_flops(layer: LayerShape, hidden: int, n: int) -> int:
         values = attention.value_heads * attention.value_dim
         # In: queries, keys, values, output gate, and two scalars per head (decay, learning rate). Out: values.
         return 2 * n * hidden * (attention.channels + values + 2 * attention.value_heads + values)
+    if isinstance(attention, ShortConvShape):
+        return 2 * n * hidden * 4 * attention.channels  # in: two gates and the values; out
     queries = attention.heads * attention.head_dim
     keys = attention.kv_heads * attention.head_dim
     wide = queries * (3 if attention.output_gate else 2)  # in and out, and the gate
@@ -184,6 +189,10 @@ def _causal_pairs(n: int, past: int, window: int | None) -> int:
         return n * past + n * (n + 1) // 2
     growing = min(n, max(0, window - past))
     return growing * past + growing * (growing + 1) // 2 + (n - growing) * window
+
+
+def _conv_flops(conv: ShortConvShape, n: int) -> int:
+    return 2 * n * conv.channels * conv.kernel
 
 
 def _delta_step_flops(delta: DeltaNetShape) -> int:
@@ -206,5 +215,5 @@ def _mlp_flops(layer: LayerShape, hidden: int, n: int) -> int:
     if experts := layer.experts:
         weights += hidden * experts.count + 3 * hidden * experts.per_token * experts.intermediate
         if experts.shared_intermediate:
-            weights += 3 * hidden * experts.shared_intermediate + hidden
+            weights += 3 * hidden * experts.shared_intermediate + (hidden if experts.shared_gate else 0)
     return 2 * n * weights

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 
 from .flops import check_per_layer
-from .shape import AttentionShape, DeltaNetShape, LayerShape, ModelShape
+from .shape import AttentionShape, DeltaNetShape, LayerShape, ModelShape, ShortConvShape
 
 __all__ = ["activation_peak_bytes", "kv_cache_bytes"]
 
@@ -19,7 +19,7 @@ def kv_cache_bytes(shape: ModelShape, tokens_per_layer: Sequence[int], dtype: to
     """Bytes of keys and values behind ``tokens_per_layer`` tokens of one sample.
 
     Sliding layers keep their window less one, as transformers' dynamic cache does; layers that use another's keys keep
-    nothing; linear attention keeps its state (float32) and the convolution's last inputs, however long the prompt.
+    nothing; linear attention keeps its state (float32), a convolution its last inputs, however long the prompt.
 
     Args:
         shape: the model.
@@ -96,6 +96,8 @@ def _layer_cache(layer: LayerShape, n: int, size: int) -> int:
     if isinstance(attention, DeltaNetShape):
         state = attention.value_heads * attention.key_dim * attention.value_dim * _FLOAT32
         return state + attention.channels * attention.kernel * size
+    if isinstance(attention, ShortConvShape):
+        return attention.channels * attention.kernel * size
     if not attention.own_keys:
         return 0
     kept = n if attention.window is None else min(n, attention.window - 1)
@@ -104,8 +106,11 @@ def _layer_cache(layer: LayerShape, n: int, size: int) -> int:
 
 def _mixing_peak(layer: LayerShape, hidden: int, n: int, size: int, backend: str) -> int:
     attention = layer.attention
-    if isinstance(attention, DeltaNetShape):
-        raise ValueError("the activation peak of linear attention depends on its kernel and is not known: measure it")
+    if not isinstance(attention, AttentionShape):
+        raise ValueError(
+            "the activation peak of linear attention and of convolutions depends on the kernel and is not known: "
+            "measure it"
+        )
     queries, keys = attention.heads * attention.head_dim, attention.kv_heads * attention.head_dim
     peak = n * (2 * hidden + (6 if attention.output_gate else 4) * queries + 2 * keys) * size
     if backend == "eager":

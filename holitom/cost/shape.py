@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-__all__ = ["AttentionShape", "DeltaNetShape", "ExpertsShape", "LayerShape", "ModelShape", "VisionShape"]
+__all__ = [
+    "AttentionShape",
+    "DeltaNetShape",
+    "ExpertsShape",
+    "LayerShape",
+    "ModelShape",
+    "ShortConvShape",
+    "VisionShape",
+]
 
 
 def _check_positive(shape: object, *names: str) -> None:
@@ -77,6 +85,22 @@ class DeltaNetShape:
 
 
 @dataclass(frozen=True)
+class ShortConvShape:
+    """A gated convolution over the last few tokens (LFM3): a state of fixed size instead of a growing cache.
+
+    Attributes:
+        channels: width, that of the residual stream.
+        kernel: tokens that it sees, the new one included.
+    """
+
+    channels: int
+    kernel: int
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "channels", "kernel")
+
+
+@dataclass(frozen=True)
 class ExpertsShape:
     """A mixture of gated experts.
 
@@ -84,13 +108,15 @@ class ExpertsShape:
         count: number of experts, which is the width of the router.
         per_token: experts that each token visits.
         intermediate: MLP width of one expert.
-        shared_intermediate: width of an expert that every token visits, with a gate of width 1; 0 for none.
+        shared_intermediate: width of an expert that every token visits; 0 for none.
+        shared_gate: whether that one has a gate of width 1.
     """
 
     count: int
     per_token: int
     intermediate: int
     shared_intermediate: int = 0
+    shared_gate: bool = True
 
     def __post_init__(self) -> None:
         _check_positive(self, "count", "per_token", "intermediate")
@@ -112,7 +138,7 @@ class LayerShape:
         extra_weights: weights of further linear maps that every token of the layer passes.
     """
 
-    attention: AttentionShape | DeltaNetShape
+    attention: AttentionShape | DeltaNetShape | ShortConvShape
     intermediate: int
     gated: bool = True
     experts: ExpertsShape | None = None
@@ -157,6 +183,9 @@ class VisionShape:
         window: side of an attention window in patches, None for attention over the whole frame.
         full_layers: layers that attend to the whole frame in spite of ``window``.
         pooling_head: the tower ends in SigLIP's attention pooling, whose result the model does not use.
+        kv_heads: key and value heads, where there are fewer than ``heads``.
+        conv_layers: how many of the layers are gated convolutions over the patch grid in place of attention (LFM3-VL).
+        conv_kernel: side of their kernel in patches.
         pooling_matmul: the merge is a product with a one-hot matrix (Gemma 4), which costs FLOPs.
     """
 
@@ -178,6 +207,9 @@ class VisionShape:
     full_layers: tuple[int, ...] = ()
     pooling_head: bool = False
     pooling_matmul: bool = False
+    kv_heads: int | None = None
+    conv_layers: int = 0
+    conv_kernel: int = 0
 
     def __post_init__(self) -> None:
         _check_positive(self, "layers", "hidden", "heads", "head_dim", "intermediate", "patch_inputs")

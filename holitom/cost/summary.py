@@ -11,7 +11,7 @@ import torch
 from .flops import Flops, check_per_layer, decode_flops, prefill_flops
 from .memory import activation_peak_bytes, kv_cache_bytes
 from .paper import paper_layer_flops
-from .shape import DeltaNetShape, ModelShape
+from .shape import AttentionShape, ModelShape
 
 __all__ = ["Cost", "CostReport"]
 
@@ -152,7 +152,7 @@ def _cost(
     causal: bool,
 ) -> Cost:
     peak = None
-    if not any(isinstance(layer.attention, DeltaNetShape) for layer in shape.layers):
+    if all(isinstance(layer.attention, AttentionShape) for layer in shape.layers):
         peak = max(activation_peak_bytes(shape, tokens, dtype, attention=attention) for tokens, _ in samples)
     return Cost(
         prompt_tokens=sum(tokens[0] for tokens, _ in samples),

@@ -31,14 +31,16 @@ def vision_flops(shape: ModelShape, frames: int, grid: tuple[int, int] | None = 
     patches = rows * columns
     positions = patches + vision.class_tokens
     inner = vision.heads * vision.head_dim
-    layers = vision.layers
+    keys = (vision.kv_heads or vision.heads) * vision.head_dim
+    layers = vision.layers - vision.conv_layers
     matrices = 3 if vision.gated else 2
     full = sum(layer in vision.full_layers for layer in range(layers)) if vision.window else layers
     pairs = full * positions**2 + (layers - full) * _window_pairs(vision, rows, columns)
     total = Flops(
-        projections=layers * 2 * positions * 4 * vision.hidden * inner,
-        attention=4 * pairs * inner,
-        mlp=layers * 2 * positions * matrices * vision.hidden * vision.intermediate,
+        projections=layers * 2 * positions * 2 * vision.hidden * (inner + keys)
+        + vision.conv_layers * 2 * positions * 4 * vision.hidden**2,
+        attention=4 * pairs * inner + vision.conv_layers * 2 * positions * vision.hidden * vision.conv_kernel**2,
+        mlp=vision.layers * 2 * positions * matrices * vision.hidden * vision.intermediate,
         embedding=2 * patches * vision.patch_inputs * vision.hidden,
         projector=_projector_flops(vision, rows, columns),
     )
