@@ -24,5 +24,8 @@ def test_it_keeps_what_was_promised():
         assert run["tokens"] == found["settings"]["tokens"]
         assert run["memory_mib"]["beside the model, answer included"] < 4096
         assert run["redundant"]["share"] >= max(1 - 2 / 30, run["redundant"]["certain"])
-    peaks = [run["memory_mib"]["beside the model, until compressed"] for run in runs.values()]
-    assert max(peaks) - min(peaks) < 0.05 * 10_800 * 49 * 128 * 4 / 2**20  # the features of the longest film
+    plain = [run for run in runs.values() if "note" not in run]
+    peaks = [run["memory_mib"]["beside the model, until compressed"] for run in plain]
+    features = max(run["patches"] for run in plain) * 128 * 4 / 2**20
+    assert len(peaks) > 1
+    assert max(peaks) - min(peaks) < features / 10
