@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from holitom.models.caching import cache_argument
 from holitom.runtime.flight import Flight, LiveSpan, Waiting
 from holitom.runtime.records import PromptRecord
 from holitom.runtime.state import CacheState, Stage
@@ -82,7 +83,8 @@ def hold(session: Session, inputs: dict[str, Any]) -> Prefix:
     cache = DynamicCache(config=decoder.config)
     session.prompts, session.holding = [], Holding()
     try:
-        session.adapter.base(**inputs, past_key_values=cache, use_cache=True)
+        base = session.adapter.base
+        base(**inputs, **{cache_argument(base.forward): cache}, use_cache=True)
     except _Stopped:
         pass
     finally:
@@ -105,7 +107,7 @@ def resume(session: Session, prefixes: Sequence[Prefix], questions: Sequence[Seq
         pad_id: fills shorter rows, between the prefix and its question.
 
     Returns:
-        ``input_ids`` (B, Q), ``attention_mask`` (B, C + Q) and ``past_key_values``, for one call.
+        ``input_ids`` (B, Q), ``attention_mask`` (B, C + Q) and the KV cache, for one call.
 
     Raises:
         ValueError: when a question is empty, or the model's cache is none that rows can share (see ``stackable``).
@@ -139,7 +141,7 @@ def resume(session: Session, prefixes: Sequence[Prefix], questions: Sequence[Seq
     if hasattr(session.adapter.base, "rope_deltas"):
         session.adapter.base.rope_deltas = None  # of another prompt; the state knows which positions follow
     session.remember(state.waiting.prompts)
-    return {"input_ids": ids, "attention_mask": mask, "past_key_values": cache}
+    return {"input_ids": ids, "attention_mask": mask, cache_argument(session.model.forward): cache}
 
 
 @dataclass(eq=False)
