@@ -146,34 +146,29 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--questions", type=int, default=8, help="2 to 8")
     parser.add_argument("--length", type=int, default=600, help="frames of a film")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--part", choices=("questions", "rates", "all"), default="all")
+    parser.add_argument("--out", type=Path, help="what it holds of the other part stays")
     options = parser.parse_args()
     pipeline = Pipeline.from_pretrained(TINY, device="cpu", dtype=torch.float32)
+    report: dict[str, Any] = {"machine": machine(torch.device("cpu")), "model": "tiny", "method": METHOD.settings()}
+    if options.out is not None and options.out.exists():
+        report = json.loads(options.out.read_text("utf-8"))  # parts that were measured before stay
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_clips(folder / "clips", options.clips)
-        write_film(folder / "film.mp4", options.length, 360, 640, 250)
         clips = list_videos(str(folder / "clips"))
-        films = [Item(f"film-{number}", str(folder / "film.mp4")) for number in range(options.clips)]
-        report = {
-            "machine": machine(torch.device("cpu")),
-            "load_before": os.getloadavg()[0],
-            "model": "tiny",
-            "method": {"name": METHOD.name, **METHOD.settings()},
-            "clips": options.clips,
-            "rounds": options.rounds,
-            "film": {"frames": options.length, "height": 360, "width": 640},
-            "synthetic clips": rates(pipeline, clips, options.rounds, folder),
-            "films": rates(pipeline, films, options.rounds, folder),
-            "questions": options.questions,
-            "further questions": {
-                "inner stage": further(pipeline, clips[0], options.questions, options.rounds, METHOD),
-                "before the LLM alone": further(
-                    pipeline, clips[0], options.questions, options.rounds, HoliTom(retention=0.25, layer=None)
-                ),
-            },
-            "load_after": os.getloadavg()[0],
-        }
+        measured: dict[str, Any] = {"rounds": options.rounds, "clips": options.clips, "load_before": os.getloadavg()[0]}
+        if options.part in ("questions", "all"):
+            for key, method in (("inner stage", METHOD), ("before the LLM alone", HoliTom(retention=0.25, layer=None))):
+                measured[key] = further(pipeline, clips[0], options.questions, options.rounds, method)
+            report["further questions"] = {**measured, "questions": options.questions}
+        if options.part in ("rates", "all"):
+            write_film(folder / "film.mp4", options.length, 360, 640, 250)
+            films = [Item(f"film-{number}", str(folder / "film.mp4")) for number in range(options.clips)]
+            measured = {"rounds": options.rounds, "clips": options.clips, "load_before": os.getloadavg()[0]}
+            for key, items in (("synthetic clips", clips), ("films", films)):
+                measured[key] = rates(pipeline, items, options.rounds, folder)
+            report["rates"] = {**measured, "film": {"frames": options.length, "height": 360, "width": 640}}
     text = json.dumps(report, indent=1)
     print(text)
     if options.out is not None:

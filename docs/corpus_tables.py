@@ -21,6 +21,12 @@ BLOCK = re.compile(r"(<!-- figures: (?P<kind>[a-z ]+) -->\n)(?P<body>.*?)(?P<end
 
 def rates(report: dict[str, Any]) -> str:
     """Rows per second beside a plain loop."""
+    if "rates" not in report:
+        return (
+            "How many rows a second two workers give beside a plain loop of `holitom ask` is **not measured yet** on a "
+            "machine with\nnothing else to do; `python benchmarks/corpus.py --part rates` measures it."
+        )
+    report = report["rates"]
     film = report["film"]
     names = {
         "synthetic clips": "synthetic clips, 16 frames of 112 x 112",
@@ -39,7 +45,13 @@ def rates(report: dict[str, Any]) -> str:
 
 def further(report: dict[str, Any]) -> str:
     """A further question over the first."""
-    lines = ["| | in one batch | one by one |", "| --- | ---: | ---: |"]
+    count = report["further questions"]["questions"] - 1
+    lines = [
+        f"Processor time of each of {count} further questions over that of the first one (decoding, encoding, answer), "
+        "with the\nmodel in the package on a CPU, `python benchmarks/corpus.py --part questions`:\n",
+        "| | in one batch | one by one |",
+        "| --- | ---: | ---: |",
+    ]
     names = {"inner stage": "`holitom`, with its stage inside the LLM", "before the LLM alone": "`holitom:layer=None`"}
     for key, name in names.items():
         part = report["further questions"][key]

@@ -92,7 +92,7 @@ def _pass(
     reader = make.reader(plan.questions, plan.frames)
     stream = (
         ray.data.from_items(tasks, override_num_blocks=len(tasks))
-        .map(_Read(replace(plan, items=plan.items[:1]), reader).read, num_cpus=1)
+        .map(_Read(replace(plan, items=plan.items[:1]), reader).read, num_cpus=1, max_retries=1)
         .map(
             _Answer,
             fn_constructor_args=(replace(plan, items=plan.items[:1]), make),

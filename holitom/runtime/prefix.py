@@ -83,7 +83,8 @@ def hold(session: Session, inputs: dict[str, Any]) -> Prefix:
     cache = DynamicCache(config=decoder.config)
     session.prompts, session.holding = [], Holding()
     try:
-        session.adapter.base(**inputs, **{cache_argument(session.adapter.base.forward): cache}, use_cache=True)
+        base = session.adapter.base
+        base(**inputs, **{cache_argument(base.forward): cache}, use_cache=True)
     except _Stopped:
         pass
     finally:
@@ -106,7 +107,7 @@ def resume(session: Session, prefixes: Sequence[Prefix], questions: Sequence[Seq
         pad_id: fills shorter rows, between the prefix and its question.
 
     Returns:
-        ``input_ids`` (B, Q), ``attention_mask`` (B, C + Q) and the KV cache under its name, for one call.
+        ``input_ids`` (B, Q), ``attention_mask`` (B, C + Q) and the KV cache, for one call.
 
     Raises:
         ValueError: when a question is empty, or the model's cache is none that rows can share (see ``stackable``).
