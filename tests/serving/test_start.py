@@ -43,6 +43,15 @@ def test_what_cannot_be_served_does_not_start(checkpoints: dict, settings: Any, 
         pass
 
 
+def test_settings_without_the_architecture_that_reads_them_do_not_start(checkpoints: dict):
+    overrides = {"holitom": {"method": "holitom"}}
+    with (
+        pytest.raises(ValueError, match=r"HoliTomQwen2_5_VLForConditionalGeneration.* beside them"),
+        engine(checkpoints["qwen2_5_vl"], "qwen2_5_vl", hf_overrides=overrides),
+    ):
+        pass
+
+
 @pytest.mark.parametrize("name", ["qwen2_5_vl", "qwen3_vl"])
 def test_bfloat16_keeps_places_beyond_256(name: str, checkpoints: dict):
     """Frames 20 s apart: within each video the axis of time, or the text between frames, goes beyond 256."""

@@ -15,7 +15,7 @@ from vllm.model_executor.models.config import MODELS_CONFIG_MAP, VerifyAndUpdate
 from vllm.model_executor.models.interfaces import supports_multimodal_pruning
 from vllm.model_executor.models.registry import ModelRegistry
 
-from holitom.integrations.vllm.config import ARCHITECTURES, ServingConfig
+from holitom.integrations.vllm.config import ARCHITECTURES, KEY, ServingConfig
 from holitom.integrations.vllm.launch import TESTED
 
 logger = logging.getLogger(__name__)
@@ -35,6 +35,7 @@ def add_architectures() -> None:
         if ours not in ModelRegistry.get_supported_archs():
             ModelRegistry.register_model(ours, f"holitom.integrations.vllm.{module}:{ours}")
         MODELS_CONFIG_MAP[ours] = Checks
+        MODELS_CONFIG_MAP.setdefault(stock, StockChecks)
 
 
 class Checks(VerifyAndUpdateConfig):  # type: ignore[misc]
@@ -81,6 +82,24 @@ class Checks(VerifyAndUpdateConfig):  # type: ignore[misc]
             raise ValueError(
                 f"compile_mm_encoder does not go with {config.method.name}, which looks at the vision tower's "
                 "attention while it runs: leave it false, or use a method that needs no scores (evs, vidcom2)"
+            )
+
+
+class StockChecks(VerifyAndUpdateConfig):  # type: ignore[misc]
+    """vLLM calls this for its own architectures that have a counterpart here."""
+
+    @staticmethod
+    def verify_and_update_model_config(model_config: Any) -> None:
+        """Refuses settings that nothing would read.
+
+        Raises:
+            ValueError: when settings of holitom come without its architecture.
+        """
+        if getattr(model_config.hf_config, KEY, None) is not None:
+            ours = ARCHITECTURES[model_config.architecture]
+            raise ValueError(
+                f'hf_overrides has settings under "{KEY}" and no architecture that reads them: put "architectures": '
+                f'["{ours}"] beside them'
             )
 
 

@@ -1,0 +1,28 @@
+"""Two ranks, each with half the heads of the vision tower, choose and say the same as one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from engines import answers, engine, said, two_videos_and_an_image
+from serving_checkpoints import build_checkpoint
+
+from holitom.integrations.vllm import ServingConfig
+
+NAME = "qwen2_5_vl"
+SUMS = 1e-4  # halves of sums add up to slightly other sums, which sharpened weights enlarge
+
+
+def test_two_ranks_answer_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(os.environ, "VLLM_WORKER_MULTIPROC_METHOD", "spawn")
+    checkpoint = build_checkpoint(NAME, tmp_path / NAME)
+    config = ServingConfig.of("visionzip", retention=0.25)  # reads scores and keys of all heads
+    asked = two_videos_and_an_image(NAME)
+    with engine(checkpoint, NAME, config) as llm:
+        tokens, chances = said(answers(llm, asked)[0])
+    with engine(checkpoint, NAME, config, tensor_parallel_size=2, distributed_executor_backend="mp") as llm:
+        got, likely = said(answers(llm, asked)[0])
+    assert got == tokens
+    assert max(abs(one - other) for one, other in zip(likely, chances, strict=True)) < SUMS
