@@ -29,9 +29,9 @@ from torch import Tensor
 
 from holitom import HoliTom
 from holitom.cli.loading import TINY
+from holitom.long_video import Reading
 from holitom.ops import SegmentStream, segment, segment_stream
 from holitom.pipeline import Pipeline
-from holitom.prefix import Reading
 from holitom.video import Clip
 
 RATE, SIDE = 5, 112

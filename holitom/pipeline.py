@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 from holitom.cost import StageTimer, synchronize
+from holitom.long_video import CompressedVideo, Progress, Reading, compress_video
 from holitom.methods.base import Method
 from holitom.models import adapter_for
-from holitom.prefix import Progress, Reading, VideoPrefix, compress_video
 from holitom.runtime import Session, Summary
 from holitom.video import Clip, VideoStream, read_video
 from holitom.video.prepare import Preprocessor, to
@@ -146,8 +146,8 @@ class Pipeline:
             video: a file, a folder of images, or a decoded clip.
             method: None: uncompressed.
             frames: how many to sample; None: the checkpoint's number, or ``fps`` where the video is read in windows.
-            window, tokens, fps: any of them: read the video in windows, see :class:`holitom.prefix.Reading` (default:
-                60 seconds, the method's own retention, 1 frame per second).
+            window, tokens, fps: any of them: read the video in windows, see :class:`holitom.long_video.Reading`
+                (default: 60 seconds, the method's own retention, 1 frame per second).
             progress: told how far reading in windows is.
             max_new_tokens: the longest answer. generation: further arguments of ``generate()``.
             streamer: called with each new piece of text.
@@ -174,15 +174,15 @@ class Pipeline:
         reading: Reading | None = None,
         *,
         progress: Progress | None = None,
-    ) -> VideoPrefix:
-        """What is left of a video, for any number of questions: see :func:`holitom.prefix.compress_video`."""
+    ) -> CompressedVideo:
+        """What is left of a video, for any number of questions: see :func:`holitom.long_video.compress_video`."""
         return compress_video(
             self.model, self.preprocessor, video, method or Uncompressed(), reading, progress=progress
         )
 
     def answer(
         self,
-        prefix: VideoPrefix,
+        compressed: CompressedVideo,
         question: str,
         *,
         max_new_tokens: int = 128,
@@ -192,14 +192,14 @@ class Pipeline:
         """Answers a question about a video that has been compressed. The seconds of :meth:`compress` are in its times.
 
         Args:
-            prefix: what :meth:`compress` gave. Others as for :meth:`ask`.
+            compressed: what :meth:`compress` gave. Others as for :meth:`ask`.
         """
         timer = StageTimer(self._device)
         options = {"max_new_tokens": max_new_tokens, "streamer": streamer, **generation}
-        with Session(prefix.method, self.model, timer=timer) as session:
+        with Session(compressed.method, self.model, timer=timer) as session:
             with timer.stage("preprocess"):
-                inputs = prefix.inputs(session, self.preprocessor, question)
-            return self._generate(session, inputs, timer, prefix.warning, prefix.seconds, **options)
+                inputs = compressed.inputs(session, self.preprocessor, question)
+            return self._generate(session, inputs, timer, compressed.warning, compressed.seconds, **options)
 
     @property
     def _device(self) -> torch.device:

@@ -22,7 +22,7 @@ ROOMS = (
     "cost",
     "runtime",
     "video",
-    "prefix",
+    "long_video",
     "pipeline",
     "evaluation",
     "bench",

@@ -18,9 +18,9 @@ from holitom.cli.console import err, out
 from holitom.cli.loading import load
 
 if TYPE_CHECKING:
+    from holitom.long_video import Progress
     from holitom.methods.base import Method
     from holitom.pipeline import Answer
-    from holitom.prefix import Progress
 
 
 def ask(

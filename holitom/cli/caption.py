@@ -23,8 +23,8 @@ from holitom.cli.loading import load, resolve
 if TYPE_CHECKING:
     from holitom.corpus import Engine, Plan, Stop, Store, Totals
     from holitom.corpus.reading import Reader
+    from holitom.long_video import Reading
     from holitom.methods.base import Method
-    from holitom.prefix import Reading
 
 
 def caption(
@@ -180,7 +180,7 @@ def _reading(
     Raises:
         typer.BadParameter: for options that do not go together.
     """
-    from holitom.prefix import Reading
+    from holitom.long_video import Reading
 
     given = {"window": window, "tokens": tokens, "fps": fps}
     if all(value is None for value in given.values()):

@@ -12,9 +12,9 @@ from holitom.corpus.reading import Video, shared_start
 from holitom.corpus.sources import Item, fetched
 from holitom.corpus.with_transformers import PrefixedVideo, TransformersEngine
 from holitom.cost import synchronize
+from holitom.long_video import Reading
 from holitom.methods.base import Method
 from holitom.pipeline import Pipeline
-from holitom.prefix import Reading
 from holitom.runtime.prefix import hold
 
 

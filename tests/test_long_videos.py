@@ -19,12 +19,12 @@ from media import write_video
 from tiny_checkpoints import build_llava_onevision
 
 from holitom import HoliTom, Merge, Method, VideoTokens, exact_count
+from holitom.long_video import Budget, Reading, Windows, compress_video
+from holitom.long_video.compress import joined
+from holitom.long_video.memory import _malloc_trim, give_back
 from holitom.methods.registry import parse
 from holitom.ops import segment
 from holitom.pipeline import Pipeline
-from holitom.prefix import Budget, Reading, Windows, compress_video
-from holitom.prefix.compress import joined
-from holitom.prefix.memory import _malloc_trim, give_back
 from holitom.video import Clip, VideoError, open_video
 
 
@@ -413,7 +413,7 @@ def test_process_memory_does_not_grow_with_the_film(tmp_path):
         import conftest
         from holitom import HoliTom
         from holitom.pipeline import Pipeline
-        from holitom.prefix import Reading
+        from holitom.long_video import Reading
         from holitom.video import VideoStream
 
         def read():

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from holitom.cost import StageTimer
+from holitom.long_video.budget import Budget
+from holitom.long_video.memory import give_back
+from holitom.long_video.reading import Reading
+from holitom.long_video.windows import Windows
 from holitom.merge import Merge, Shares
 from holitom.methods.base import Method
 from holitom.models.base import VideoLayout, adapter_for
-from holitom.prefix.budget import Budget
-from holitom.prefix.memory import give_back
-from holitom.prefix.reading import Reading
-from holitom.prefix.windows import Windows
 from holitom.runtime import Session, layouts_of, with_layouts
 from holitom.tokens import VideoTokens
 from holitom.video import Clip, VideoStream, open_video
@@ -45,7 +45,7 @@ class WindowRecord:
 
 
 @dataclass(frozen=True, eq=False)
-class VideoPrefix:
+class CompressedVideo:
     """What is left of a video: tokens that stand in a prompt in place of all its patches, ready for any question.
 
     Args:
@@ -84,7 +84,7 @@ class VideoPrefix:
         """The arguments of ``model.generate()`` or ``model()`` that ask a question about this video.
 
         Args:
-            session: an open session of this prefix's method on the model, in which the call is then made.
+            session: an open session of this video's method on the model, in which the call is then made.
             preprocessor: of the same checkpoint.
         """
         device = session.model.get_input_embeddings().weight.device
@@ -102,7 +102,7 @@ def compress_video(
     reading: Reading | None = None,
     *,
     progress: Progress | None = None,
-) -> VideoPrefix:
+) -> CompressedVideo:
     """Reads a video of any length in one pass, encodes it a few frames at a time and merges it window by window.
 
     At no time are there more frames in memory than a window and a batch. What grows with the video is what is left of
@@ -139,7 +139,7 @@ def compress_video(
         work.finish()
         if progress is not None:
             progress(work.frames, work.frames, work.kept)
-    return work.prefix()
+    return work.result()
 
 
 class _Work:
@@ -210,10 +210,10 @@ class _Work:
         self.records.append(WindowRecord(start, end, float(times[start]), float(times[end]), redundant, merge.outputs))
         self.kept += merge.outputs
 
-    def prefix(self) -> VideoPrefix:
+    def result(self) -> CompressedVideo:
         """What is left of the video."""
         stream, seconds = self.windows.stream, self.timer.totals()
-        return VideoPrefix(
+        return CompressedVideo(
             tokens=torch.cat([*(tokens for _, tokens in self.parts), self.newlines]),
             merge=joined([merge for merge, _ in self.parts]),
             frames=self.frames,
