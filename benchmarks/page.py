@@ -236,8 +236,9 @@ def _serving(found: dict[str, Any], folder: Path) -> str:
         f"Videos of {found['video']['frames']} frames ({found['video']['tokens']:,} tokens) over HTTP, "
         f"{settings['answer_tokens']} tokens of answer, {settings['dtype']}, random weights; retention "
         f"{settings['retention']} for all methods; {len(rounds)} "
-        f"round{'s' if len(rounds) > 1 else ''} of {'/'.join(map(str, settings['requests']))} requests at {'/'.join(map(str, settings['concurrency']))} in "
-        f"flight, the servers asked in turns, no video twice. {machine['device_name']}, {machine['cores']} cores, load "
+        f"round{'s' if len(rounds) > 1 else ''} of {'/'.join(map(str, settings['requests']))} requests at "
+        f"{'/'.join(map(str, settings['concurrency']))} in flight, the servers asked in turns, no video "
+        f"twice. {machine['device_name']}, {machine['cores']} cores, load "
         f"{machine['load_average'][0]:.1f} at the start; {versions}; {machine['time'][:10]}. "
         "`python benchmarks/serving.py`\n",
         "Medians over the rounds; × is the median of the ratios to plain vLLM round by round. Time to first token "
