@@ -52,8 +52,9 @@ MISSING = """\
 ## What was not measured
 
 * **No GPU** was at hand. `scripts/gpu_benchmark.sh` is the run to make on one: LLaVA-OneVision-7B in bfloat16, 32
-  frames, batch 1 and 8, all methods, the largest number of frames, and a profile; it needs no download. It writes
-  folders under `benchmarks/results/`; then run `python benchmarks/page.py`.
+  frames, batch 1 and 8, all methods, the largest number of frames, and a profile; it needs no download. For a vLLM
+  server, `python benchmarks/serving.py --device cuda` is. Both write folders under `benchmarks/results/`; then run
+  `python benchmarks/page.py`.
 * **The largest number of frames** before memory ends (`holitom bench --max-frames`), for want of time on this machine.
 * **No weights of 0.5B or 7B parameters** were at hand, so the accuracies of the paper's main table (MVBench,
   EgoSchema, VideoMME, LongVideoBench) are not reproduced here. `scripts/paper_table.sh` has the exact commands for
@@ -234,13 +235,15 @@ def _serving(found: dict[str, Any], folder: Path) -> str:
         f"## Measured: a vLLM server, {settings['model']}\n",
         f"Videos of {found['video']['frames']} frames ({found['video']['tokens']:,} tokens) over HTTP, "
         f"{settings['answer_tokens']} tokens of answer, {settings['dtype']}, random weights; retention "
-        f"{settings['retention']} for all methods; {len(rounds)} rounds of "
-        f"{'/'.join(map(str, settings['requests']))} requests at {'/'.join(map(str, settings['concurrency']))} in "
-        f"flight, the servers asked in turns, no video twice. {machine['device_name']}, {machine['cores']} cores, load "
+        f"{settings['retention']} for all methods; {len(rounds)} "
+        f"round{'s' if len(rounds) > 1 else ''} of {'/'.join(map(str, settings['requests']))} requests at "
+        f"{'/'.join(map(str, settings['concurrency']))} in flight, the servers asked in turns, no video "
+        f"twice. {machine['device_name']}, {machine['cores']} cores, load "
         f"{machine['load_average'][0]:.1f} at the start; {versions}; {machine['time'][:10]}. "
         "`python benchmarks/serving.py`\n",
         "Medians over the rounds; × is the median of the ratios to plain vLLM round by round. Time to first token "
         "holds sending the video, decoding it, the processor and the vision tower, which are the same for all.\n",
+        *_crowded(machine),
         _markdown(table),
         "",
     ]
@@ -259,6 +262,12 @@ def _serving(found: dict[str, Any], folder: Path) -> str:
     alone = ", ".join(f"`{method}` {1e3 * seconds:.1f} ms" for method, seconds in found["merge_seconds"].items())
     lines += [f"* The methods by themselves, on made-up features of this shape: {alone}.", ""]
     return "\n".join(lines)
+
+
+def _crowded(machine: dict[str, Any]) -> list[str]:
+    load, cores = machine["load_average"][0], machine["cores"]
+    told = f"**Others used this machine: {load:.0f} processes wanted {cores} cores. These figures decide nothing.**\n"
+    return [told] if load > 2 * cores else []
 
 
 def _quartiles(values: list[float]) -> tuple[float, float]:
