@@ -137,7 +137,7 @@ def main() -> None:
             low, middle, high = statistics.quantiles(rounds, n=4)
             fastest = samples[name].minimum / base.minimum
             found[f"{stage} {name}"] = {"ratio": middle, "quartiles": [low, high], "fastest": fastest}
-            print(f"  {name}: {middle:.3f} times as long (quartiles {low:.3f} to {high:.3f}), fastest rounds {fastest:.3f}")
+            print(f"  {name}: {middle:.3f} times as long (quartiles {low:.3f} to {high:.3f}), fastest {fastest:.3f}")
     for session in sessions:
         session.remove()
     if options.json:
