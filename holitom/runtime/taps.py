@@ -22,7 +22,8 @@ Observer = Callable[[Tensor, Tensor, float], None]
 _lock = threading.RLock()
 _observers: weakref.WeakKeyDictionary[nn.Module, dict[object, Observer]] = weakref.WeakKeyDictionary()
 _wrapped: dict[str, Callable[..., Any]] = {}
-_FRAME_BYTES = 1 << 27  # attention matrices held at a time while column means are taken
+_HELD_BYTES = 1 << 27  # attention matrices held at a time while column means are taken
+_CACHED_BYTES = 1 << 21  # on a CPU, whose cache is much faster than its memory
 
 
 def observe(module: nn.Module, owner: object, observer: Observer) -> None:
@@ -107,7 +108,8 @@ def attention_of_first(query: Tensor, key: Tensor, scale: float) -> Tensor:
 def attention_received(query: Tensor, key: Tensor, scale: float, real: Tensor | None = None) -> Tensor:
     """How much attention each key receives: softmax attention, mean over heads, then mean over queries.
 
-    A few frames at a time, so that no more than about 128 MiB of attention matrices exist.
+    A few heads at a time, so that no more than about 128 MiB of attention matrices exist, and on a CPU no more than its
+    cache holds.
 
     Args:
         query: (F, H, P, d). key: (F, G, P, d), G divides H. real: (F, P) bool, what is not padding; None: everything.
@@ -116,17 +118,23 @@ def attention_received(query: Tensor, key: Tensor, scale: float, real: Tensor | 
         (F, P) float32. Source: HoliTom's official code; the paper calls it the SigLIP attention score.
     """
     frames, heads, queries, _ = query.shape
-    repeat = heads // key.shape[1]
-    received = torch.empty(frames, key.shape[2], dtype=torch.float32, device=query.device)
-    step = max(1, _FRAME_BYTES // (4 * heads * queries * key.shape[2]))
-    for start in range(0, frames, step):
+    tokens, device = key.shape[2], query.device
+    keys = key.repeat_interleave(heads // key.shape[1], dim=1) if key.shape[1] < heads else key
+    rows, columns = query.flatten(0, 1), keys.flatten(0, 1).transpose(1, 2)  # one for each head of each frame
+    padding = None
+    if real is None:
+        readers = query.new_full((1, 1, queries), 1 / queries, dtype=torch.float32).expand(frames * heads, -1, -1)
+    else:
+        among = real.to(device).repeat_interleave(heads, dim=0)[:, None]
+        readers, padding = among / among.sum(-1, keepdim=True), ~among
+    received = torch.empty(frames * heads, 1, tokens, dtype=torch.float32, device=device)
+    held = _CACHED_BYTES if device.type == "cpu" else _HELD_BYTES
+    step = max(1, held // (4 * queries * tokens))
+    unused = query.new_empty(1, 1, 1)
+    for start in range(0, frames * heads, step):
         part = slice(start, start + step)
-        keys = key[part].repeat_interleave(repeat, dim=1) if repeat > 1 else key[part]
-        logits = (query[part] @ keys.transpose(-1, -2)).float() * scale
-        if real is None:
-            received[part] = logits.softmax(-1).mean((1, 2))
-            continue
-        among = real[part].to(query.device)
-        weights = logits.masked_fill(~among[:, None, None], float("-inf")).softmax(-1).mean(1)
-        received[part] = (weights * among[:, :, None]).sum(1) / among.sum(1, keepdim=True)
-    return received
+        logits = torch.baddbmm(unused, rows[part], columns[part], beta=0, alpha=scale)
+        if padding is not None:
+            logits = logits.masked_fill_(padding[part], float("-inf"))
+        received[part] = readers[part] @ logits.softmax(-1, dtype=torch.float32)
+    return received.view(frames, heads, tokens).mean(1)
