@@ -8,8 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from holitom.ops.similarity import inner_products
-
 
 def pairwise_distances(x: Tensor) -> Tensor:
     """Euclidean distances between rows, divided by sqrt(D) as is usual for DPC, in float32.
@@ -20,11 +18,12 @@ def pairwise_distances(x: Tensor) -> Tensor:
     Returns:
         (n, n) float32, exactly symmetric, exactly zero on the diagonal.
     """
-    x = x.float()
+    x = x.detach().float()
     x = x - x.mean(0)  # the differences stay, and with smaller numbers less of them is lost to rounding
-    gram = inner_products(x)
+    gram = x @ x.T
     square = gram.diagonal()
-    distance: Tensor = (square[:, None] + square[None, :] - gram - gram.T).clamp_(min=0).sqrt_() / x.shape[1] ** 0.5
+    both = gram + gram.T  # symmetric even where a product rounds its two halves differently
+    distance: Tensor = (square[:, None] + square[None, :] - both).clamp_(min=0).sqrt_() / x.shape[1] ** 0.5
     distance.fill_diagonal_(0)
     return distance
 

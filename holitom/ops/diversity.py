@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from holitom.ops.similarity import inner_products, row_norms
+from holitom.ops.similarity import row_norms
 
 _BLOCK = 512  # rows of the similarity matrix at a time, so that it never exists as a whole
 _TINY = torch.finfo(torch.float32).tiny
@@ -26,7 +26,7 @@ def most_isolated(rows: Tensor, norms: Tensor | None = None) -> Tensor:
     for i, left in enumerate(blocks):
         unit = rows[left].float() / norms[left, None]
         for right in blocks[i:]:
-            cosine = inner_products(unit) if right == left else unit @ (rows[right].float() / norms[right, None]).T
+            cosine = unit @ (unit if right == left else rows[right].float() / norms[right, None]).T
             if right == left:
                 cosine.fill_diagonal_(-2.0)
             else:
@@ -130,11 +130,7 @@ def token_distances(x: Tensor, norms: Tensor) -> Tensor:
     Returns:
         (B, n, n) float32.
     """
-    if x.device.type == "cpu":
-        cosine = torch.stack([inner_products(frame) for frame in x])
-    else:
-        cosine = x @ x.transpose(1, 2)
-    cosine = cosine.div_(norms[:, :, None]).div_(norms[:, None, :])
+    cosine = (x @ x.transpose(1, 2)).div_(norms[:, :, None]).div_(norms[:, None, :])
     distance = cosine.neg_().add_(1)
     distance.diagonal(dim1=1, dim2=2).zero_()
     return distance

@@ -23,14 +23,6 @@ def row_dots(x: Tensor, y: Tensor) -> Tensor:
     return (x.float() * y.float()).sum(-1)
 
 
-def inner_products(x: Tensor) -> Tensor:
-    """All inner products of rows (R, D) float32 as (R, R) float32."""
-    if x.device.type == "cpu":
-        rows = x.detach().numpy()
-        return torch.from_numpy(rows @ rows.T)  # numpy sees the symmetry and computes one half only
-    return x @ x.T
-
-
 def row_norms(x: Tensor) -> Tensor:
     """Euclidean norms of rows (R, D) in float32 (R,), without a float32 copy of all of them."""
     norms = torch.empty(x.shape[0], dtype=torch.float32, device=x.device)

@@ -62,7 +62,10 @@ class PatchTap:
         seen, self._last = self._last, []
         if not seen:
             return [PatchRecord(None, None) for _ in frames]
-        queries, keys = (torch.cat([self._rows(pair[side]) for pair in seen]) for side in (0, 1))
+        if len(seen) == 1:
+            queries, keys = (self._rows(states) for states in seen[0])
+        else:
+            queries, keys = (torch.cat([self._rows(pair[side]) for pair in seen]) for side in (0, 1))
         sizes = [steps * patches for steps, patches in frames]
         records = []
         videos = zip(torch.split(queries, sizes), torch.split(keys, sizes), frames, strict=True)
