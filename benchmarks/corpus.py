@@ -1,10 +1,11 @@
 """What `holitom caption` gains: two decode workers against a plain loop, and further questions against the first.
 
-    python benchmarks/corpus.py [--clips 24] [--rounds 3] [--questions 8] [--out benchmarks/results/corpus.json]
+    python benchmarks/corpus.py [--clips 48] [--rounds 3] [--questions 8] [--out benchmarks/results/corpus.json]
 
-Both sides answer the same questions about the same files with the bundled tiny model, in turns, A B A B. The plain loop
-is what `holitom ask` does for each file, without loading the model each time. Rates count from the first finished row
-to the last, so that the start of worker processes, once in a run, is not in them; it is printed beside.
+Both sides answer the same questions about the same files with the bundled tiny model, in turns, A B A B, each time in a
+process of its own with the environment of its command. The plain loop is what `holitom ask` does for each file, without
+loading the model each time. Rates count from the first finished row to the last, so that the start of worker processes,
+once in a run, is not in them; it is printed beside.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -25,6 +28,7 @@ from decode import write_film
 from holitom import HoliTom
 from holitom.bench.machine import machine
 from holitom.cli.loading import TINY
+from holitom.cli.threads import SPINS
 from holitom.corpus import Item, Plan, PromptReader, Store, TransformersEngine, list_videos, run
 from holitom.corpus.reading import Video, attempt
 from holitom.pipeline import Pipeline
@@ -42,6 +46,7 @@ MORE = (
     "What happens in the video?",
 )
 METHOD = HoliTom(retention=0.25)
+PLAIN, WORKERS = "plain loop", "two workers"
 
 
 class Marks:
@@ -72,7 +77,7 @@ def plain(pipeline: Pipeline, items: list[Item]) -> dict[str, float]:
 
 def corpus(pipeline: Pipeline, items: list[Item], workers: int, folder: Path) -> dict[str, float]:
     """The same through `holitom caption`'s run, written to disk."""
-    plan = Plan(items, ASKED, workers=workers, group=4)
+    plan = Plan(items, ASKED, workers=workers)
     engine = TransformersEngine(pipeline, METHOD, max_new_tokens=4)
     marks = Marks()
     with Store(folder / "out.parquet", {}, restart=True) as store:
@@ -81,22 +86,29 @@ def corpus(pipeline: Pipeline, items: list[Item], workers: int, folder: Path) ->
     return marks.result()
 
 
-def rates(pipeline: Pipeline, items: list[Item], rounds: int, folder: Path) -> dict[str, Any]:
+def side(name: str, folder: Path, device: str) -> dict[str, float]:
+    """One side over the items in ``folder``, in this process."""
+    pipeline = Pipeline.from_pretrained(TINY, device=device, dtype=torch.float32)
+    items = [Item(**item) for item in json.loads((folder / "items.json").read_text("utf-8"))]
+    return plain(pipeline, items) if name == PLAIN else corpus(pipeline, items, 2, folder)
+
+
+def rates(items: list[Item], rounds: int, folder: Path, device: str) -> dict[str, Any]:
     """Both sides in turns; medians, and the ratio of each round."""
-    sides: dict[str, Callable[[], dict[str, float]]] = {
-        "plain loop": lambda: plain(pipeline, items),
-        "two workers": lambda: corpus(pipeline, items, 2, folder),
-    }
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
+    (folder / "items.json").write_text(json.dumps([asdict(item) for item in items]), "utf-8")
+    environments = {PLAIN: os.environ, WORKERS: {"GOMP_SPINCOUNT": SPINS, **os.environ}}
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in environments}
     for _ in range(rounds):
-        for name, side in sides.items():
-            found[name].append(side())
+        for name, environment in environments.items():
+            words = [sys.executable, __file__, "--side", name, "--folder", str(folder), "--device", device]
+            told = subprocess.run(words, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
+            found[name].append(json.loads(told.splitlines()[-1]))
     speeds = {name: [each["rows_per_second"] for each in runs] for name, runs in found.items()}
-    ratios = [two / one for one, two in zip(speeds["plain loop"], speeds["two workers"], strict=True)]
+    ratios = [two / one for one, two in zip(speeds[PLAIN], speeds[WORKERS], strict=True)]
     return {
         "rows_per_second": {name: median(values) for name, values in speeds.items()},
         "ratio": {"median": median(ratios), "least": min(ratios), "most": max(ratios)},
-        "seconds_until_the_first_rows": median(each["seconds_to_the_first"] for each in found["two workers"]),
+        "seconds_until_the_first_rows": median(each["seconds_to_the_first"] for each in found[WORKERS]),
     }
 
 
@@ -142,15 +154,22 @@ def further(pipeline: Pipeline, item: Item, count: int, rounds: int, method: Any
 def main() -> None:
     """Measures, prints and writes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clips", type=int, default=24)
+    parser.add_argument("--clips", type=int, default=48)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--questions", type=int, default=8, help="2 to 8")
     parser.add_argument("--length", type=int, default=600, help="frames of a film")
     parser.add_argument("--part", choices=("questions", "rates", "all"), default="all")
     parser.add_argument("--out", type=Path, help="what it holds of the other part stays")
+    parser.add_argument("--device", default="cpu", help="of the model")
+    parser.add_argument("--side", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    pipeline = Pipeline.from_pretrained(TINY, device="cpu", dtype=torch.float32)
-    report: dict[str, Any] = {"machine": machine(torch.device("cpu")), "model": "tiny", "method": METHOD.settings()}
+    if options.side:
+        print(json.dumps(side(options.side, options.folder, options.device)))
+        return
+    device = torch.device(options.device)
+    pipeline = Pipeline.from_pretrained(TINY, device=device, dtype=torch.float32)
+    report: dict[str, Any] = {"machine": machine(device), "model": "tiny", "method": METHOD.settings()}
     if options.out is not None and options.out.exists():
         report = json.loads(options.out.read_text("utf-8"))  # parts that were measured before stay
     with tempfile.TemporaryDirectory() as name:
@@ -167,7 +186,7 @@ def main() -> None:
             films = [Item(f"film-{number}", str(folder / "film.mp4")) for number in range(options.clips)]
             measured = {"rounds": options.rounds, "clips": options.clips, "load_before": os.getloadavg()[0]}
             for key, items in (("synthetic clips", clips), ("films", films)):
-                measured[key] = rates(pipeline, items, options.rounds, folder)
+                measured[key] = rates(items, options.rounds, folder, options.device)
             report["rates"] = {**measured, "film": {"frames": options.length, "height": 360, "width": 640}}
     text = json.dumps(report, indent=1)
     print(text)

@@ -1,6 +1,7 @@
 """Time and memory of every outer method, in units that a reader can check: reads of the features.
 
     python benchmarks/methods.py                 time, T=32, N=196, D=3584, one thread
+    python benchmarks/methods.py --device cuda   the same on a GPU
     python benchmarks/methods.py --memory        peak memory beside the features, T=1024, bf16
 
 Each time covers choosing and merging: ``merge = method.merge_video(video)`` and ``merge.apply(features)``. It is set in
@@ -12,7 +13,6 @@ the repository's root in PYTHONPATH.
 from __future__ import annotations
 
 import argparse
-import statistics
 import subprocess
 import sys
 import time
@@ -23,6 +23,7 @@ from clip import clip
 from straightforward import STRAIGHTFORWARD
 from torch.profiler import ProfilerActivity, profile
 
+from holitom.cost import interleave
 from holitom.methods import DyCoke, Method, method_class, names, parse, spell
 from holitom.tokens import VideoTokens
 
@@ -44,22 +45,15 @@ def run(method: Method, video: VideoTokens) -> torch.Tensor:
     return merge.apply(video.features.flatten(0, 1))
 
 
-def interleaved(tasks: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median seconds of each task, all tasks in turn, after one round that does not count."""
-    seconds: dict[str, list[float]] = {name: [] for name in tasks}
-    for number in range(rounds + 1):
-        for name, task in tasks.items():
-            start = time.perf_counter()
-            task()
-            if number:
-                seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in seconds.items()}
-
-
 def report_time(arguments: argparse.Namespace) -> None:
     """The table of times."""
-    video = clip(arguments.frames, arguments.side, arguments.width, getattr(torch, arguments.dtype))
-    print(f"features {tuple(video.features.shape)} {arguments.dtype}, retention {arguments.retention}, one thread")
+    made = clip(arguments.frames, arguments.side, arguments.width, getattr(torch, arguments.dtype))
+    tensors = {
+        name: value.to(arguments.device) for name, value in vars(made).items() if isinstance(value, torch.Tensor)
+    }
+    video = VideoTokens(**tensors, grid=made.grid)
+    where = "one thread" if arguments.device == "cpu" else torch.cuda.get_device_name()
+    print(f"features {tuple(video.features.shape)} {arguments.dtype}, retention {arguments.retention}, {where}")
     print(f"{'method':<36}{'ms':>9}{'reads':>9}{'plain ops':>11}{'faster':>9}{'kept':>8}")
     for method in settings(arguments.retention):
         if arguments.only and method.name not in arguments.only:
@@ -71,7 +65,8 @@ def report_time(arguments: argparse.Namespace) -> None:
         }
         if plain is not None:
             tasks["plain"] = lambda plain=plain: plain(video, arguments.retention)
-        took = interleaved(tasks, arguments.rounds)
+        samples = interleave(tasks, repeats=arguments.rounds, warmup=1, device=arguments.device)
+        took = {name: sample.median for name, sample in samples.items()}
         reads = took["ours"] / took["read"]
         beside = f"{took['plain'] / took['read']:>11.1f}{took['plain'] / took['ours']:>8.1f}x" if plain else " " * 20
         kept = run(method, video).shape[0]
@@ -126,6 +121,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=14, help="N = side * side")
     parser.add_argument("--width", type=int, default=3584, help="D")
     parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--device", default="cpu", help="for time")
     parser.add_argument("--retention", type=float, default=0.1)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", nargs="*", help="names of methods")

@@ -1,10 +1,37 @@
 """holitom: training-free visual token compression for video language models."""
 
-from holitom.merge import Merge
-from holitom.methods.base import Method
-from holitom.methods.holitom import HoliTom
-from holitom.tokens import SpanStates, VideoTokens, exact_count
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from holitom.merge import Merge
+    from holitom.methods.base import Method
+    from holitom.methods.holitom import HoliTom
+    from holitom.tokens import SpanStates, VideoTokens, exact_count
 
 __version__ = "0.1.0"
 
 __all__ = ["HoliTom", "Merge", "Method", "SpanStates", "VideoTokens", "exact_count"]
+
+# Imported when they are first asked for: torch takes a second, and a command must be able to set its environment first.
+_HOMES = {
+    "HoliTom": "holitom.methods.holitom",
+    "Merge": "holitom.merge",
+    "Method": "holitom.methods.base",
+    "SpanStates": "holitom.tokens",
+    "VideoTokens": "holitom.tokens",
+    "exact_count": "holitom.tokens",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_HOMES[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

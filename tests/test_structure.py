@@ -31,6 +31,7 @@ ROOMS = (
     "integrations",
     "demo",
     "cli",
+    "__main__",
 )
 MODULES = sorted(PACKAGE.rglob("*.py"))
 UPWARD = {
@@ -39,6 +40,7 @@ UPWARD = {
     ("runtime/records.py", "report"),
     ("runtime/session.py", "report"),
 }
+SETS_ENVIRONMENT = "cli/threads.py"  # OpenMP listens to nothing else
 LONGEST = 320  # lines
 
 
@@ -97,6 +99,8 @@ class TestModule:
         assert ast.get_docstring(ast.parse(text))
 
     def test_it_neither_prints_nor_reads_the_environment(self, path: Path):
+        if str(path.relative_to(PACKAGE)) == SETS_ENVIRONMENT:
+            return
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Call):
                 assert ast.unparse(node.func) not in ("print", "builtins.print"), f"line {node.lineno}"
@@ -131,6 +135,7 @@ def test_the_exception_is_still_needed():
         path = PACKAGE / file
         names = imports(ast.parse(path.read_text("utf-8")), ["holitom", path.parent.name])
         assert any(name[:2] == ["holitom", room] for name in names)
+    assert "environ" in (PACKAGE / SETS_ENVIRONMENT).read_text("utf-8")
 
 
 def test_the_checks_see_what_they_forbid():

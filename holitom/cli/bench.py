@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from holitom.cli.ask import choose_all
@@ -209,7 +210,7 @@ def _plots(report: Report, folder: Path, accuracy: Path | None) -> None:
             title = f"{table['clips']} clips, model {table['model']}"
             accuracy_plot(table["methods"], folder / "accuracy_over_flops.png", title)
     except ImportError as error:
-        err.print(f"[yellow]no plot:[/] {error}")
+        err.print(f"[yellow]no plot:[/] {escape(str(error))}")
     except (KeyError, json.JSONDecodeError) as error:
         raise ValueError(f"{accuracy} is no accuracy.json of `holitom eval`: {error}") from error
 
@@ -249,7 +250,7 @@ def _sweep(
         try:
             sweep_plot(found, folder / "sweep.png")
         except ImportError as error:
-            err.print(f"[yellow]no plot:[/] {error}")
+            err.print(f"[yellow]no plot:[/] {escape(str(error))}")
     if as_json:
         typer.echo(json.dumps({"settings": settings, "machine": where, **found}, indent=1))
         return

@@ -19,6 +19,7 @@ from holitom import __version__
 from holitom.cli.ask import check_windows, choose
 from holitom.cli.console import err
 from holitom.cli.loading import load, resolve
+from holitom.cli.threads import wait_briefly
 
 if TYPE_CHECKING:
     from holitom.corpus import Engine, Plan, Stop, Store, Totals
@@ -89,6 +90,8 @@ def caption(
     The file is whole at every moment. A run that was stopped or killed goes on where it was when the same command is
     given again; Ctrl-C lets the batch in flight finish. A video that cannot be read becomes a row with its error.
     """
+    if workers:
+        wait_briefly()
     from holitom.corpus import Plan, Stop, Store, Totals, list_questions, list_videos
 
     if engine not in ("transformers", "vllm"):

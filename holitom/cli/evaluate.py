@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from holitom.cli.ask import choose_all
@@ -91,4 +92,4 @@ def _write(folder: Path, report: dict[str, Any]) -> None:
     try:
         accuracy_plot(report["methods"], folder / "accuracy.png", f"{report['clips']} clips, model {report['model']}")
     except ImportError as error:
-        err.print(f"[yellow]no plot:[/] {error}")
+        err.print(f"[yellow]no plot:[/] {escape(str(error))}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import pickle
 import signal
 import threading
@@ -14,10 +15,13 @@ from typing import Any
 
 from typing_extensions import Self
 
-from holitom.corpus.reading import Failure, Reader, Video, attempt
+from holitom.corpus.reading import Failure, Reader, Video, attempt, use_cores
 from holitom.corpus.sources import Item
 
 START = 300.0  # seconds until a worker has imported what it needs
+BEHIND = (
+    19  # niceness of a worker: where both want a core, the process with the model goes first, then waits for videos
+)
 ATTEMPTS = 2  # a worker may die of something else than the video it holds
 
 
@@ -44,7 +48,8 @@ class Pool:
         self._work: Iterator[tuple[int, Item]] = iter(())
         self._ready: dict[int, Video | Failure | BaseException] = {}
         self._closed = False
-        self.hands = [_Hand(reader, patience) for _ in range(workers)]
+        share = max(1, (os.cpu_count() or 1) // max(1, workers))  # cores of each
+        self.hands = [_Hand(reader, patience, share) for _ in range(workers)]
 
     def __enter__(self) -> Self:
         return self
@@ -100,8 +105,8 @@ class Pool:
 class _Hand:
     """One worker process and the thread of this process that serves it."""
 
-    def __init__(self, reader: Reader, patience: float) -> None:
-        self.reader, self.patience = reader, patience
+    def __init__(self, reader: Reader, patience: float, cores: int) -> None:
+        self.reader, self.patience, self.cores = reader, patience, cores
         self.process: Any = None
         self.line: Connection | None = None
         self.ended = False
@@ -134,7 +139,7 @@ class _Hand:
         if self.line is None:
             context = multiprocessing.get_context("spawn")
             self.line, theirs = context.Pipe()
-            self.process = context.Process(target=_work, args=(theirs, self.reader), daemon=True)
+            self.process = context.Process(target=_work, args=(theirs, self.reader, self.cores), daemon=True)
             self.process.start()
             theirs.close()
             if not self.line.poll(START):
@@ -151,10 +156,13 @@ class _Hand:
             process.kill()
 
 
-def _work(line: Connection, reader: Reader) -> None:
+def _work(line: Connection, reader: Reader, cores: int) -> None:
     """The worker: reads what it is sent until nobody sends any more. Ctrl-C is for the process that asks."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    use_cores(cores)
+    if hasattr(os, "nice"):
+        os.nice(BEHIND)
     with contextlib.suppress(EOFError, OSError):
         line.send(None)  # started
         while True:

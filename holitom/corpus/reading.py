@@ -47,6 +47,19 @@ class Reader(Protocol):
         """
 
 
+def use_cores(number: int = 1) -> None:
+    """For a process that is one of several: FFmpeg decodes in so many threads, all else is done in one.
+
+    The fewer, the less work in all; more only help where cores are idle.
+    """
+    import torch
+
+    from holitom.video.container import decoder_threads
+
+    torch.set_num_threads(1)
+    decoder_threads.set(number)
+
+
 def attempt(reader: Reader, item: Item) -> Video | Failure:
     """Reads a video, or says why it cannot be read."""
     try:
@@ -89,11 +102,8 @@ class PromptReader:
 
     def read(self, item: Item) -> Video:
         """See :meth:`Reader.read`."""
-        import torch
-
         from holitom.video import read_video
 
-        torch.set_num_threads(1)  # one worker is one core; the model has the others
         preprocessor, video_token = loaded(self.model)
         began = time.perf_counter()
         with fetched(item.address) as path:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from holitom.corpus.engine import Maker
-from holitom.corpus.reading import Failure, Reader, Video, attempt
+from holitom.corpus.reading import Failure, Reader, Video, attempt, use_cores
 from holitom.corpus.rows import Key, Row
 from holitom.corpus.run import Plan, answer_group
 from holitom.corpus.sources import Item
@@ -123,6 +123,7 @@ class _Read:
 
     def read(self, row: dict[str, Any]) -> dict[str, Any]:
         """Reads the videos of a group, as a task on any core of the cluster."""
+        use_cores()
         task: _Task = pickle.loads(row["task"])
         videos = [attempt(self.reader, item) for item in self.plan.unread(task.group, task.found)]
         return {"task": pickle.dumps(replace(task, videos=videos), protocol=5)}

@@ -23,7 +23,7 @@ _lock = threading.RLock()
 _observers: weakref.WeakKeyDictionary[nn.Module, dict[object, Observer]] = weakref.WeakKeyDictionary()
 _wrapped: dict[str, Callable[..., Any]] = {}
 _HELD_BYTES = 1 << 27  # attention matrices held at a time while column means are taken
-_CACHED_BYTES = 1 << 21  # on a CPU, whose cache is much faster than its memory
+_CACHED_BYTES = 1 << 22  # on a CPU, whose cache is much faster than its memory
 
 
 def observe(module: nn.Module, owner: object, observer: Observer) -> None:

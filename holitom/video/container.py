@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +21,8 @@ REPAIR = "Copy or download it again, or save what is left with `ffmpeg -i FILE -
 # What to do with titles that are no UTF-8; PyAV 19 no longer asks
 _LENIENT: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.partition(".")[0]) < 19 else {}
 TEXT_FORMATS = {"tty"}  # FFmpeg draws text files as terminal screens
+decoder_threads: ContextVar[int] = ContextVar("decoder_threads", default=0)
+"""Threads that FFmpeg decodes a video with; 0: as many as it finds right. More are faster and take more work in all."""
 
 
 class Reader:
@@ -178,6 +181,7 @@ def _video_stream(container: Any, source: str) -> Any:
             "Convert it, for example with `ffmpeg -i FILE -c:v libx264 converted.mp4`.",
         )
     stream.thread_type = "AUTO"
+    stream.codec_context.thread_count = decoder_threads.get()
     return stream
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from av.video.frame import PictureType
+from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from holitom.video.clip import Clip
@@ -34,6 +35,7 @@ class Converter:
     def __init__(self, size: int | None) -> None:
         self.size = size
         self.stored: tuple[int, int] | None = None  # height and width before turning
+        self.reformatter = VideoReformatter()  # of all frames: setting one up takes longer than using it
         self.corrupt = 0
 
     def __call__(self, frame: Any) -> NDArray[np.uint8]:
@@ -41,8 +43,9 @@ class Converter:
         if self.stored is None:
             self.stored = fitted(frame.height, frame.width, self.size)
         height, width = self.stored  # a stream that changes its size midway keeps that of its first frame
-        resized = {} if (frame.height, frame.width) == self.stored else {"interpolation": "BICUBIC"}
-        rgb = frame.to_ndarray(format="rgb24", height=height, width=width, **resized)
+        interpolation = None if (frame.height, frame.width) == self.stored else "BICUBIC"
+        picture = self.reformatter.reformat(frame, width, height, "rgb24", interpolation=interpolation)
+        rgb: NDArray[Any] = picture.to_ndarray()
         matrix = frame.side_data.get("DISPLAYMATRIX")
         self.corrupt += bool(frame.is_corrupt)
         return upright(rgb, bytes(matrix) if matrix is not None else None)

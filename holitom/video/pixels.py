@@ -76,12 +76,12 @@ class PixelRecipe:
 
     def __call__(self, frames: NDArray[np.uint8]) -> torch.Tensor:
         """(T, H, W, 3) uint8 RGB to (T, 3, h, w) float32."""
-        pixels = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).contiguous()
+        pixels = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)  # resized fastest as it lies
         if self.size is not None and tuple(pixels.shape[-2:]) != self.size:
             pixels = F.interpolate(
                 pixels, size=list(self.size), mode=self.resample, align_corners=False, antialias=True
             )
-        values = pixels.to(torch.float32)
+        values = pixels.contiguous().to(torch.float32)
         if self.mean is None or self.std is None:
             return values if self.scale is None else values * self.scale
         # (x * scale - mean) / std, with the scale moved into mean and std: one pass less over the pixels.

@@ -1,0 +1,107 @@
+"""Methods choose on a GPU what they choose on a CPU, and wait for it no more often than they say."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from dataclasses import replace
+
+import pytest
+import torch
+from method_zoo import VARIANTS, make_video
+from safetensors.torch import load_file
+from test_golden_holitom import GOLDEN, INPUTS
+from test_methods_device import NEVER_WAIT
+
+from holitom import HoliTom, VideoTokens
+from holitom.methods import parse, spell
+from holitom.methods.base import Method
+from holitom.runtime.taps import attention_received
+from holitom.tokens import SpanStates
+
+OUTER = json.loads((GOLDEN / "index.json").read_text())["outer"]
+WAITS = {"holitom": 1}  # for which positions are static: segments are found on the CPU
+
+
+def on_gpu(video: VideoTokens) -> VideoTokens:
+    fields = ("features", "scores", "keys", "frame_embeddings")
+    return replace(video, **{name: getattr(video, name).cuda() for name in fields if getattr(video, name) is not None})
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("method", VARIANTS, ids=spell)
+def test_a_gpu_chooses_what_a_cpu_chooses(method: Method, seed: int):
+    video = make_video(12, (7, 6), 48, seed, 0.3)
+    want, got = method.merge_video(video), method.merge_video(on_gpu(video))
+    assert got.target.is_cuda
+    assert got.anchor.tolist() == want.anchor.tolist()
+    assert got.target.tolist() == want.target.tolist()
+    torch.testing.assert_close(got.weight.cpu(), want.weight, atol=1e-5, rtol=1e-5)
+    rows = video.features.flatten(0, 1)
+    torch.testing.assert_close(got.apply(rows.cuda()).cpu(), want.apply(rows), atol=1e-4, rtol=1e-4)
+    assert got.apply(rows.cuda().bfloat16()).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("case", OUTER, ids=lambda case: case["key"])
+def test_the_official_codes_tokens(case):
+    tensors = load_file(GOLDEN / "outer.safetensors")
+    key, grid = case["input"], INPUTS[case["input"]]["grid"]
+    features, attention = (tensors[f"{key}.{name}"].float().cuda() for name in ("features", "attention"))
+    method = HoliTom(
+        retention=case["retain_ratio"],
+        similarity=case["tau"],
+        centre_weight=case["beta"] if case["merge_mode"] == "beta" else None,
+        neighbours=case["K"],
+        max_frames=case["max_window"],
+    )
+    video = VideoTokens(features, (grid, grid), attention)
+    assert [list(span) for span in method.segment(video).spans] == case["segments"]
+    if case["newline_mode"] != "grid":
+        tokens = method.merge_video(video).apply(features.flatten(0, 1)).cpu()
+        torch.testing.assert_close(tokens, tensors[f"{case['key']}.tokens"].float()[:-1], atol=1e-4, rtol=0)
+
+
+@pytest.fixture
+def watched_waits():
+    """Every wait for the GPU becomes a warning."""
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("warn")
+    yield
+    torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("text", [*NEVER_WAIT, *WAITS])
+def test_host_waits(text: str, watched_waits: None):
+    torch.cuda.set_sync_debug_mode("default")
+    method, video = parse(text), on_gpu(make_video(8, (6, 6), 16, 0, 0.3, torch.bfloat16))
+    method.merge_video(video).apply(video.features.flatten(0, 1))  # what is loaded at the first use may wait
+    torch.cuda.set_sync_debug_mode("warn")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        method.merge_video(video).apply(video.features.flatten(0, 1))
+    torch.cuda.set_sync_debug_mode("default")
+    waits = [str(each.message) for each in caught if "synchron" in str(each.message)]
+    assert len(waits) == WAITS.get(text, 0), waits
+
+
+@pytest.mark.parametrize("text", ["fastv", "pyramiddrop", "flashvid", "holitom"])
+def test_inner_stages_choose_what_a_cpu_chooses(text: str):
+    method, random = parse(text), torch.Generator().manual_seed(0)
+    hidden, attention = torch.randn(60, 16, generator=random), torch.rand(60, generator=random)
+
+    def merged(device: str):
+        place = torch.arange(60, device=device)
+        arguments = (hidden.to(device), attention.to(device), method.layers(28)[0], 28, place, 8, (6, 6), 60)
+        return method.merge_span(SpanStates(*arguments))
+
+    want, got = merged("cpu"), merged("cuda")
+    assert got.anchor.tolist() == want.anchor.tolist()
+    assert got.target.tolist() == want.target.tolist()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_attention_received_is_that_of_softmax(dtype: torch.dtype):
+    query, key = (torch.randn(6, 300, 4, 32, device="cuda", dtype=dtype).transpose(1, 2) for _ in range(2))
+    want = ((query.double() @ key.double().transpose(-1, -2)) * 0.2).softmax(-1).mean((1, 2)).float()
+    got = attention_received(query, key, 0.2)
+    torch.testing.assert_close(got, want, rtol=1e-5 if dtype == torch.float32 else 2e-2, atol=0)
