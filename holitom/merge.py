@@ -56,6 +56,7 @@ class Merge:
         shares: further shares for methods in which one source feeds several outputs, otherwise None.
         spans: the (first, last) frames of the segments that the method cut the video into, for reports and pictures;
             None for a method that cuts none.
+        kept: how many sources are not dropped, where the method knows; None: a GPU is asked for it, and waited for.
 
     Raises:
         TypeError, ValueError: when shapes, dtypes or devices do not fit. Values are checked by :meth:`validate`,
@@ -67,6 +68,7 @@ class Merge:
     anchor: Tensor
     shares: Shares | None = None
     spans: tuple[tuple[int, int], ...] | None = None
+    kept: int | None = None
 
     def __post_init__(self) -> None:
         for name, tensor in (("target", self.target), ("anchor", self.anchor)):
@@ -93,7 +95,7 @@ class Merge:
     def identity(cls, tokens: int, device: torch.device | str | None = None) -> Merge:
         """The map that keeps ``tokens`` tokens as they are."""
         places = torch.arange(tokens, device=device)
-        return cls(places, torch.ones(tokens, device=device), places)
+        return cls(places, torch.ones(tokens, device=device), places, kept=tokens)
 
     @classmethod
     def keep(cls, index: Tensor, sources: int) -> Merge:
@@ -106,7 +108,7 @@ class Merge:
             raise TypeError(f"Merge.keep takes int64 indexes, got {index.dtype}: use .long() or mask.nonzero()[:, 0]")
         target = index.new_full((sources,), DROPPED)
         target[index] = torch.arange(len(index), device=index.device)
-        return cls(target, torch.ones(sources, device=index.device), index)
+        return cls(target, torch.ones(sources, device=index.device), index, kept=len(index))
 
     @property
     def inputs(self) -> int:
@@ -141,8 +143,11 @@ class Merge:
         if not (self.outputs and self.inputs):
             return x[:0]
         rows = x.reshape(self.inputs, -1)
-        source, output, weight = self._by_output
         wide = torch.promote_types(x.dtype, torch.float32)
+        if self.kept == self.outputs and self.shares is None:  # each output has one source, its anchor
+            weighed = rows[self.anchor].to(wide) * self.weight[self.anchor, None].to(wide)
+            return weighed.to(x.dtype).reshape(self.outputs, *x.shape[1:])
+        source, output, weight = self._by_output
         if x.dtype != wide and x.device.type == "cpu":
             out = torch.zeros(self.outputs, rows.shape[1], dtype=wide, device=x.device)
             step = max(1, _CHUNK_BYTES // (4 * rows.shape[1]))
@@ -181,7 +186,11 @@ class Merge:
 
     def edges(self) -> tuple[Tensor, Tensor, Tensor]:
         """All shares as edges: source (E,) int64, output (E,) int64, weight (E,) float32, in order of the source."""
-        source = (self.target >= 0).nonzero()[:, 0]
+        dropped = self.target < 0
+        if self.kept is None or dropped.device.type == "cpu":
+            source = (~dropped).nonzero()[:, 0]
+        else:
+            source = dropped.to(torch.uint8).argsort(stable=True)[: self.kept]
         output, weight = self.target[source], self.weight[source]
         if self.shares is None:
             return source, output, weight
@@ -215,7 +224,8 @@ class Merge:
         share[source[first]] = weight[first]
         rest = ~first
         more = Shares(source[rest], output[rest], weight[rest])
-        return cls(target, share, anchor, more if more.source.numel() else None)
+        kept = int(first.sum()) if first.device.type == "cpu" else None
+        return cls(target, share, anchor, more if more.source.numel() else None, kept=kept)
 
     def sources(self, output: int) -> tuple[Tensor, Tensor]:
         """The sources of one output: (k,) int64 indexes ascending, (k,) float32 weights.
@@ -230,11 +240,16 @@ class Merge:
         return source[mine], weight[mine]
 
     def to(self, device: torch.device | str) -> Merge:
-        """The same map on another device."""
+        """The same map on another device; nobody waits for one that goes to a GPU."""
+        early = torch.device(device).type != "cpu"
+
+        def moved(tensor: Tensor) -> Tensor:
+            return tensor.to(device, non_blocking=early)
+
         more = self.shares
         if more is not None:
-            more = Shares(more.source.to(device), more.output.to(device), more.weight.to(device))
-        return Merge(self.target.to(device), self.weight.to(device), self.anchor.to(device), more, self.spans)
+            more = Shares(moved(more.source), moved(more.output), moved(more.weight))
+        return Merge(moved(self.target), moved(self.weight), moved(self.anchor), more, self.spans, self.kept)
 
     def validate(self, normalised: bool = True, tolerance: float = 1e-4) -> Merge:
         """Checks the values (a GPU has to wait for it) and returns the map itself.
@@ -246,6 +261,10 @@ class Merge:
         Raises:
             ValueError: naming the first source or output that is wrong.
         """
+        if self.kept is not None and self.kept != int((self.target >= 0).sum()):
+            raise ValueError(
+                f"Merge.kept says {self.kept}, but {int((self.target >= 0).sum())} sources are not dropped"
+            )
         low, high = (int(self.target.min()), int(self.target.max())) if self.inputs else (DROPPED, DROPPED)
         if low < DROPPED or high >= self.outputs:
             raise ValueError(f"Merge.target must lie in -1..{self.outputs - 1}, got values from {low} to {high}")

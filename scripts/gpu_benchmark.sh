@@ -3,8 +3,8 @@
 # batch 1 and 8, all methods at 25/20/15/10 %, the largest number of frames, and a profile.
 #
 #     scripts/gpu_benchmark.sh                       on the first GPU, results under benchmarks/results/<GPU>-*
-#     scripts/gpu_benchmark.sh --short               the same in about five minutes: all methods at 10 %, HoliTom at
-#                                                    all four, fewer rounds, batch 8 with a few methods
+#     scripts/gpu_benchmark.sh --short               the same in about four minutes: all methods at 10 %, HoliTom at
+#                                                    all four, fewer rounds and frames, batch 8 with a few
 #     scripts/gpu_benchmark.sh --dry-run             the same commands with a toy on the CPU, results under /tmp
 #
 # Afterwards: python benchmarks/page.py. A run that was interrupted is continued by starting it again.
@@ -29,7 +29,7 @@ case "${1:-}" in
         for retention in 0.25 0.2 0.15; do some+=(--method "holitom:retention=$retention"); done
         all=(--method all --retention 0.1 "${some[@]}")
         all_of_eight=(--method holitom --method visionzip --method fastv --retention 0.1)
-        warmup=1 repeats=5 repeats_of_eight=3 answer=32 limit=(--frame-limit 1024)
+        warmup=1 repeats=3 repeats_of_eight=3 answer=32 limit=(--frame-limit 256)
         ;;
 esac
 if [[ -z "${OUT:-}" ]]; then
@@ -45,5 +45,5 @@ bench() { $HOLITOM bench "${common[@]}" "$@"; }
 bench --answer-tokens "$answer" "${all[@]}" --repeats "$repeats" --warmup "$warmup" --out "$OUT-batch-1"
 bench --answer-tokens "$answer" "${all_of_eight[@]}" --repeats "$repeats_of_eight" --warmup "$warmup" \
     --batch-size 8 --out "$OUT-batch-8"
-bench --answer-tokens 8 --repeats 1 --profile --out "$OUT-profile"
 bench --answer-tokens 8 --repeats 2 --max-frames "${limit[@]}" --out "$OUT-sweep"
+bench --answer-tokens 8 --repeats 1 --profile --out "$OUT-profile"

@@ -22,6 +22,11 @@ class Part:
     clusters: int
     output: int
 
+    @property
+    def size(self) -> int:
+        """Its columns."""
+        return self.stop - self.start
+
 
 @dataclass(frozen=True, eq=False)
 class Plan:
@@ -44,6 +49,22 @@ class Plan:
     kept: Tensor
     output: Tensor
     outputs: int
+
+    @property
+    def sources(self) -> int:
+        """How many sources are not dropped."""
+        length = self.length.numpy()
+        merged = sum(length[part.start : part.stop].sum() for part in self.parts if part.clusters)
+        return int(merged) + int(self.kept.sum())
+
+    def uncrowded(self) -> tuple[Tensor, list[Part]]:
+        """(C,) int64, the outputs of columns that have one each, -1: of the others; and the parts with fewer outputs
+        than columns, but at least one."""
+        outputs = np.full(len(self.first), -1, dtype=np.int64)
+        for part in self.parts:
+            if part.clusters == part.size:
+                outputs[part.start : part.stop] = np.arange(part.output, part.output + part.size)
+        return torch.from_numpy(outputs), [part for part in self.parts if 0 < part.clusters < part.size]
 
 
 def plan_outer(

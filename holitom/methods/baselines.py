@@ -49,7 +49,8 @@ class UniformFrames(Method):
         """Keeps whole frames. No synchronisation."""
         frames, positions, device = video.frames, video.positions, video.features.device
         count = max(1, round(frames * self.retention))
-        chosen = torch.tensor([(2 * i + 1) * frames // (2 * count) for i in range(count)], device=device)
+        middles = torch.tensor([(2 * i + 1) * frames // (2 * count) for i in range(count)])
+        chosen = middles.to(device, non_blocking=True)
         index = (chosen[:, None] * positions + torch.arange(positions, device=device)).flatten()
         if self.exact:
             kept = torch.zeros(frames * positions, dtype=torch.bool, device=device)
@@ -94,7 +95,7 @@ class RandomDrop(Method):
         total = video.frames * video.positions
         random = torch.Generator().manual_seed(self.seed)
         index = torch.randperm(total, generator=random)[: self.retained(video.frames, video.grid)].sort().values
-        return Merge.keep(index.to(video.features.device), total)
+        return Merge.keep(index.to(video.features.device, non_blocking=True), total)
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,7 @@ class AveragePool(Method):
             (cell + frame * high * wide).flatten(),
             size[cell].reciprocal().repeat(frames),
             (middle.flatten() + frame * positions).flatten(),
+            kept=frames * positions,
         )
         if self.exact:
             merge = fit_count(merge, spread_scores(merge.inputs), self.retained(frames, video.grid))

@@ -122,7 +122,8 @@ class DyCoke(Method):
             index = torch.cat([place + start for place, start in zip(places, first, strict=True)])
             return Merge.keep(index, frames * positions)
         if self.exact:
-            limit = torch.tensor([size if earlier >= 0 else positions for earlier in references], device=device)
+            limits = torch.tensor([size if earlier >= 0 else positions for earlier in references])
+            limit = limits.to(device, non_blocking=True)
             kept = rank_descending(-similarity) < limit[:, None]
             index = keep_exactly(kept.flatten(), -similarity.flatten(), self.retained(frames, video.grid))
             return Merge.keep(index, frames * positions)

@@ -140,7 +140,7 @@ class FastVID(Method):
         scores = video.require_scores("FastVID")
         features, positions, device = video.features, video.positions, video.features.device
         salient, pools = self._counts(self.cut(video), positions)
-        kept = keep_top(scores, torch.tensor(salient, device=device))
+        kept = keep_top(scores, torch.tensor(salient).to(device, non_blocking=True))
         kept_index = kept.flatten().nonzero()[:, 0]
         outputs = len(kept_index)
         source, anchors, weight = [kept_index], [kept_index], [scores.new_ones(outputs)]

@@ -11,7 +11,7 @@ from torch import Tensor
 from holitom.merge import DROPPED, Merge
 from holitom.methods._plan import Plan, plan_outer
 from holitom.methods.base import Attention, Method, Need, check_layer, resolve_layer
-from holitom.ops.density import DensityPeaks
+from holitom.ops.density_groups import Group, cluster_groups
 from holitom.ops.inner import halving_weights, mean_weights, nearest_kept, split_by_rank
 from holitom.ops.ranking import keep_top
 from holitom.ops.segmentation import Segmentation, segment
@@ -124,67 +124,59 @@ class HoliTom(Method):
         exact = self.retained(video.frames, video.grid) if self.exact else None
         cut, plan = plan_outer(links, self.max_frames, self.retention, exact, scores)
         device = video.features.device
-        column = plan.column.to(device, non_blocking=True)
-        first, length = plan.first.to(device, non_blocking=True), plan.length.to(device, non_blocking=True)
+        column, first, length, kept, output = (
+            part.to(device, non_blocking=True)
+            for part in (plan.column, plan.first, plan.length, plan.kept, plan.output)
+        )
         static = column >= 0
-        over_time = Merge(column.flatten(), (1 / length)[column].flatten(), first) if len(first) else None
-        cluster, share, centre, output = self._cluster(over_time, video.features, plan)
-
         ranked = scores.clamp(min=torch.finfo(torch.float32).min).masked_fill(static, -torch.inf)
-        stays = keep_top(ranked, plan.kept.to(device, non_blocking=True)) & ~static
-        place = stays.cumsum(1) - 1 + plan.output.to(device, non_blocking=True)[:, None]
+        stays = keep_top(ranked, kept) & ~static
+        place = stays.cumsum(1) - 1 + output[:, None]
         target = torch.where(stays, place, DROPPED)
         weight = torch.ones_like(scores)
+        anchor = target.new_zeros(plan.outputs + 1)  # the last place takes what is no anchor
+        tokens = torch.arange(static.numel(), device=device)
+        anchor.scatter_(0, torch.where(stays, place, plan.outputs).flatten(), tokens)
         if len(first):
+            sources = int((plan.column >= 0).sum())
+            over_time = Merge(column.flatten(), (1 / length)[column].flatten(), first, kept=sources)
+            cluster, leads = self._cluster(over_time, video.features, plan)
+            share = self._shares(cluster, leads, plan.outputs)
             target = torch.where(static, cluster[column], target)
             weight = torch.where(static, (share / length)[column], weight)
-        anchor = target.new_zeros(plan.outputs + 1)  # the last place takes what is no anchor
-        anchor.scatter_(
-            0, torch.where(stays, place, plan.outputs).flatten(), torch.arange(static.numel(), device=device)
-        )
-        if len(first):
-            anchor[output] = first[centre]
-        return Merge(target.flatten(), weight.flatten(), anchor[:-1], spans=tuple(cut.spans))
+            anchor.scatter_(0, torch.where(leads, cluster, plan.outputs), first)
+        return Merge(target.flatten(), weight.flatten(), anchor[:-1], spans=tuple(cut.spans), kept=plan.sources)
 
-    def _cluster(self, over_time: Merge | None, features: Tensor, plan: Plan) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _cluster(self, over_time: Merge, features: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:
         """Clusters the columns of each segment by density peaks.
 
         Returns:
-            For C columns and m clusters: (C,) output of each column, -1 where its segment keeps none; (C,) share of the
-            column in it; (m,) the clusters' centre columns and (m,) their outputs.
+            For C columns: (C,) int64 the output of each, -1 where its segment keeps none; (C,) bool, which of them is
+            the centre of its output.
         """
-        if over_time is None:
-            empty = plan.first.new_zeros(0).to(features.device)
-            return empty, features.new_zeros(0, dtype=torch.float32), empty, empty
-        crowded = any(part.clusters < part.stop - part.start for part in plan.parts)
-        means = over_time.apply(features.flatten(0, 1)) if crowded else features
-        cluster = over_time.anchor.new_full((over_time.outputs,), DROPPED)
-        share = torch.ones(over_time.outputs, device=features.device)
-        centres, outputs = [cluster[:0]], [cluster[:0]]
-        for part in plan.parts:
-            columns = slice(part.start, part.stop)
-            numbers = torch.arange(part.clusters, device=cluster.device)
-            if part.clusters == part.stop - part.start:
-                peaks = DensityPeaks(numbers, numbers)
-            elif part.clusters:
-                peaks = DensityPeaks.of(means[columns], part.clusters, min(self.neighbours, part.clusters))
-                share[columns] = self._shares(peaks)
-            else:
-                continue
-            cluster[columns] = peaks.cluster + part.output
-            centres.append(peaks.centres + part.start)
-            outputs.append(numbers + part.output)
-        return cluster, share, torch.cat(centres), torch.cat(outputs)
+        device = features.device
+        outputs, crowded = plan.uncrowded()
+        cluster = outputs.to(device, non_blocking=True)
+        leads = cluster >= 0
+        if not crowded:
+            return cluster, leads
+        means = over_time.apply(features.flatten(0, 1))
+        columns = torch.cat([torch.arange(part.start, part.stop) for part in crowded]).to(device, non_blocking=True)
+        groups = [Group(part.size, part.clusters, min(self.neighbours, part.clusters)) for part in crowded]
+        number, leads_its = cluster_groups(means if len(columns) == len(means) else means[columns], groups)
+        start = torch.cat([torch.full((part.size,), part.output) for part in crowded]).to(device, non_blocking=True)
+        cluster[columns] = number + start
+        leads[columns] = leads_its
+        return cluster, leads
 
-    def _shares(self, peaks: DensityPeaks) -> Tensor:
-        """(n,) float32: beta for a centre with members and (1 - beta) / members for these; or the plain mean."""
-        size = torch.zeros(len(peaks.centres), device=peaks.cluster.device)
-        size = size.index_add_(0, peaks.cluster, torch.ones(len(peaks.cluster), device=size.device))
+    def _shares(self, cluster: Tensor, leads: Tensor, outputs: int) -> Tensor:
+        """(C,) float32: beta for a centre with members and (1 - beta) / members for these; or the plain mean."""
+        size = torch.zeros(outputs + 1, device=cluster.device)  # the last place counts what is dropped
+        size = size.index_add_(0, cluster % (outputs + 1), torch.ones(len(cluster), device=cluster.device))[cluster]
         if self.centre_weight is None:
-            return (1 / size)[peaks.cluster]
-        share = ((1 - self.centre_weight) / (size - 1).clamp(min=1))[peaks.cluster]
-        share[peaks.centres] = torch.where(size > 1, self.centre_weight, 1.0)
-        return share
+            return 1 / size
+        members = (1 - self.centre_weight) / (size - 1).clamp(min=1)
+        return torch.where(leads, torch.where(size > 1, self.centre_weight, 1.0), members)
 
     def layers(self, depth: int) -> tuple[int, ...]:
         """The one layer of the inner stage, or none."""
@@ -216,4 +208,4 @@ class HoliTom(Method):
         target, weight = kept.new_empty(length), torch.empty(length, device=hidden.device)
         target[kept], target[dropped] = torch.arange(keep, device=hidden.device), joins
         weight[kept], weight[dropped] = survivors, joiners
-        return Merge(target, weight, kept)
+        return Merge(target, weight, kept, kept=length)

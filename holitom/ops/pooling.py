@@ -60,7 +60,7 @@ def join_anchors(
         member = member.clone()
         for number, (anchor, target) in enumerate(zip(anchors, targets, strict=True)):
             member[anchor.frame, target, number] = False
-    base = torch.tensor([0, *[anchor.size for anchor in anchors]], device=device).cumsum(0)
+    base = torch.tensor([0, *[anchor.size for anchor in anchors]]).cumsum(0).to(device, non_blocking=True)
     total = sum(anchor.size for anchor in anchors)
     source, taker = member.flatten(0, 1).nonzero(as_tuple=True)
     output = base[taker] + joined.flatten(0, 1)[source, taker]

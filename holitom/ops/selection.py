@@ -53,4 +53,5 @@ def dominant_contextual(
     target = torch.where(is_kept, is_kept.cumsum(1) - 1, dominant + joined)
     frame = torch.arange(frames, device=scores.device)[:, None]
     anchor = torch.cat([kept, targets], 1) + frame * positions
-    return Merge((target + frame * (dominant + contextual)).flatten(), weight.flatten(), anchor.flatten())
+    target = target + frame * (dominant + contextual)
+    return Merge(target.flatten(), weight.flatten(), anchor.flatten(), kept=frames * positions)

@@ -74,4 +74,4 @@ def static_links(features: Tensor, similarity: float) -> Tensor:
     Returns:
         (T-1, N) bool. Source: HoliTom, section 3.2 (the threshold tau).
     """
-    return neighbour_cosine(features) > torch.tensor(similarity, dtype=torch.float32, device=features.device)
+    return neighbour_cosine(features) > float(np.float32(similarity))

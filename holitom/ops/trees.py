@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -50,7 +51,7 @@ def grow_trees(features: Tensor, free: Tensor, similarity: float, least: int) ->
         best[frame] = (value * scale[frame]).masked_fill(~free[frame] | value.isneginf(), -1.0)
         before = here
 
-    threshold = torch.tensor(similarity, dtype=torch.float32, device=features.device)
+    threshold = float(np.float32(similarity))
     moving = frames * positions - least
     tight = best.flatten().kthvalue(max(1, least + 1)).values.clamp(min=-1 + 1e-6) if moving > 0 else best.max()
     too_few = (best > threshold).sum() > moving

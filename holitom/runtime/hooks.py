@@ -128,7 +128,7 @@ class DecoderHook:
             parts = []
             for video in videos:
                 layout = video.layout
-                columns, blocks = (part.to(device) for part in video.patches)
+                columns, blocks = (part.to(device, non_blocking=True) for part in video.patches)
                 merge = known.get(layout)
                 if merge is None:
                     merge = known[layout] = self._merge(embeds[row, columns], layout)
@@ -191,7 +191,7 @@ class DecoderHook:
     def _live(self, video: Located, record: VideoRecord, row: Merge, part: Span, places: Tensor) -> LiveSpan:
         """The video's tokens as they now stand in the unpadded row: merged patches and newlines."""
         device = places.device
-        newline = video.columns[video.layout.place < 0].to(device)
+        newline = video.columns[video.layout.place < 0].to(device, non_blocking=True)
         columns = torch.cat([places, row.target[newline]])
         merged = video.layout.merged
         anchor = part.merge.anchor if merged is None else merged.anchor.to(device)[part.merge.anchor]

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
@@ -139,16 +140,19 @@ class Session:
                         _watch_generate(self.model, current),
                     ]
                 stack.append(self)
+            # in a compiled model these run as they are: what they keep must not lie in the memory of a CUDA graph
+            untraced: Callable[[Any], Any] = torch.compiler.disable
             self._handles += [
                 self.model.register_forward_pre_hook(self._see_labels, with_kwargs=True),
                 base.register_forward_pre_hook(self._see_ids, with_kwargs=True),
-                decoder.register_forward_pre_hook(DecoderHook(self), with_kwargs=True),
+                decoder.register_forward_pre_hook(untraced(DecoderHook(self)), with_kwargs=True),
                 decoder.register_forward_hook(self._land, always_call=True),
             ]
             if self.layers:
                 for number, layer in enumerate(self.adapter.layers):
                     if number >= self.layers[0]:
-                        self._handles.append(layer.register_forward_pre_hook(LayerHook(self, number), with_kwargs=True))
+                        hook = untraced(LayerHook(self, number))
+                        self._handles.append(layer.register_forward_pre_hook(hook, with_kwargs=True))
                     if self.method.attention in ("last", "text") and number + 1 in self.layers:
                         self._watch_layer(layer.self_attn, number)  # type: ignore[arg-type]
         except BaseException:

@@ -37,6 +37,7 @@ def test_a_gpu_chooses_what_a_cpu_chooses(method: Method, seed: int):
     assert got.anchor.tolist() == want.anchor.tolist()
     assert got.target.tolist() == want.target.tolist()
     torch.testing.assert_close(got.weight.cpu(), want.weight, atol=1e-5, rtol=1e-5)
+    got.validate()
     rows = video.features.flatten(0, 1)
     torch.testing.assert_close(got.apply(rows.cuda()).cpu(), want.apply(rows), atol=1e-4, rtol=1e-4)
     assert got.apply(rows.cuda().bfloat16()).dtype == torch.bfloat16
