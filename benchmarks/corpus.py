@@ -4,8 +4,9 @@
 
 Both sides answer the same questions about the same files with the bundled tiny model, in turns, A B A B, each time in a
 process of its own with the environment of its command. The plain loop is what `holitom ask` does for each file, without
-loading the model each time. Rates count from the first finished row to the last, so that the start of worker processes,
-once in a run, is not in them; it is printed beside.
+loading the model each time; the same loop in a shell, one command for each file, is timed beside it. Rates count from
+the first finished row to the last, so that the start of worker processes, once in a run, is not in them; it is printed
+beside.
 """
 
 from __future__ import annotations
@@ -112,6 +113,17 @@ def rates(items: list[Item], rounds: int, folder: Path, device: str) -> dict[str
     }
 
 
+def commands(items: list[Item], rounds: int) -> dict[str, Any]:
+    """Rows per second of the loop in a shell: `holitom ask` anew for each file, the model loaded each time."""
+    seconds = []
+    for item in items[:rounds]:
+        words = [sys.executable, "-m", "holitom", "ask", item.address, ASKED[0], "--retention", "0.25"]
+        began = time.perf_counter()
+        subprocess.run([*words, "--max-new-tokens", "4", "--device", "cpu"], check=True, stdout=subprocess.DEVNULL)
+        seconds.append(time.perf_counter() - began)
+    return {"files": len(seconds), "rows_per_second": 1 / median(seconds)}
+
+
 def further(pipeline: Pipeline, item: Item, count: int, rounds: int, method: Any) -> dict[str, float]:
     """Seconds of one question, and of each further one, about one file; read, encoded and answered in this process.
 
@@ -158,7 +170,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--questions", type=int, default=8, help="2 to 8")
     parser.add_argument("--length", type=int, default=600, help="frames of a film")
-    parser.add_argument("--part", choices=("questions", "rates", "all"), default="all")
+    parser.add_argument("--part", choices=("questions", "rates", "commands", "all"), default="all")
     parser.add_argument("--out", type=Path, help="what it holds of the other part stays")
     parser.add_argument("--device", default="cpu", help="of the model")
     parser.add_argument("--side", help=argparse.SUPPRESS)
@@ -181,11 +193,15 @@ def main() -> None:
             for key, method in (("inner stage", METHOD), ("before the LLM alone", HoliTom(retention=0.25, layer=None))):
                 measured[key] = further(pipeline, clips[0], options.questions, options.rounds, method)
             report["further questions"] = {**measured, "questions": options.questions}
+        write_film(folder / "film.mp4", options.length, 360, 640, 250)
+        films = [Item(f"film-{number}", str(folder / "film.mp4")) for number in range(options.clips)]
+        kinds = (("synthetic clips", clips), ("films", films))
+        if options.part in ("commands", "all"):
+            report["commands"] = {key: commands(items, options.rounds) for key, items in kinds}
+            report["commands"]["machine"] = machine(device)
         if options.part in ("rates", "all"):
-            write_film(folder / "film.mp4", options.length, 360, 640, 250)
-            films = [Item(f"film-{number}", str(folder / "film.mp4")) for number in range(options.clips)]
-            measured = {"rounds": options.rounds, "clips": options.clips, "load_before": os.getloadavg()[0]}
-            for key, items in (("synthetic clips", clips), ("films", films)):
+            measured = {"rounds": options.rounds, "clips": options.clips, "machine": machine(device)}
+            for key, items in kinds:
                 measured[key] = rates(items, options.rounds, folder, options.device)
             report["rates"] = {**measured, "film": {"frames": options.length, "height": 360, "width": 640}}
     text = json.dumps(report, indent=1)

@@ -13,6 +13,7 @@ import pytest
 
 from holitom.bench import load
 from holitom.integrations.lmms_eval.settings import method_of
+from holitom.report.bench import rows
 
 ROOT = Path(__file__).parents[1]
 RESULTS = sorted((ROOT / "benchmarks" / "results").glob("*/results.json"))
@@ -44,6 +45,19 @@ def test_committed_results_are_finished_and_derived_from_their_rounds(path):
     report = load(path)
     assert report.finished
     assert json.loads(path.read_text())["results"] == json.loads(json.dumps(report.results()))
+
+
+def test_the_readmes_figures_of_the_gpu_are_those_of_its_runs():
+    readme = " ".join((ROOT / "README.md").read_text("utf-8").split())
+    found = {}
+    for batch in (1, 8):
+        report = load(ROOT / "benchmarks" / "results" / f"nvidia-h100-80gb-hbm3-batch-{batch}" / "results.json")
+        assert (report.settings["frames"], report.settings["batch"]) == (32, batch)
+        [found[batch]] = [row for row in rows(report) if row["method"] == "holitom"]
+    early = [f"{found[batch]['first_speedup']:.2f}" for batch in (1, 8)]
+    less = [f"{found[batch]['prefill_speedup']:.1f}" for batch in (1, 8)]
+    assert f"the first token came {early[0]} times as early for one video and {early[1]} times for a batch" in readme
+    assert f"the LLM's part took {less[0]} and {less[1]} times less" in readme
 
 
 def test_the_gpu_script_runs_dry(tmp_path):

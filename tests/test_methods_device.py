@@ -6,9 +6,13 @@ raises there, and so does most mixing with tensors that were left on the CPU.
 
 from __future__ import annotations
 
+import ast
+from pathlib import Path
+
 import pytest
 import torch
 
+import holitom
 from holitom.methods import parse
 from holitom.ops.diversity import _farthest_eager, farthest_rows, most_isolated
 from holitom.ops.similarity import row_norms
@@ -68,3 +72,24 @@ def test_picking_never_holds_all_similarities_yet_finds_the_most_isolated() -> N
     unit = torch.nn.functional.normalize(rows, dim=-1)
     cosine = (unit @ unit.T).fill_diagonal_(-2)
     assert int(most_isolated(rows)) == int(cosine.amax(0).argmin())
+
+
+ON_THE_HOST = {"_plan.py", "diversity.py"}  # numpy arrays, and a loop that only a CPU runs
+
+
+def test_no_number_is_assigned_at_tensor_indexes() -> None:
+    """``x[index] = 1`` copies the 1 to a GPU and waits for it; ``index_fill_`` does not."""
+    package = Path(holitom.__file__).parent
+    for path in [
+        package / "merge.py",
+        *(p for room in ("ops", "methods", "runtime") for p in (package / room).glob("*.py")),
+    ]:
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if not isinstance(node, ast.Assign) or path.name in ON_THE_HOST:
+                continue
+            number = ast.unparse(node.value).removeprefix("-") in ("torch.inf", "True", "False") or isinstance(
+                node.value, ast.Constant
+            )
+            for target in node.targets:
+                by_tensor = isinstance(target, ast.Subscript) and isinstance(target.slice, ast.Name | ast.Attribute)
+                assert not (number and by_tensor), f"{path.name}:{node.lineno}: {ast.unparse(node)}"

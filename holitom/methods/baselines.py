@@ -54,7 +54,7 @@ class UniformFrames(Method):
         index = (chosen[:, None] * positions + torch.arange(positions, device=device)).flatten()
         if self.exact:
             kept = torch.zeros(frames * positions, dtype=torch.bool, device=device)
-            kept[index] = True
+            kept.index_fill_(0, index, True)
             scores = spread_scores(frames * positions, device)
             index = keep_exactly(kept, scores, self.retained(frames, video.grid))
         return Merge.keep(index, frames * positions)

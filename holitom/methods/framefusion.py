@@ -105,7 +105,7 @@ class FrameFusion(Method):
             span.memory["phase"] = "done"
             count = max(1, round(len(visual) * (1 - wanted)))
             kept = torch.ones(length, dtype=torch.bool, device=visual.device)
-            kept[visual] = False
+            kept.index_fill_(0, visual, False)
             kept[visual[top_indexes(span.attention[visual], count)]] = True
             return Merge.keep(kept.nonzero()[:, 0], length)
 

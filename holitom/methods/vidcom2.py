@@ -65,7 +65,7 @@ class VidCom2(Method):
         positions, width = features.shape[1:]
         calm = channel_variance(features).argsort(stable=True)[: max(1, width // 2)]
         chosen = torch.zeros(width, device=features.device)
-        chosen[calm] = 1.0
+        chosen.index_fill_(0, calm, 1.0)
         sums, norms = weighted_frame_sums(features, chosen)
         frame = sums / positions
         whole = frame.mean(0)

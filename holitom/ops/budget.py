@@ -47,10 +47,10 @@ def fit_count(merge: Merge, scores: Tensor, count: int) -> Merge:
         source, output, weight, anchor = source[mine], number[output[mine]], weight[mine], anchor[stays]
     elif merge.outputs < count:
         free = scores.clone()
-        free[anchor] = -torch.inf
+        free.index_fill_(0, anchor, -torch.inf)
         freed = free.argsort(descending=True, stable=True)[: count - merge.outputs]
         alone = torch.zeros(merge.inputs, dtype=torch.bool, device=anchor.device)
-        alone[freed] = True
+        alone.index_fill_(0, freed, True)
         mine = ~alone[source]
         before = weight.new_zeros(merge.outputs).index_add_(0, output, weight)
         source, output, weight = source[mine], output[mine], weight[mine]

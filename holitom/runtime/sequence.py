@@ -39,7 +39,7 @@ def row_merge(length: int, padding: int, spans: list[Span], device: torch.device
     text = torch.zeros(length, dtype=torch.int8, device=device)
     text[:padding] = 1
     for span in spans:
-        text[span.columns] = 1
+        text.index_fill_(0, span.columns, 1)
     text_columns = text.argsort(stable=True)[: length - padding - visual]
 
     anchors = [text_columns, *(span.columns[span.merge.anchor] for span in spans)]
