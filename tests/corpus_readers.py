@@ -39,3 +39,16 @@ class Counting:
     def read(self, item: Item) -> Video:
         Path(self.folder, item.path).touch()
         return Video(item.path, None)
+
+
+@dataclass(frozen=True)
+class Telling:
+    """Tells with how many threads the process works, and how nice it is."""
+
+    def read(self, item: Item) -> Video:
+        import torch
+
+        from holitom.video.container import decoder_threads
+
+        told = {"torch": torch.get_num_threads(), "decoder": decoder_threads.get(), "nice": os.nice(0)}
+        return Video(item.path, told)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 
 import pytest
+import torch
 from corpus_clips import QUESTIONS, rows_of, write_corpus
-from corpus_readers import Counting, Crashing
+from corpus_readers import Counting, Crashing, Telling
 from media import write_video
 from tiny_checkpoints import build_llava_onevision
 
 from holitom import HoliTom
 from holitom.corpus import Item, Plan, PromptReader, Row, Store, TransformersEngine, list_videos, run
-from holitom.corpus.pool import Pool
+from holitom.corpus.pool import BEHIND, Pool
 from holitom.corpus.reading import Failure, Video, attempt
 from holitom.pipeline import Pipeline
 from holitom.video import VideoError, read_video
@@ -174,6 +176,23 @@ def test_no_more_videos_are_read_ahead_than_allowed(tmp_path):
             assert isinstance(next(stream), Video)
             time.sleep(0.3)
             assert taken <= len(list(tmp_path.iterdir())) <= taken + 3
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="cores and niceness as Linux has them")
+def test_workers_share_the_cores_and_give_way_to_the_model():
+    cores, own, threads = len(os.sched_getaffinity(0)), os.nice(0), torch.get_num_threads()
+    for workers in (1, 2):
+        with Pool(Telling(), workers) as pool:
+            [video] = pool.read([Item("a", "a")])
+        want = {"torch": 1, "decoder": max(1, cores // workers), "nice": min(19, own + BEHIND)}
+        assert video.content == want
+    torch.set_num_threads(2)
+    try:
+        with Pool(Telling(), 0) as pool:
+            [video] = pool.read([Item("a", "a")])
+        assert video.content == {"torch": 2, "decoder": 0, "nice": own}, "reading here leaves the model its threads"
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_workers_give_what_reading_here_gives(checkpoint, tmp_path):

@@ -48,7 +48,7 @@ class Pool:
         self._work: Iterator[tuple[int, Item]] = iter(())
         self._ready: dict[int, Video | Failure | BaseException] = {}
         self._closed = False
-        share = max(1, (os.cpu_count() or 1) // max(1, workers))  # cores of each
+        share = max(1, _cores() // max(1, workers))
         self.hands = [_Hand(reader, patience, share) for _ in range(workers)]
 
     def __enter__(self) -> Self:
@@ -154,6 +154,13 @@ class _Hand:
                 line.close()
         if process is not None and process.is_alive():
             process.kill()
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _work(line: Connection, reader: Reader, cores: int) -> None:

@@ -1,0 +1,38 @@
+"""The command line starts without torch, so that it can say how torch's threads are to wait."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+
+def tell(code: str, **environment: str) -> str:
+    kept = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**kept, **environment}, capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+def test_commands_are_there_before_torch_is():
+    assert tell("import sys, holitom.cli; print('torch' in sys.modules)") == "False"
+
+
+def test_public_names_are_there_all_the_same():
+    code = "import holitom; print(sorted(set(holitom.__all__) - set(dir(holitom))), holitom.HoliTom().retention)"
+    assert tell(code) == "[] 0.1"
+    with pytest.raises(ImportError):
+        from holitom import nothing_of_that_name  # noqa: F401
+
+
+ASK = "import os; from holitom.cli.threads import wait_briefly; wait_briefly(); print(os.environ.get('GOMP_SPINCOUNT'))"
+
+
+def test_threads_wait_briefly_unless_somebody_decided_otherwise():
+    assert tell(ASK) == "5000"
+    assert tell(ASK, GOMP_SPINCOUNT="7") == "7"
+    assert tell(ASK, OMP_WAIT_POLICY="active") == "None"
+    assert tell(f"import torch; {ASK}") == "None", "too late for it"
