@@ -60,7 +60,7 @@ docs: $(VENV_TEST)/ready-for-pages
 
 # Inside vLLM, on a CPU: engines in the test's own process, and a real server.
 serving: $(VENV_VLLM)/ready
-	OMP_NUM_THREADS=1 $(VENV_VLLM)/bin/python -m pytest -n 2 --dist loadscope tests/serving
+	OMP_NUM_THREADS=1 $(VENV_VLLM)/bin/python -m pytest -n 2 --dist loadfile tests/serving
 
 lint: $(VENV_TEST)/ready
 	$(TEST_BIN)/ruff check .

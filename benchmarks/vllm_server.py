@@ -54,7 +54,13 @@ class Server:
         return f"http://127.0.0.1:{self.port}"
 
     def get(self, path: str, timeout: float = 10) -> str:
-        """The body of a GET request."""
+        """The body of a GET request.
+
+        Raises:
+            OSError: when nobody answers. RuntimeError: when the server has ended; with the end of its log.
+        """
+        if self.process.poll() is not None:
+            raise RuntimeError(f"the server ended with exit code {self.process.returncode}\n{self.tail()}")
         with urllib.request.urlopen(f"{self.url}/{path}", timeout=timeout) as answer:
             return str(answer.read().decode())
 
@@ -63,7 +69,7 @@ class Server:
         """Whether it runs and says that it is well."""
         try:
             self.get("health")
-        except OSError:
+        except (OSError, RuntimeError):
             return False
         return self.process.poll() is None
 
