@@ -237,7 +237,7 @@ def test_the_command(corpus, checkpoint, tmp_path, monkeypatch, capsys):
     assert json.loads((tmp_path / "summary.json").read_text())["this_run"]["rows"] == 0
     code, _, told = call("--retention", 0.5)
     assert code == 1
-    assert "was made with other settings: method was" in told
+    assert "was made with other settings: method.retention was 0.1 and is now 0.5. Give" in told
     assert "--restart to throw it away" in told
     code, _, told = call("--retention", 0.5, "--restart")
     assert code == 0

@@ -176,9 +176,8 @@ class Store:
         return known
 
     def _check(self, known: dict[str, Any]) -> None:
-        wrong = sorted(name for name in {*known, *self.settings} if known.get(name) != self.settings.get(name))
-        if wrong:
-            told = "; ".join(f"{name} was {known.get(name)!r} and is now {self.settings.get(name)!r}" for name in wrong)
+        told = "; ".join(differences(known, self.settings))
+        if told:
             raise ValueError(
                 f"{self.path} was made with other settings: {told}. Give the same settings to go on, another --out, or "
                 "--restart to throw it away"
@@ -256,3 +255,15 @@ def _lock(file: IO[bytes], path: Path) -> None:
         raise RuntimeError(
             f"another run is writing {path.name.removesuffix('.run')}: wait for it, or stop it"
         ) from error
+
+
+def differences(before: Any, now: Any, name: str = "") -> list[str]:
+    """Each setting that differs, as text; settings within settings as ``method.retention``."""
+    if before == now:
+        return []
+    if isinstance(before, dict) and isinstance(now, dict):
+        found = []
+        for key in sorted({*before, *now}):
+            found += differences(before.get(key), now.get(key), f"{name}.{key}" if name else key)
+        return found
+    return [f"{name} was {before!r} and is now {now!r}"]
