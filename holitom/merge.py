@@ -56,7 +56,8 @@ class Merge:
         shares: further shares for methods in which one source feeds several outputs, otherwise None.
         spans: the (first, last) frames of the segments that the method cut the video into, for reports and pictures;
             None for a method that cuts none.
-        kept: how many sources are not dropped, where the method knows; None: a GPU is asked for it, and waited for.
+        kept: how many sources are not dropped, where the method knows; None: a GPU is asked for it, and waited for. A
+            wrong number makes wrong sums, like any other wrong field.
 
     Raises:
         TypeError, ValueError: when shapes, dtypes or devices do not fit. Values are checked by :meth:`validate`,
@@ -261,9 +262,10 @@ class Merge:
         Raises:
             ValueError: naming the first source or output that is wrong.
         """
-        if self.kept is not None and self.kept != int((self.target >= 0).sum()):
+        going = int((self.target >= 0).sum())
+        if self.kept is not None and self.kept != going:
             raise ValueError(
-                f"Merge.kept says {self.kept}, but {int((self.target >= 0).sum())} sources are not dropped"
+                f"{going} sources are not dropped, Merge.kept says {self.kept}: is one of them named twice?"
             )
         low, high = (int(self.target.min()), int(self.target.max())) if self.inputs else (DROPPED, DROPPED)
         if low < DROPPED or high >= self.outputs:

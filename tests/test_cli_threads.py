@@ -36,3 +36,7 @@ def test_threads_wait_briefly_unless_somebody_decided_otherwise():
     assert tell(ASK, GOMP_SPINCOUNT="7") == "7"
     assert tell(ASK, OMP_WAIT_POLICY="active") == "None"
     assert tell(f"import torch; {ASK}") == "None", "too late for it"
+
+
+def test_rooms_are_there_as_attributes():
+    assert tell("import holitom; print(holitom.merge.DROPPED, holitom.ops.segment.__name__)") == "-1 segment"

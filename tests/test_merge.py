@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
@@ -156,3 +158,9 @@ def test_misuse_is_explained():
         merge.sources(1)
     with pytest.raises(TypeError, match=r"int64 indexes, got torch.bool"):
         Merge.keep(torch.tensor([True]), 1)
+
+
+def test_a_source_named_twice_or_miscounted_is_found():
+    for wrong in (Merge.keep(torch.tensor([1, 1]), 4), replace(Merge.keep(torch.tensor([1]), 4), kept=2)):
+        with pytest.raises(ValueError, match=r"Merge\.kept says 2"):
+            wrong.validate()
