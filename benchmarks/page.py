@@ -52,9 +52,9 @@ MISSING = """\
 ## What was not measured
 
 * **On the GPU**, the short form of the run (`scripts/gpu_benchmark.sh --short`): fewer rounds, batch 8 with a few
-  methods, no more than 256 frames. The virtual machine around it had slow processors; a token of the answer took 20 to
-  40 ms there, whatever the method, because starting the operations of 28 layers takes that long. In a batch, rows that
-  were merged have unequal lengths, and with a mask for padding transformers takes a slower way through attention.
+  methods, no more than 256 frames, no profile. A token of the answer took 20 to 40 ms there, whatever the method:
+  probably the time in which the host starts the operations of 28 layers. In a batch, rows that were merged have unequal
+  lengths and so a mask for padding, which may be what made decoding slower. Neither was looked into.
 * **A vLLM server on a GPU**: vLLM's build for GPUs could not be brought to that machine. The run to make is
   `python benchmarks/serving.py --device cuda`.
 * **No weights of 0.5B or 7B parameters** were at hand, so the accuracies of the paper's main table (MVBench,

@@ -146,7 +146,7 @@ class Merge:
         rows = x.reshape(self.inputs, -1)
         wide = torch.promote_types(x.dtype, torch.float32)
         if self.kept == self.outputs and self.shares is None:  # each output has one source, its anchor
-            weighed = rows[self.anchor].to(wide) * self.weight[self.anchor, None].to(wide)
+            weighed = rows[self.anchor].to(wide).mul_(self.weight[self.anchor, None])
             return weighed.to(x.dtype).reshape(self.outputs, *x.shape[1:])
         source, output, weight = self._by_output
         if x.dtype != wide and x.device.type == "cpu":

@@ -3,7 +3,7 @@
 # batch 1 and 8, all methods at 25/20/15/10 %, the largest number of frames, and a profile.
 #
 #     scripts/gpu_benchmark.sh                       on the first GPU, results under benchmarks/results/<GPU>-*
-#     scripts/gpu_benchmark.sh --short               the same in about four minutes: all methods at 10 %, HoliTom at
+#     scripts/gpu_benchmark.sh --short               the same in about five minutes: all methods at 10 %, HoliTom at
 #                                                    all four, fewer rounds and frames, batch 8 with a few
 #     scripts/gpu_benchmark.sh --dry-run             the same commands with a toy on the CPU, results under /tmp
 #

@@ -23,6 +23,17 @@ def tensors():
     return {name: load_file(GOLDEN / f"{name}.safetensors") for name in ("segmentation", "outer", "dpc", "inner")}
 
 
+def method_of(case):
+    """The settings of a case of the stage before the LLM."""
+    return HoliTom(
+        retention=case["retain_ratio"],
+        similarity=case["tau"],
+        centre_weight=case["beta"] if case["merge_mode"] == "beta" else None,
+        neighbours=case["K"],
+        max_frames=case["max_window"],
+    )
+
+
 def by_key(cases):
     return pytest.mark.parametrize("case", cases, ids=lambda case: case["key"])
 
@@ -39,13 +50,7 @@ def test_segmentation(tensors, case):
 def test_outer_stage(tensors, case):
     key, grid = case["input"], INPUTS[case["input"]]["grid"]
     inputs = {name: tensors["outer"][f"{key}.{name}"].float() for name in ("features", "attention", "newline")}
-    method = HoliTom(
-        retention=case["retain_ratio"],
-        similarity=case["tau"],
-        centre_weight=case["beta"] if case["merge_mode"] == "beta" else None,
-        neighbours=case["K"],
-        max_frames=case["max_window"],
-    )
+    method = method_of(case)
     video = VideoTokens(inputs["features"], (grid, grid), inputs["attention"])
     merge = method.merge_video(video).validate()
     cut = method.segment(video)

@@ -19,9 +19,7 @@ from holitom.corpus.reading import Failure, Reader, Video, attempt, use_cores
 from holitom.corpus.sources import Item
 
 START = 300.0  # seconds until a worker has imported what it needs
-BEHIND = (
-    19  # niceness of a worker: where both want a core, the process with the model goes first, then waits for videos
-)
+BEHIND = 19  # niceness of a worker: where both want a core, the model goes first, and then waits for videos
 ATTEMPTS = 2  # a worker may die of something else than the video it holds
 
 

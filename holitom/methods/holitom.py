@@ -163,10 +163,10 @@ class HoliTom(Method):
         means = over_time.apply(features.flatten(0, 1))
         columns = torch.cat([torch.arange(part.start, part.stop) for part in crowded]).to(device, non_blocking=True)
         groups = [Group(part.size, part.clusters, min(self.neighbours, part.clusters)) for part in crowded]
-        number, leads_its = cluster_groups(means if len(columns) == len(means) else means[columns], groups)
+        number, leading = cluster_groups(means if len(columns) == len(means) else means[columns], groups)
         start = torch.cat([torch.full((part.size,), part.output) for part in crowded]).to(device, non_blocking=True)
         cluster[columns] = number + start
-        leads[columns] = leads_its
+        leads[columns] = leading
         return cluster, leads
 
     def _shares(self, cluster: Tensor, leads: Tensor, outputs: int) -> Tensor:

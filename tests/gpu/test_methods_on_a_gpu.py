@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from dataclasses import replace
 
@@ -10,16 +9,15 @@ import pytest
 import torch
 from method_zoo import VARIANTS, make_video
 from safetensors.torch import load_file
-from test_golden_holitom import GOLDEN, INPUTS
+from test_golden_holitom import GOLDEN, INDEX, INPUTS, method_of
 from test_methods_device import NEVER_WAIT
 
-from holitom import HoliTom, VideoTokens
+from holitom import VideoTokens
 from holitom.methods import parse, spell
 from holitom.methods.base import Method
 from holitom.runtime.taps import attention_received
 from holitom.tokens import SpanStates
 
-OUTER = json.loads((GOLDEN / "index.json").read_text())["outer"]
 WAITS = {"holitom": 1}  # for which positions are static: segments are found on the CPU
 
 
@@ -43,18 +41,12 @@ def test_a_gpu_chooses_what_a_cpu_chooses(method: Method, seed: int):
     assert got.apply(rows.cuda().bfloat16()).dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize("case", OUTER, ids=lambda case: case["key"])
+@pytest.mark.parametrize("case", INDEX["outer"], ids=lambda case: case["key"])
 def test_the_official_codes_tokens(case):
     tensors = load_file(GOLDEN / "outer.safetensors")
     key, grid = case["input"], INPUTS[case["input"]]["grid"]
     features, attention = (tensors[f"{key}.{name}"].float().cuda() for name in ("features", "attention"))
-    method = HoliTom(
-        retention=case["retain_ratio"],
-        similarity=case["tau"],
-        centre_weight=case["beta"] if case["merge_mode"] == "beta" else None,
-        neighbours=case["K"],
-        max_frames=case["max_window"],
-    )
+    method = method_of(case)
     video = VideoTokens(features, (grid, grid), attention)
     assert [list(span) for span in method.segment(video).spans] == case["segments"]
     if case["newline_mode"] != "grid":

@@ -39,8 +39,9 @@ def test_greedy_answers_equal_those_on_a_cpu(name, method):
         )
         assert all(video.merge.target.is_cuda for video in session.videos)
     assert out.sequences[:, -STEPS:].tolist() == want
-    # queries and keys are scaled up by 20, and rounding with them
-    torch.testing.assert_close(torch.stack(out.logits, 1).cpu(), want_logits, atol=5e-3, rtol=1e-3)
+    # queries and keys are scaled up by 20, and rounding with them; experts add to it (3.5e-3 seen on an H100)
+    atol = 5e-3 if name == "glm4v_moe" else 2e-3
+    torch.testing.assert_close(torch.stack(out.logits, 1).cpu(), want_logits, atol=atol, rtol=1e-3)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
