@@ -16,7 +16,7 @@ from holitom.methods.base import Method
 from holitom.models import adapter_for
 from holitom.runtime import Session, Summary
 from holitom.video import Clip, VideoStream, read_video
-from holitom.video.prepare import Preprocessor, to
+from holitom.video.prepare import Preprocessor, to_device
 
 STAGES = ("decode", "preprocess", "vision tower", "compression", "LLM prefill")
 
@@ -163,7 +163,7 @@ class Pipeline:
         with timer.stage("decode"):
             clip = video if isinstance(video, Clip) else read_video(video, frames or self.preprocessor.frames)
         with timer.stage("preprocess"):
-            inputs = to(self.preprocessor(question, clip), self._device, next(self.model.parameters()).dtype)
+            inputs = to_device(self.preprocessor(question, clip), self._device, next(self.model.parameters()).dtype)
         with Session(method or Uncompressed(), self.model, timer=timer) as session:
             return self._generate(session, inputs, timer, clip.warning, **options)
 

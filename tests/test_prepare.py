@@ -20,7 +20,7 @@ from transformers import AutoProcessor, LlavaOnevisionForConditionalGeneration
 from transformers.models.llava_onevision.image_processing_pil_llava_onevision import LlavaOnevisionImageProcessorPil
 from transformers.models.llava_onevision.video_processing_llava_onevision import LlavaOnevisionVideoProcessor
 
-from holitom.video import Clip, Preprocessor, model_turn, read_video, to, user_turn
+from holitom.video import Clip, Preprocessor, model_turn, read_video, to_device, user_turn
 from holitom.video.pixels import PixelRecipe
 
 
@@ -218,13 +218,13 @@ class TestPrompts:
         inputs = preprocessor.batch(
             [[user_turn("What?", film, image(30, 40))], [user_turn("And in this one, then?", film)]]
         )
-        ids = model.generate(**to(inputs, model.device, model.dtype), max_new_tokens=3)
+        ids = model.generate(**to_device(inputs, model.device, model.dtype), max_new_tokens=3)
         answer = preprocessor.tokenizer.decode(ids[0, inputs["input_ids"].shape[1] :])
         assert isinstance(answer, str)
         assert ids.shape == (2, inputs["input_ids"].shape[1] + 3)
 
-    def test_to_casts_pixels_alone(self, preprocessor):
-        moved = to(preprocessor("What?", clip()), "cpu", torch.bfloat16)
+    def test_to_device_casts_pixels_alone(self, preprocessor):
+        moved = to_device(preprocessor("What?", clip()), "cpu", torch.bfloat16)
         assert moved["pixel_values_videos"].dtype == torch.bfloat16
         assert moved["input_ids"].dtype == torch.int64
 

@@ -20,7 +20,7 @@ def test_the_examples_run(tmp_path, monkeypatch):
     exec(blocks[0], names)
     assert names["inputs"]["pixel_values_videos"].shape == (1, 32, 3, 56, 56)
     model = LlavaOnevisionForConditionalGeneration.from_pretrained("llava-hf/llava-onevision-qwen2-7b-ov-hf")
-    ids = model.generate(**names["to"](names["inputs"], model.device, model.dtype), max_new_tokens=2)
+    ids = model.generate(**names["to_device"](names["inputs"], model.device, model.dtype), max_new_tokens=2)
     start = names["inputs"]["input_ids"].shape[1]
     assert isinstance(names["preprocessor"].tokenizer.decode(ids[0, start:], skip_special_tokens=True), str)
     exec(blocks[1], names)

@@ -15,7 +15,7 @@ from holitom.models import adapter_for
 from holitom.pipeline import Pipeline
 from holitom.video.chat import user_turn
 from holitom.video.clip import Clip
-from holitom.video.prepare import to
+from holitom.video.prepare import to_device
 
 WORD = 20  # any ordinary token of a preset
 
@@ -113,7 +113,7 @@ def from_preset(name: str, model: Any, frames: int, batch: int = 1, text: int = 
     if config.model_type != "llava_onevision":
         inputs["mm_token_type_ids"] = (ids == token).long() * 2
     device = model.get_input_embeddings().weight.device
-    return Workload(model, to(inputs, device, next(model.parameters()).dtype), frames, batch, answer, grid)
+    return Workload(model, to_device(inputs, device, next(model.parameters()).dtype), frames, batch, answer, grid)
 
 
 def from_pipeline(pipeline: Pipeline, frames: int, batch: int = 1, text: int = 40, answer: int = 32) -> Workload:
@@ -135,4 +135,4 @@ def from_pipeline(pipeline: Pipeline, frames: int, batch: int = 1, text: int = 4
     device = model.get_input_embeddings().weight.device
     grids = inputs.get("video_grid_thw")
     grid = None if grids is None else (int(grids[0, 1]), int(grids[0, 2]))
-    return Workload(model, to(inputs, device, next(model.parameters()).dtype), frames, batch, answer, grid)
+    return Workload(model, to_device(inputs, device, next(model.parameters()).dtype), frames, batch, answer, grid)

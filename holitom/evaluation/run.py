@@ -17,7 +17,7 @@ from holitom.pipeline import Pipeline, Uncompressed
 from holitom.runtime import Session
 from holitom.video.chat import user_turn
 from holitom.video.clip import Clip
-from holitom.video.prepare import to
+from holitom.video.prepare import to_device
 from holitom.video.synthetic import SyntheticClip
 
 UNCOMPRESSED = Uncompressed()
@@ -92,7 +92,7 @@ def _inputs(pipeline: Pipeline, clip: SyntheticClip) -> dict[str, torch.Tensor]:
     turns = [[user_turn(question.text, frames)] for question in clip.questions]
     model = pipeline.model
     device, dtype = model.get_input_embeddings().weight.device, next(model.parameters()).dtype
-    return to(pipeline.preprocessor.batch(turns), device, dtype)
+    return to_device(pipeline.preprocessor.batch(turns), device, dtype)
 
 
 @torch.inference_mode()

@@ -21,7 +21,7 @@ from holitom.models.base import VideoLayout, adapter_for
 from holitom.runtime import Session, layouts_of, with_layouts
 from holitom.tokens import VideoTokens
 from holitom.video import Clip, VideoStream, open_video
-from holitom.video.prepare import Preprocessor, to
+from holitom.video.prepare import Preprocessor, to_device
 
 Progress = Callable[[int, int, int], None]
 """Called with the frames that are done, those there are, and the tokens kept so far."""
@@ -88,7 +88,7 @@ class CompressedVideo:
             preprocessor: of the same checkpoint.
         """
         device = session.model.get_input_embeddings().weight.device
-        prompt = to(preprocessor.prompt(question, len(self.tokens)), device)
+        prompt = to_device(preprocessor.prompt(question, len(self.tokens)), device)
         encoded = with_layouts(session.adapter.pack(self.tokens.to(device)), [self.layout])
         session.layouts = [self.layout]  # generate() rebuilds what was encoded where it repeats rows for beams
         return {**prompt, "mm_encoder_outputs": {session.adapter.modality: encoded}}
@@ -162,7 +162,7 @@ class _Work:
     def take(self, clip: Clip, first: bool) -> None:
         """Encodes the frames of a clip, and merges every window that they complete."""
         with self.timer.stage("preprocess"):
-            pixels = to(self.preprocessor.pixels(clip), self.device, self.dtype)
+            pixels = to_device(self.preprocessor.pixels(clip), self.device, self.dtype)
         adapter = self.session.adapter
         output = getattr(adapter.base, adapter.encoder)(**pixels, return_dict=True)
         [layout], rows = layouts_of(output), adapter.unpack(output)

@@ -4,7 +4,7 @@ from holitom.video.chat import Conversation, Media, Message, model_turn, user_tu
 from holitom.video.clip import Clip
 from holitom.video.decode import read_video
 from holitom.video.errors import VideoError
-from holitom.video.prepare import Preprocessor, to
+from holitom.video.prepare import Preprocessor, to_device
 from holitom.video.sampling import SamplingRule, sample_by_rate, sample_indexes
 from holitom.video.stream import VideoStream, open_video
 
@@ -22,6 +22,6 @@ __all__ = [
     "read_video",
     "sample_by_rate",
     "sample_indexes",
-    "to",
+    "to_device",
     "user_turn",
 ]

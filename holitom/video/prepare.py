@@ -23,7 +23,7 @@ class Preprocessor(ABC):
     >>> preprocessor = Preprocessor.from_pretrained("llava-hf/llava-onevision-qwen2-7b-ov-hf")
     >>> clip = read_video("film.mp4", preprocessor.frames)
     >>> inputs = preprocessor("What happens?", clip)
-    >>> ids = model.generate(**to(inputs, model.device, model.dtype), max_new_tokens=64)
+    >>> ids = model.generate(**to_device(inputs, model.device, model.dtype), max_new_tokens=64)
     >>> preprocessor.tokenizer.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
 
     Attributes:
@@ -87,7 +87,7 @@ class Preprocessor(ABC):
         raise TypeError(f"prompts of {self.model_type or 'this family'} hold more of a video than its tokens")
 
 
-def to(
+def to_device(
     inputs: Mapping[str, torch.Tensor], device: torch.device | str, dtype: torch.dtype | None = None
 ) -> dict[str, torch.Tensor]:
     """Inputs on ``device``, pixel values (everything of floating point) as ``dtype``."""

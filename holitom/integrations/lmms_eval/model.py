@@ -16,7 +16,7 @@ from holitom.integrations.lmms_eval.settings import conversation_of, cut, genera
 from holitom.pipeline import Pipeline
 from holitom.runtime import Session
 from holitom.video import read_video
-from holitom.video.prepare import to
+from holitom.video.prepare import to_device
 from holitom.video.sampling import SamplingRule
 
 
@@ -104,7 +104,9 @@ class Holitom(lmms):  # type: ignore[misc]
             conversations.append(conversation_of(doc_to_messages(self.task_dict[task][split][doc_id]), self._read))
         arguments, until = generation_of(requests[0].args[2])
         model = self.pipeline.model
-        inputs = to(self.pipeline.preprocessor.batch(conversations), self._device, next(model.parameters()).dtype)
+        inputs = to_device(
+            self.pipeline.preprocessor.batch(conversations), self._device, next(model.parameters()).dtype
+        )
         with Session(self.method, model), torch.inference_mode():
             ids = model.generate(**inputs, **arguments)
         produced = ids[:, inputs["input_ids"].shape[1] :]
