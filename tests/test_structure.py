@@ -1,19 +1,18 @@
-"""The rooms of the package and the rules of the house, read from its source."""
+"""How the package is layered and the rules of its style, read from its source. One test a rule, over all files."""
 
 from __future__ import annotations
 
 import ast
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 import holitom
 
 PACKAGE = Path(holitom.__file__).parent
 ROOT = PACKAGE.parent
-ROOMS = (
+LAYERS = (
     "merge",
     "tokens",
     "ops",
@@ -33,7 +32,6 @@ ROOMS = (
     "cli",
     "__main__",
 )
-MODULES = sorted(PACKAGE.rglob("*.py"))
 UPWARD = {
     ("methods/base.py", "runtime"),  # a method meets a model: imported inside __call__, at the last moment
     ("merge.py", "report"),  # pictures of objects, imported when somebody asks for one
@@ -42,9 +40,14 @@ UPWARD = {
 }
 SETS_ENVIRONMENT = "cli/threads.py"  # OpenMP listens to nothing else
 LONGEST = 320  # lines
+TREES = {path: ast.parse(path.read_text("utf-8")) for path in sorted(PACKAGE.rglob("*.py"))}
 
 
-def room_of(path: Path) -> str:
+def name_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).as_posix()
+
+
+def layer_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
@@ -69,43 +72,62 @@ def imports(tree: ast.AST, package: list[str]) -> list[list[str]]:
     return [[part for part in name if part] for name in found]
 
 
-def test_every_module_stands_in_a_known_room():
-    assert {room_of(path) for path in MODULES} - {"__init__"} <= set(ROOMS)
+IMPORTS = {path: imports(tree, [*path.relative_to(ROOT).parent.parts]) for path, tree in TREES.items()}
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-class TestModule:
-    def test_imports_go_down_only(self, path: Path):
-        if room_of(path) == "__init__":
-            return  # the facade takes the public names from everywhere
-        package = [*path.relative_to(PACKAGE.parent).parent.parts]
-        here = ROOMS.index(room_of(path))
-        for name in imports(ast.parse(path.read_text("utf-8")), package):
-            if name[0] != "holitom":
-                continue
-            assert len(name) > 1, "import rooms, not the facade"
-            if name[1] == "__version__":
-                continue
-            assert name[1] in ROOMS, f"{'.'.join(name)}: import names from their rooms, not through the facade"
-            allowed = ROOMS.index(name[1]) <= here or (str(path.relative_to(PACKAGE)), name[1]) in UPWARD
-            assert allowed, f"{ROOMS[here]} imports {'.'.join(name)}, a room above it"
+def upward(path: Path) -> Iterator[str]:
+    """What a module imports that it must not: from a layer above it, or through the package's own front."""
+    if layer_of(path) == "__init__":
+        return  # the front takes the public names from everywhere
+    for name in IMPORTS[path]:
+        if name[0] != "holitom" or name[1:] == ["__version__"]:
+            continue
+        if len(name) == 1 or name[1] not in LAYERS:
+            yield f"{'.'.join(name)}: import it from the module that defines it"
+        elif LAYERS.index(name[1]) > LAYERS.index(layer_of(path)) and (name_of(path), name[1]) not in UPWARD:
+            yield f"{'.'.join(name)}, which is above {layer_of(path)}"
 
-    def test_torchvision_is_never_imported(self, path: Path):
-        assert all(name[0] != "torchvision" for name in imports(ast.parse(path.read_text("utf-8")), []))
 
-    def test_it_is_short_and_says_what_it_is(self, path: Path):
-        text = path.read_text("utf-8")
-        assert len(text.splitlines()) <= LONGEST
-        assert ast.get_docstring(ast.parse(text))
+def test_every_module_belongs_to_a_known_layer():
+    assert {layer_of(path) for path in TREES} - {"__init__"} <= set(LAYERS)
 
-    def test_it_neither_prints_nor_reads_the_environment(self, path: Path):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, ast.Call):
-                assert ast.unparse(node.func) not in ("print", "builtins.print"), f"line {node.lineno}"
-            if isinstance(node, ast.Attribute) and str(path.relative_to(PACKAGE)) != SETS_ENVIRONMENT:
-                assert node.attr not in ("environ", "environb", "getenv", "putenv"), f"line {node.lineno}"
-            if isinstance(node, ast.ImportFrom) and node.module == "os":
-                assert not {alias.name for alias in node.names} & {"environ", "getenv"}, f"line {node.lineno}"
+
+def test_imports_go_down_only():
+    assert [f"{name_of(path)} imports {what}" for path in TREES for what in upward(path)] == []
+
+
+def test_torchvision_is_never_imported():
+    assert [name_of(path) for path, names in IMPORTS.items() if any(n[0] == "torchvision" for n in names)] == []
+
+
+def test_modules_are_short():
+    lengths = {name_of(path): len(path.read_text("utf-8").splitlines()) for path in TREES}
+    assert {name: lines for name, lines in lengths.items() if lines > LONGEST} == {}
+
+
+def test_modules_say_what_they_are():
+    assert [name_of(path) for path, tree in TREES.items() if not ast.get_docstring(tree)] == []
+
+
+def test_nothing_prints():
+    calls = [(path, node) for path, tree in TREES.items() for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    printing = ("print", "builtins.print")
+    assert [f"{name_of(path)}:{node.lineno}" for path, node in calls if ast.unparse(node.func) in printing] == []
+
+
+def test_nothing_reads_the_environment():
+    assert [place for path, tree in TREES.items() for place in environment(path, tree)] == []
+
+
+def environment(path: Path, tree: ast.AST) -> Iterator[str]:
+    if name_of(path) == SETS_ENVIRONMENT:
+        return
+    for node in ast.walk(tree):
+        names = {node.attr} if isinstance(node, ast.Attribute) else set()
+        if isinstance(node, ast.ImportFrom) and node.module == "os":
+            names = {alias.name for alias in node.names}
+        if names & {"environ", "environb", "getenv", "putenv"}:
+            yield f"{name_of(path)}:{node.lineno}"
 
 
 NEED_VLLM = {f"integrations/vllm/{name}.py" for name in ("llava_onevision", "processing", "qwen_vl", "start")} | {
@@ -114,25 +136,23 @@ NEED_VLLM = {f"integrations/vllm/{name}.py" for name in ("llava_onevision", "pro
 }
 
 
-def test_vllm_is_imported_in_its_room_only_and_never_by_what_works_without():
+def test_only_vllms_integration_imports_vllm_and_never_what_works_without():
     """Settings, the launcher and the arithmetic are used where vLLM is not installed."""
     importers = set()
-    for path in MODULES:
+    for path in TREES:
         at_the_top = ast.Module(ast.parse(path.read_text("utf-8")).body, [])
         for node in ast.walk(at_the_top):
             if isinstance(node, ast.FunctionDef):
                 node.body = [ast.Pass()]  # what a function imports when it is called is another matter
         if any(name[0] == "vllm" for name in imports(at_the_top, [])):
-            importers.add(str(path.relative_to(PACKAGE)))
+            importers.add(name_of(path))
     assert importers == NEED_VLLM
 
 
-def test_the_exception_is_still_needed():
+def test_every_exception_is_needed():
     """A rule with exceptions that nobody uses any more is a weaker rule."""
-    for file, room in UPWARD:
-        path = PACKAGE / file
-        names = imports(ast.parse(path.read_text("utf-8")), ["holitom", path.parent.name])
-        assert any(name[:2] == ["holitom", room] for name in names)
+    for file, layer in UPWARD:
+        assert any(name[:2] == ["holitom", layer] for name in IMPORTS[PACKAGE / file]), file
     assert "environ" in (PACKAGE / SETS_ENVIRONMENT).read_text("utf-8")
 
 
@@ -140,6 +160,8 @@ def test_the_checks_see_what_they_forbid():
     source = "def f():\n    from ..runtime import Session\n    import torchvision.io\n"
     names = imports(ast.parse(source), ["holitom", "ops"])
     assert names == [["holitom", "runtime", "Session"], ["torchvision", "io"]]
+    tree = ast.parse("from os import getenv\nos.environ['A']")
+    assert list(environment(PACKAGE / "merge.py", tree)) == ["merge.py:1", "merge.py:2"]
 
 
 def test_the_version_is_the_changelogs_latest():
@@ -156,12 +178,12 @@ def test_what_is_imported_is_declared():
     declared = set(re.findall(r'"([A-Za-z][\w-]*)(?:[><=~!\[][^"]*)?"', (ROOT / "pyproject.toml").read_text("utf-8")))
     declared |= {name.lower().replace("-", "_") for name in declared}
     known = {*sys.stdlib_module_names, *declared, "holitom"}
-    for path in MODULES:
-        if room_of(path) == "integrations":
+    for path, names in IMPORTS.items():
+        if layer_of(path) == "integrations":
             continue
-        for name in imports(ast.parse(path.read_text("utf-8")), [*path.relative_to(ROOT).parent.parts]):
+        for name in names:
             package = {"PIL": "pillow"}.get(name[0], name[0])
-            assert package in known, f"{path.relative_to(ROOT)} imports {name[0]}, which pyproject.toml does not name"
+            assert package in known, f"{name_of(path)} imports {name[0]}, which pyproject.toml does not name"
 
 
 def test_the_package_is_typed():
