@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from holitom.merge import Merge
+from holitom.models.towers import Tower
 
 Move = Callable[[Tensor], Tensor]
 
@@ -124,6 +125,15 @@ class Adapter:
 
         Args:
             arguments: the call's arguments by name, defaults filled in.
+        """
+        return None
+
+    def tower(self, arguments: dict[str, Any], prompt: tuple[Tensor, Tensor] | None = None) -> Tower | None:
+        """The vision tower and its videos, for a call that encodes videos; None: nothing can be merged inside it.
+
+        Args:
+            arguments: the call's arguments by name. prompt: (B, Q) int64 ids and (B, Q) bool, what of them is real,
+                on the CPU, where they are known: families whose frames are images find their videos by them.
         """
         return None
 

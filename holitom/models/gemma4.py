@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from holitom.models.base import Adapter, PatchRecord, VideoLayout, register
 from holitom.models.patches import of_each
+from holitom.models.towers import Tower, TowerVideo
 
 
 @register("Gemma4ForConditionalGeneration")
@@ -41,6 +42,22 @@ class Gemma4Adapter(Adapter):
         """The last layer."""
         attention: nn.Module = self.base.vision_tower.encoder.layers[-1].self_attn
         return attention
+
+    def tower(self, arguments: dict[str, Any], prompt: tuple[Tensor, Tensor] | None = None) -> Tower:
+        """See :meth:`Adapter.tower`. Padding belongs to no video."""
+        blocks = self.base.vision_tower.encoder.layers
+        videos, first = [], 0
+        positions = arguments["video_position_ids"].cpu()
+        sources = torch.arange(positions.shape[0] * positions.shape[1]).view(positions.shape[:2])
+        for frames in arguments["num_frames_per_video"].tolist():
+            mine = slice(first, first + frames)
+            place = positions[first]
+            columns, rows = (place.amax(0) + 1).tolist()
+            real = (place >= 0).all(-1)
+            order = place[real][:, 1] * columns + place[real][:, 0]
+            videos.append(TowerVideo(sources[mine][:, real], (rows, columns), order=order))
+            first += frames
+        return Tower(blocks, [block.self_attn for block in blocks], (len(blocks) - 1,), videos)
 
     def patch_mask(self, arguments: dict[str, Any]) -> Tensor | None:
         """Frames are padded to the same number of patches; positions of padding are -1."""

@@ -30,14 +30,31 @@ def join_frames(
         (B, Q) bool, the image tokens that are frames of videos of two frames or more; these videos' layouts, without
         those of repeated rows.
     """
-    marked, videos = torch.zeros_like(placeholders), list[VideoLayout]()
     used = int(placeholders.sum())
-    if not used:
-        return marked, videos
     size = len(tiles[0].place) if tiles else 1
-    if not tiles or used % (size * len(tiles)):
+    if used and (not tiles or used % (size * len(tiles))):
         return placeholders, tiles  # they do not fit, which is said where videos are located
-    repeats, tile = used // (size * len(tiles)), 0
+    marked, groups = frame_groups(ids, placeholders, size, len(tiles), joins)
+    return marked, [_video([tiles[tile] for tile in group]) for group in groups]
+
+
+def frame_groups(
+    ids: Tensor, placeholders: Tensor, size: int, tiles: int, joins: Joins
+) -> tuple[Tensor, list[list[int]]]:
+    """Which of a batch's encoded images are frames of one video.
+
+    Args:
+        ids, placeholders, joins: as for :func:`join_frames`. size: the tokens of a tile. tiles: how many were encoded.
+
+    Returns:
+        (B, Q) bool, the image tokens that are frames of videos of two frames or more; for each of these videos the
+        indexes of its tiles, ascending. Nothing where tokens and tiles do not fit.
+    """
+    marked, videos = torch.zeros_like(placeholders), list[list[int]]()
+    used = int(placeholders.sum())
+    if not used or not tiles or used % (size * tiles):
+        return marked, videos
+    repeats, tile = used // (size * tiles), 0
     for number, (row, real) in enumerate(zip(ids.tolist(), placeholders, strict=True)):
         found = [(start, count) for start, count in _runs(real) if count % size == 0]
         first = number % repeats == 0
@@ -51,7 +68,7 @@ def join_frames(
                     for begin, _ in group:
                         marked[number, begin : begin + size] = True
                     if first:
-                        videos.append(_video([tiles[index] for _, index in group]))
+                        videos.append([index for _, index in group])
                 group, labels = [], []
             if count == size:
                 group.append((start, tile))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from holitom.models.base import register
 from holitom.models.qwen_vl import QwenVLAdapter
+from holitom.models.towers import Tower
 
 
 @register("Lfm3VlForConditionalGeneration")
@@ -23,6 +24,17 @@ class Lfm3VlAdapter(QwenVLAdapter):
         """The last layer that is attention and no convolution."""
         attention = [layer.self_attn for layer in self.base.vision_tower.layers if layer.is_attention_layer]
         return attention[-1] if attention else None
+
+    def tower(self, arguments: dict[str, Any], prompt: tuple[Tensor, Tensor] | None = None) -> Tower:
+        """See :meth:`Adapter.tower`."""
+        blocks = self.base.vision_tower.layers
+        return Tower(
+            blocks,
+            [block.self_attn if block.is_attention_layer else None for block in blocks],
+            (len(blocks) - 1,),
+            self._tower_videos(arguments),
+            [(block.conv.in_proj, block.conv.out_proj) for block in blocks if not block.is_attention_layer],
+        )
 
     @property
     def merge_size(self) -> int:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from holitom.models.base import Adapter, PatchRecord, VideoLayout, register
 from holitom.models.patches import mean_of_blocks, of_each
-from holitom.models.towers import clips, last_used_layer, selected_layers
+from holitom.models.towers import Tower, clips, image_tower, last_used_layer, selected_layers
 
 
 @register("LlavaNextVideoForConditionalGeneration")
@@ -32,6 +32,10 @@ class LlavaNextVideoAdapter(Adapter):
             tower.encoder.layers, selected_layers(arguments, self.model.config)
         ).self_attn
         return attention
+
+    def tower(self, arguments: dict[str, Any], prompt: tuple[Tensor, Tensor] | None = None) -> Tower:
+        """See :meth:`Adapter.tower`."""
+        return image_tower(self.base.vision_tower, arguments, self.model.config, leading=1)
 
     def layouts(self, output: Any, arguments: dict[str, Any], patches: PatchRecord) -> list[VideoLayout]:
         """One layout for each video of ``pixel_values_videos`` (videos, T, 3, H, W)."""
@@ -58,6 +62,10 @@ class VideoLlavaAdapter(LlavaNextVideoAdapter):
     def vision_attention(self, arguments: dict[str, Any]) -> nn.Module | None:
         """The layer whose output ``vision_feature_layer`` selects."""
         return self._attention(self.base.video_tower, arguments)
+
+    def tower(self, arguments: dict[str, Any], prompt: tuple[Tensor, Tensor] | None = None) -> Tower:
+        """See :meth:`Adapter.tower`."""
+        return image_tower(self.base.video_tower, arguments, self.model.config, leading=1)
 
     def layouts(self, output: Any, arguments: dict[str, Any], patches: PatchRecord) -> list[VideoLayout]:
         """One layout for each video of ``pixel_values_videos`` (videos, T, 3, H, W)."""

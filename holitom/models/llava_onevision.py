@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from holitom.models.base import Adapter, PatchRecord, VideoLayout, register
-from holitom.models.towers import clips, last_used_layer, selected_layers
+from holitom.models.towers import Tower, clips, image_tower, last_used_layer, selected_layers
 
 
 @register("LlavaOnevisionForConditionalGeneration")
@@ -24,6 +24,16 @@ class LlavaOnevisionAdapter(Adapter):
         layers = self.base.vision_tower.encoder.layers
         attention: nn.Module = last_used_layer(layers, selected_layers(arguments, self.model.config)).self_attn
         return attention
+
+    def tower(self, arguments: dict[str, Any], prompt: tuple[Tensor, Tensor] | None = None) -> Tower:
+        """See :meth:`Adapter.tower`."""
+        whole = self.model.config.vision_feature_select_strategy == "full"
+        return image_tower(
+            self.base.vision_tower,
+            arguments,
+            self.model.config,
+            projector=self.base.multi_modal_projector if whole else None,
+        )
 
     def layouts(self, output: Any, arguments: dict[str, Any], patches: PatchRecord) -> list[VideoLayout]:
         """One layout for each video of ``pixel_values_videos`` (videos, T, 3, H, W)."""

@@ -63,3 +63,18 @@ def from_window_order(worked: Tensor, frames: int, grid: tuple[int, int], window
     placed = torch.empty_like(worked)
     placed.flatten(0, 1)[order] = worked.flatten(0, 1)
     return placed
+
+
+def places_of_units(grid: tuple[int, int], side: int, order: Tensor | None = None) -> Tensor:
+    """Where in the frame the patches of a tower stand that takes squares of patches one after the other.
+
+    Args:
+        grid: (h, w) of squares. side: a square has side * side patches. order: (h * w,) int64, the squares in the order
+            of the tower; None: row by row.
+
+    Returns:
+        (h * w * side**2,) int64 on the CPU: row * columns + column of each patch.
+    """
+    places = torch.arange(grid[0] * grid[1] * side**2).view(grid[0], side, grid[1], side)
+    units = places.permute(0, 2, 1, 3).reshape(grid[0] * grid[1], side**2)
+    return (units if order is None else units[order]).flatten()

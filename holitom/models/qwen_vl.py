@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from holitom.models.base import Adapter, PatchRecord, VideoLayout, register
-from holitom.models.patches import from_window_order, mean_of_packed
+from holitom.models.patches import from_window_order, mean_of_packed, places_of_units, window_order
+from holitom.models.towers import Tower, TowerVideo
 
 
 @register("Qwen2VLForConditionalGeneration")
@@ -24,6 +25,26 @@ class QwenVLAdapter(Adapter):
         """The last block."""
         attention: nn.Module = self.base.visual.blocks[-1].attn
         return attention
+
+    def tower(self, arguments: dict[str, Any], prompt: tuple[Tensor, Tensor] | None = None) -> Tower:
+        """See :meth:`Adapter.tower`."""
+        blocks = self.base.visual.blocks
+        deepstack = getattr(self.base.visual, "deepstack_visual_indexes", None) or ()
+        reads = (*deepstack, len(blocks) - 1)
+        return Tower(blocks, [block.attn for block in blocks], reads, self._tower_videos(arguments))
+
+    def _tower_videos(self, arguments: dict[str, Any]) -> list[TowerVideo]:
+        videos, first, side = [], 0, self.merge_size
+        for frames, rows, columns in arguments["video_grid_thw"].tolist():
+            grid = (rows // side, columns // side)
+            order = places_of_units(grid, side, self._unit_order(grid))
+            videos.append(TowerVideo.contiguous(first, frames, (rows, columns), order=order))
+            first += frames * rows * columns
+        return videos
+
+    def _unit_order(self, grid: tuple[int, int]) -> Tensor | None:
+        """(N,) int64: the places of a frame's merge units (h, w) in the order of the tower; None: row by row."""
+        return None
 
     def layouts(self, output: Any, arguments: dict[str, Any], patches: PatchRecord) -> list[VideoLayout]:
         """One layout for each row of ``video_grid_thw`` (videos, 3): steps of two frames, rows and columns."""
@@ -50,11 +71,17 @@ class QwenVLAdapter(Adapter):
 class Qwen25VLAdapter(QwenVLAdapter):
     """Serves Qwen2.5-VL, whose tower works in windows: its order is turned back."""
 
-    def _by_video(self, values: Tensor | None, grids: list[tuple[int, tuple[int, int]]]) -> list[Any]:
+    @property
+    def _window(self) -> int:
         tower = self.base.visual
-        window = tower.window_size // self.merge_size // tower.patch_size
+        return int(tower.window_size // self.merge_size // tower.patch_size)
+
+    def _unit_order(self, grid: tuple[int, int]) -> Tensor:
+        return window_order(1, grid, self._window)
+
+    def _by_video(self, values: Tensor | None, grids: list[tuple[int, tuple[int, int]]]) -> list[Any]:
         worked = super()._by_video(values, grids)
         return [
-            part if part is None else from_window_order(part, frames, grid, window)
+            part if part is None else from_window_order(part, frames, grid, self._window)
             for part, (frames, grid) in zip(worked, grids, strict=True)
         ]

@@ -1,10 +1,65 @@
-"""Vision towers of the CLIP and SigLIP kind: which of their layers is the last one used."""
+"""Vision towers as a stage inside them needs to know them, and which layers of CLIP and SigLIP towers are used."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+
+
+@dataclass(frozen=True, eq=False)
+class TowerVideo:
+    """One video among the patches of a call of a vision tower.
+
+    Args:
+        sources: (T, P) int64 on the CPU: where the states of its patches stand among all S of the call.
+        grid: (rows, columns) of patches of a frame; P = leading + rows * columns.
+        leading: class tokens in front of a frame's patches.
+        order: (P,) int64 on the CPU, the place in the frame of each state, class tokens first; None: as they stand.
+    """
+
+    sources: Tensor
+    grid: tuple[int, int]
+    leading: int = 0
+    order: Tensor | None = None
+
+    @classmethod
+    def contiguous(
+        cls, first: int, frames: int, grid: tuple[int, int], leading: int = 0, order: Tensor | None = None
+    ) -> TowerVideo:
+        """A video of T frames whose patches follow each other from state ``first`` on."""
+        size = leading + grid[0] * grid[1]
+        return cls(first + torch.arange(frames * size).view(frames, size), grid, leading, order)
+
+
+@dataclass(frozen=True, eq=False)
+class Tower:
+    """A family's vision tower, for one call that encodes videos.
+
+    Args:
+        blocks: its blocks, in order.
+        attention: the attention module of each block; None for a block without one.
+        reads: the blocks whose output is read by something other than the next block; -1: the embedding.
+        videos: the videos among the call's patches; what belongs to none (images) stays as it is.
+        mixers: pairs of linear modules between which patches of one frame mix other than by attention
+            (convolutions): behind the first and in front of the second there is a state for each patch.
+        projector: a module that maps the last states (F, P, D) one by one; None where there is none such.
+    """
+
+    blocks: Sequence[nn.Module]
+    attention: Sequence[nn.Module | None]
+    reads: tuple[int, ...]
+    videos: list[TowerVideo]
+    mixers: list[tuple[nn.Module, nn.Module]] = field(default_factory=list)
+    projector: nn.Module | None = None
+
+    @property
+    def unread(self) -> Sequence[nn.Module]:
+        """The last blocks, whose output nothing reads."""
+        return self.blocks[max(self.reads) + 1 :]
 
 
 def clips(arguments: dict[str, Any]) -> Tensor:
@@ -13,15 +68,24 @@ def clips(arguments: dict[str, Any]) -> Tensor:
     return pixels
 
 
-def last_used_layer(layers: nn.ModuleList, selected: int | list[int] | None) -> Any:
-    """The layer whose output is the last hidden state that a model reads.
+def used_layers(layers: nn.ModuleList, selected: int | list[int] | None) -> tuple[int, ...]:
+    """The layers whose output is a hidden state that a model reads, ascending; -1: the embedding.
 
     Args:
         layers: the tower's layers. selected: index or indexes of hidden states; state 0 is the embedding.
     """
     indexes = [-1] if selected is None else [selected] if isinstance(selected, int) else selected
-    last = max(index % (len(layers) + 1) for index in indexes)
-    return layers[max(last - 1, 0)]
+    return tuple(sorted({index % (len(layers) + 1) - 1 for index in indexes}))
+
+
+def last_used_layer(layers: nn.ModuleList, selected: int | list[int] | None) -> Any:
+    """The last of :func:`used_layers`; the first layer where a model reads nothing but the embedding."""
+    return layers[max(used_layers(layers, selected)[-1], 0)]
+
+
+def all_asked(arguments: dict[str, Any], tower: Any) -> bool:
+    """Whether a call asks for the hidden states of all blocks."""
+    return bool(arguments.get("output_hidden_states") or getattr(tower.config, "output_hidden_states", False))
 
 
 def selected_layers(arguments: dict[str, Any], config: Any) -> int | list[int] | None:
@@ -29,3 +93,31 @@ def selected_layers(arguments: dict[str, Any], config: Any) -> int | list[int] |
     selected = arguments.get("vision_feature_layer")
     layers: int | list[int] | None = config.vision_feature_layer if selected is None else selected
     return layers
+
+
+def image_tower(
+    tower: Any,
+    arguments: dict[str, Any],
+    config: Any,
+    leading: int = 0,
+    projector: nn.Module | None = None,
+) -> Tower:
+    """A CLIP or SigLIP tower in a call of ``get_video_features`` with clips of one size.
+
+    Args:
+        tower: with ``encoder.layers``. arguments: of the call. config: the model's. leading: class tokens of a frame.
+        projector: see :class:`Tower`.
+    """
+    layers = tower.encoder.layers
+    videos, frames, _, height, width = clips(arguments).shape
+    size = config.vision_config.patch_size
+    grid = (height // size, width // size)
+    each = frames * (leading + grid[0] * grid[1])
+    reads = used_layers(layers, selected_layers(arguments, config))
+    return Tower(
+        layers,
+        [layer.self_attn for layer in layers],
+        tuple(range(-1, len(layers))) if all_asked(arguments, tower) else reads,
+        [TowerVideo.contiguous(number * each, frames, grid, leading) for number in range(videos)],
+        projector=projector if isinstance(selected_layers(arguments, config), int) else None,
+    )

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from holitom.models.base import Adapter, PatchRecord, VideoLayout, register
+from holitom.models.patches import places_of_units
+from holitom.models.towers import Tower, TowerVideo
 
 
 @register("VideoLlama3ForConditionalGeneration")
@@ -21,6 +23,17 @@ class VideoLlama3Adapter(Adapter):
         """The last layer."""
         attention: nn.Module = self.base.vision_model.encoder.layers[-1].self_attn
         return attention
+
+    def tower(self, arguments: dict[str, Any], prompt: tuple[Tensor, Tensor] | None = None) -> Tower:
+        """See :meth:`Adapter.tower`."""
+        blocks = self.base.vision_model.encoder.layers
+        videos, first = [], 0
+        sizes = zip(arguments["video_grid_thw"].tolist(), arguments["video_merge_sizes"].tolist(), strict=True)
+        for (frames, rows, columns), side in sizes:
+            order = places_of_units((rows // side, columns // side), side)
+            videos.append(TowerVideo.contiguous(first, frames, (rows, columns), order=order))
+            first += frames * rows * columns
+        return Tower(blocks, [block.self_attn for block in blocks], (len(blocks) - 1,), videos)
 
     def check(self, arguments: dict[str, Any]) -> None:
         """Refuses prompts from which the processor has removed tokens already: their frames have holes."""
