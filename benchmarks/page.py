@@ -27,9 +27,9 @@ HEAD = """\
 *This page is written by `python benchmarks/page.py` from the files under `benchmarks/results/`. Do not edit it.*
 
 Three kinds of figures must not be mixed. **Measured here**: by `holitom bench` and `holitom eval`, on the machine
-named above each table, side by side with the uncompressed model in the same run. **Counted**: FLOPs, from the model's
-config and the tokens in each layer ([how](cost.md)). **Published**: what papers say about their own runs; the last
-table.
+named above each table, side by side with the uncompressed model in the same run. **Counted**: FLOPs of prefill
+(causal), from the model's config and the tokens in each layer ([how](cost.md)). **Published**: what papers say
+about their own runs; the last table.
 
 How time is measured: after the rounds to warm up, all methods take their turn in every round (A B C A B C). The clock
 is read when the device has finished. A speed-up (×) is the median of the ratios to the uncompressed model round by

@@ -73,7 +73,7 @@ def test_the_table_names_every_figure(run, checkpoint, film):
         "visual tokens after the inner stage",
         "segments found",
         "prefill FLOPs (paper's formula)",
-        "prefill FLOPs (true count)",
+        "prefill FLOPs (causal)",
         "KV cache, bytes",
         *STAGES,
         "time to first token",

@@ -98,8 +98,8 @@ class Load:
         return cls([count - before for count, before in zip(tokens, past, strict=True)], past)
 
     def flops(self, shape: ModelShape) -> int:
-        """FLOPs of the language model; pairs of queries and keys are counted as they are masked."""
-        return prefill_flops(shape, self.new, causal=True, past_per_layer=self.past).total
+        """FLOPs of the language model."""
+        return prefill_flops(shape, self.new, past_per_layer=self.past).total
 
     def kv_bytes(self, shape: ModelShape, dtype: torch.dtype | int) -> int:
         """Bytes that it adds to the KV cache."""

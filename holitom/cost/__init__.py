@@ -1,6 +1,6 @@
 """What compression buys: FLOPs, KV-cache and activation bytes from a model's config, and timers."""
 
-from .flops import Flops, decode_flops, prefill_flops, skips_masked_pairs
+from .flops import Flops, decode_flops, prefill_flops
 from .matching import Matched, matched_to, visual_schedule
 from .memory import activation_peak_bytes, kv_cache_bytes
 from .paper import paper_flops, paper_layer_flops, paper_schedule
@@ -34,7 +34,6 @@ __all__ = [
     "paper_schedule",
     "prefill_flops",
     "ratios",
-    "skips_masked_pairs",
     "synchronize",
     "vision_flops",
     "visual_schedule",

@@ -1,13 +1,13 @@
-"""True FLOPs of a forward pass: every matrix product and convolution, two operations per multiply-add.
+"""FLOPs of a forward pass: every matrix product and convolution, two operations per multiply-add.
 
 Counted: projections, attention products, MLPs, routers, the output head, patch embedding, projector. Not counted, as in
 ``torch.utils.flop_counter``: norms, activations, softmax, rotary embeddings, residual sums, pooling by averages and
 interpolation, table look-ups. Counts are for one sample without padding; add samples up with ``+``.
 
-Attention has two conventions. ``causal=False`` counts the whole rectangle of queries and keys, which eager attention
-and sdpa with a mask compute, and which ``torch.utils.flop_counter`` reports for every backend. ``causal=True`` counts
-only pairs that the causal mask (and a sliding window) lets through, which is what flash kernels compute, up to the
-border of their blocks. :func:`skips_masked_pairs` tells which one fits a backend.
+Everywhere in holitom attention is counted causally: only the pairs of queries and keys that the causal mask and a
+sliding window let through. That is what a prompt needs, what sdpa and flash kernels compute up to the border of their
+blocks, and what stays the same when a prompt is read in parts. ``causal=False`` counts the whole rectangle, masked
+pairs included, as eager attention computes it and ``torch.utils.flop_counter`` reports it for every backend.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Literal
 
 from .shape import AttentionShape, DeltaNetShape, LayerShape, ModelShape, ShortConvShape
 
-__all__ = ["Flops", "decode_flops", "prefill_flops", "skips_masked_pairs"]
+__all__ = ["Flops", "decode_flops", "prefill_flops"]
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def prefill_flops(
     tokens_per_layer: Sequence[int],
     *,
     logits: int | Literal["all"] = 1,
-    causal: bool = False,
+    causal: bool = True,
     past_per_layer: Sequence[int] | None = None,
 ) -> Flops:
     """FLOPs of the language model reading one prompt.
@@ -70,7 +70,7 @@ def prefill_flops(
         shape: the model.
         tokens_per_layer: prompt tokens (text and visual) that each decoder layer processes.
         logits: positions that the output head sees: 1 in ``generate()``, "all" in a plain ``forward()``.
-        causal: count only unmasked pairs (flash attention) or the whole rectangle; see the module's description.
+        causal: count only the pairs that the mask lets through; False: the whole rectangle of queries and keys.
         past_per_layer: tokens already in each layer's cache, for a further turn; None for an empty cache.
 
     Returns:
@@ -116,24 +116,6 @@ def decode_flops(shape: ModelShape, kv_per_layer: Sequence[int], *, steps: int =
             mixing = steps * _delta_step_flops(attention)
         total += Flops(_projection_flops(layer, shape.hidden, steps), mixing, _mlp_flops(layer, shape.hidden, steps))
     return total
-
-
-def skips_masked_pairs(attn_implementation: str, *, padded: bool = False) -> bool:
-    """Whether an attention backend leaves out masked pairs in prefill, the value for ``causal``.
-
-    Args:
-        attn_implementation: as in transformers, "eager", "sdpa" or the name of a flash kernel.
-        padded: the batch has padding, so that sdpa gets an explicit mask and computes the rectangle.
-    """
-    if attn_implementation == "eager":
-        return False
-    if attn_implementation == "sdpa":
-        return not padded
-    if "flash" in attn_implementation or "flex" in attn_implementation:
-        return True
-    raise ValueError(
-        f"attention backend {attn_implementation!r} is not known here: pass causal=True or causal=False yourself"
-    )
 
 
 def check_per_layer(shape: ModelShape, counts: Sequence[int], name: str, *, minimum: int) -> tuple[int, ...]:

@@ -45,7 +45,7 @@ def matched_to(
     text: int,
     video: VideoTokens | None = None,
     parameter: str | None = None,
-    causal: bool = False,
+    causal: bool = True,
 ) -> Matched:
     """The largest setting of a method with which prefill stays within a budget of FLOPs.
 

@@ -2,7 +2,7 @@
 
 For one decoder layer with n tokens, hidden size d and MLP width m the paper writes ``4 n d^2 + 2 n^2 d + 2 n d m``.
 That counts a multiply-add as one operation, visual tokens alone, four square projections (no grouped-query
-attention) and an MLP of two matrices (no gate). :func:`holitom.cost.prefill_flops` is the true count.
+attention) and an MLP of two matrices (no gate). :func:`holitom.cost.prefill_flops` is what the model computes.
 """
 
 from __future__ import annotations

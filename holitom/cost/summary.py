@@ -24,8 +24,9 @@ class Cost:
         prompt_tokens: tokens that enter the first layer, text and visual, summed over the samples.
         visual_tokens: those of them that are visual.
         paper_flops: prefill by the paper's formula, visual tokens alone, a multiply-add counted once.
-        prefill_flops: prefill truly counted, all tokens, one position through the head, a multiply-add counted twice.
-        decode_flops: the first generated token behind this prompt, truly counted.
+        prefill_flops: prefill counted exactly: all tokens, attention over the pairs that the causal mask lets through,
+            one position through the head, a multiply-add counted twice.
+        decode_flops: the first generated token behind this prompt, counted exactly.
         kv_cache_bytes: keys and values after prefill.
         activation_peak_bytes: activations at the peak of prefill, samples one after the other (the largest); None
             where it is not known.
@@ -50,6 +51,7 @@ class CostReport:
         tokens_per_layer: text and visual tokens of each sample in each layer, as it ran.
         visual_per_layer: visual tokens of each sample in each layer, as it ran.
         vision: FLOPs of the vision tower and projector, the same for both; None where not given.
+        causal: whether ``prefill_flops`` leaves masked pairs out.
     """
 
     full: Cost
@@ -57,6 +59,7 @@ class CostReport:
     tokens_per_layer: tuple[tuple[int, ...], ...]
     visual_per_layer: tuple[tuple[int, ...], ...]
     vision: Flops | None = None
+    causal: bool = True
 
     @classmethod
     def of(
@@ -68,7 +71,7 @@ class CostReport:
         dtype: torch.dtype | int = 2,
         *,
         attention: Literal["sdpa", "eager"] = "sdpa",
-        causal: bool = False,
+        causal: bool = True,
         vision: Flops | None = None,
     ) -> CostReport:
         """Count what the samples of a batch cost, each without padding.
@@ -81,7 +84,7 @@ class CostReport:
                 compression leaves alone; so the full prompt's visual tokens are the prompt less that text.
             dtype: of cache and activations, or the bytes of one element.
             attention: for the activation peak; "eager" keeps the scores.
-            causal: count only unmasked pairs of queries and keys; see :mod:`holitom.cost.flops`.
+            causal: how attention is counted in ``prefill_flops``; see :func:`~holitom.cost.prefill_flops`.
             vision: FLOPs of the vision tower, from :func:`~holitom.cost.vision_flops`, to report beside.
 
         Raises:
@@ -113,6 +116,7 @@ class CostReport:
             tokens_per_layer=tuple(tokens for tokens, _ in ran),
             visual_per_layer=tuple(visual for _, visual in ran),
             vision=vision,
+            causal=causal,
         )
 
     @property
@@ -140,6 +144,7 @@ class CostReport:
             "ratios": self.ratios,
             "tokens_per_layer": [list(tokens) for tokens in self.tokens_per_layer],
             "visual_per_layer": [list(visual) for visual in self.visual_per_layer],
+            "attention_pairs": "causal" if self.causal else "all",
             "vision_flops": self.vision.as_dict() if self.vision else None,
         }
 

@@ -1,4 +1,4 @@
-"""True FLOPs of the vision tower and the projector, two operations per multiply-add."""
+"""FLOPs of the vision tower and the projector, two operations per multiply-add."""
 
 from __future__ import annotations
 

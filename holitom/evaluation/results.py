@@ -18,7 +18,7 @@ class Row:
         clip: its name. method: the method's text form.
         tasks, answers, right: for each question its task, what the model said, and whether that was right.
         visual_tokens: full, entering the LLM, mean over layers; of one question.
-        prefill_flops: true count for one question's prompt. full_flops: the same uncompressed.
+        prefill_flops: counted for one question's prompt. full_flops: the same uncompressed.
     """
 
     clip: str

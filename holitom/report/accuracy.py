@@ -15,11 +15,7 @@ def accuracy_rich(table: dict[str, Any]) -> Group:
     """The accuracy of each method, and by task, from what :func:`holitom.evaluation.accuracy_table` gives."""
     shown = Table(box=None, pad_edge=False)
     note = f"accuracy in %, 95 % intervals by bootstrap over the same clips; {' and '.join(LEAKING)} not in the mean"
-    by_task = Table(
-        box=None,
-        pad_edge=False,
-        caption=note,
-    )
+    by_task = Table(box=None, pad_edge=False, caption=f"{note}; FLOPs of prefill, causal")
     shown.add_column("", justify="right")
     shown.add_column("method", overflow="fold")
     for column in ("accuracy", "difference", "tokens", "FLOPs"):
@@ -71,7 +67,7 @@ def accuracy_plot(table: dict[str, Any], path: Path, title: str) -> None:
             label=name if method == next(m for m in table if m.partition(":")[0] == name) else None,
         )
     axes.set_xscale("log")
-    axes.set_xlabel("prefill FLOPs, % of uncompressed")
+    axes.set_xlabel("prefill FLOPs (causal), % of uncompressed")
     axes.set_ylabel("mean accuracy over tasks, %")
     axes.set_title(title)
     axes.grid(alpha=0.3)
