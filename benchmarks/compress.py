@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from holitom import HoliTom, VideoTokens
+from holitom import HoliTom, SpanStates, VideoTokens
 from holitom.ops import segment
 
 
@@ -97,12 +97,13 @@ def main() -> None:
         results["outer"]["synchronisations"] = len(caught)  # type: ignore[index]
 
     hidden, attention = torch.randn(3136, 3584, device=device), torch.rand(3136, device=device)
+    span = SpanStates(hidden, attention, 18, 28, torch.arange(3136, device=device), 16, (14, 14), 3136)
     half = 3136 // 2
     normal = torch.nn.functional.normalize(hidden, dim=-1)
     times = interleaved(
         {
             "product": lambda: normal[:half] @ normal[half:].T,
-            "inner": lambda: method.merge_inner(hidden, attention).apply(hidden),
+            "inner": lambda: method.merge_span(span).apply(hidden),
         },
         max(3, options.repeats // 3),
         device,

@@ -40,7 +40,6 @@ class Variant(Method):
     """
 
     name: ClassVar[str] = "variant"
-    outer: ClassVar[bool] = True
     needs: ClassVar[frozenset] = frozenset({"scores"})
 
     what: str = ""

@@ -10,11 +10,11 @@ if TYPE_CHECKING:
     from holitom.merge import Merge
     from holitom.methods.base import Method
     from holitom.methods.holitom import HoliTom
-    from holitom.tokens import SpanStates, VideoTokens, exact_count
+    from holitom.tokens import SpanStates, TowerStates, VideoTokens, exact_count
 
 __version__ = "0.1.0"
 
-__all__ = ["HoliTom", "Merge", "Method", "SpanStates", "VideoTokens", "exact_count"]
+__all__ = ["HoliTom", "Merge", "Method", "SpanStates", "TowerStates", "VideoTokens", "exact_count"]
 
 # Imported when they are first asked for: torch takes a second, and a command must be able to set its environment first.
 _HOMES = {
@@ -22,6 +22,7 @@ _HOMES = {
     "Merge": "holitom.merge",
     "Method": "holitom.methods.base",
     "SpanStates": "holitom.tokens",
+    "TowerStates": "holitom.tokens",
     "VideoTokens": "holitom.tokens",
     "exact_count": "holitom.tokens",
 }

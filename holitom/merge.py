@@ -166,6 +166,17 @@ class Merge:
         """(S, ...) -> (M, ...): each output takes its anchor's row. For what cannot be averaged, as position ids."""
         return x[self.anchor]
 
+    def expand(self, rows: Tensor) -> Tensor:
+        """(M, ...) -> (S, ...): each source takes the row of the output that it went to.
+
+        Raises:
+            ValueError: for other than M rows, or where a source is dropped or feeds several outputs.
+        """
+        whole = self.shares is None and (self.kept == self.inputs or not bool((self.target < 0).any()))
+        if not whole or rows.shape[0] != self.outputs:
+            raise ValueError(f"{self!r} cannot expand {len(rows)} rows: it needs each source to go to one output")
+        return rows[self.target]
+
     def compose(self, then: Merge) -> Merge:
         """This map followed by ``then``, as one map from this map's sources to the outputs of ``then``.
 
@@ -173,9 +184,7 @@ class Merge:
             ValueError: when ``then`` does not take as many sources as this map has outputs.
         """
         if then.inputs != self.outputs:
-            raise ValueError(
-                f"cannot compose: {self.outputs} outputs do not fit the {then.inputs} sources of the next map"
-            )
+            raise ValueError(f"compose: {self.outputs} outputs do not fit the {then.inputs} sources of the next map")
         if self.shares is not None or then.shares is not None:
             return self._compose_shares(then)
         kept = self.target >= 0
@@ -264,9 +273,7 @@ class Merge:
         """
         going = int((self.target >= 0).sum())
         if self.kept is not None and self.kept != going:
-            raise ValueError(
-                f"{going} sources are not dropped, Merge.kept says {self.kept}: is one of them named twice?"
-            )
+            raise ValueError(f"{going} sources are not dropped, Merge.kept says {self.kept}: is one named twice?")
         low, high = (int(self.target.min()), int(self.target.max())) if self.inputs else (DROPPED, DROPPED)
         if low < DROPPED or high >= self.outputs:
             raise ValueError(f"Merge.target must lie in -1..{self.outputs - 1}, got values from {low} to {high}")

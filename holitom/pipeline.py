@@ -28,15 +28,11 @@ class Uncompressed(Method):
     name = "uncompressed"
     exact_count = True
 
-    def retained(self, frames: int, grid: tuple[int, int]) -> int:
-        """All of them."""
-        return frames * grid[0] * grid[1]
-
-    def sized(self, count: int, frames: int, grid: tuple[int, int]) -> Uncompressed:
+    def with_token_count(self, count: int, frames: int, grid: tuple[int, int]) -> Uncompressed:
         """This method, if that is as many as there are."""
-        if count < self.retained(frames, grid):
+        if count < self.token_count(frames, grid):
             raise ValueError(
-                f"a budget of {count} tokens is less than the {self.retained(frames, grid)} of the video: name a "
+                f"a budget of {count} tokens is less than the {self.token_count(frames, grid)} of the video: name a "
                 "method that is to meet it"
             )
         return self

@@ -111,6 +111,56 @@ class SpanStates:
     entered: int
     memory: dict[str, object] = field(default_factory=dict)
 
+    def require_attention(self, method: str) -> Tensor:
+        """(V,) the attention as float32, or an error that says who reads it.
+
+        Raises:
+            TypeError: when there is none.
+            ValueError: when its shape is not that of the states.
+        """
+        if self.attention is None:
+            raise TypeError(f"{method} reads the attention that these tokens receive, but SpanStates.attention is None")
+        if self.hidden.dim() != 2 or self.attention.shape != self.hidden.shape[:1]:
+            raise ValueError(
+                "SpanStates.hidden must have shape (V, D) and attention (V,), got "
+                f"{tuple(self.hidden.shape)} and {tuple(self.attention.shape)}"
+            )
+        return self.attention.float()
+
+
+@dataclass(frozen=True, eq=False)
+class TowerStates:
+    """The patches of one video in the middle of a vision tower, in front of one block.
+
+    Args:
+        hidden: (T, P, D) states of T frames of P patches.
+        layer: the block in front of which this is (0-based).
+        depth: the number of blocks.
+        grid: (rows, columns) of patches of a frame; P = leading + rows * columns.
+        leading: how many class tokens stand in front of a frame's patches.
+        order: (P,) int64, the place in the frame (row by row, class tokens first) of the patch of each state, for
+            towers that work in window order; None: states are in the order of their places.
+    """
+
+    hidden: Tensor
+    layer: int
+    depth: int
+    grid: tuple[int, int]
+    leading: int = 0
+    order: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        rows, columns = self.grid
+        if self.hidden.dim() != 3 or self.hidden.shape[1] != self.leading + rows * columns:
+            raise ValueError(
+                f"TowerStates.hidden must have shape (T, P, D) with P = {self.leading} + {rows} * {columns} patches, "
+                f"got {tuple(self.hidden.shape)}"
+            )
+        if self.order is not None and self.order.shape != self.hidden.shape[1:2]:
+            raise ValueError(
+                f"TowerStates.order must have shape (P = {self.hidden.shape[1]},), got {tuple(self.order.shape)}"
+            )
+
 
 def exact_count(frames: int, grid: tuple[int, int], retention: float) -> int:
     """The number of tokens that ``exact=True`` keeps of a video: round(T * h * w * retention), at least 1.

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from families import FAMILIES, Row, batch
+from golden import span as made_span
 from reference import apply_by_hand
 from torch import Tensor
 
@@ -150,7 +151,9 @@ def _logits(eager: torch.nn.Module, prompt: Prompt, method: Method, produced: li
         if number in stops and any(live):
             state, gone = hidden[0].clone(), set()
             for span in live:
-                merge = method.merge_inner(hidden[0, span], weights[span])
+                merge = method.merge_span(
+                    made_span(hidden[0, span], weights[span], layer=number, depth=len(decoder.layers))
+                )
                 kept = [span[source] for source in merge.anchor.tolist()]
                 state[kept] = apply_by_hand(merge, hidden[0, span])
                 gone |= set(span) - set(kept)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from golden import span as made_span
 from torch import Tensor
 
 from holitom import HoliTom, VideoTokens
@@ -81,7 +82,9 @@ def generate_by_hand(
             if number in stops:
                 row, gone = hidden[0].clone(), set()
                 for span in live:
-                    merge = method.merge_inner(hidden[0, span], weights[span])
+                    merge = method.merge_span(
+                        made_span(hidden[0, span], weights[span], layer=number, depth=len(decoder.layers))
+                    )
                     merged = apply_by_hand(merge, hidden[0, span])
                     kept = [span[source] for source in merge.anchor.tolist()]
                     row[kept] = merged

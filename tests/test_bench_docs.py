@@ -84,7 +84,7 @@ def test_the_papers_rows_are_methods_that_exist():
         settings = {
             key: value for key, value in given.items() if key not in ("pretrained", "frames", "dtype", "method")
         }
-        assert method_of(given["method"], settings).retained is not None
+        assert method_of(given["method"], settings).token_count is not None
         assert "mvbench,egoschema_subset,videomme,longvideobench_val_v" in words
 
 

@@ -80,7 +80,6 @@ class Slow(Method):
     """Keeps everything, after a nap."""
 
     name: ClassVar[str] = "fastv"  # any name of the registry
-    outer: ClassVar[bool] = True
 
     def merge_video(self, video):
         time.sleep(0.05)
@@ -164,7 +163,6 @@ class Breaks(Method):
     """Works twice."""
 
     name: ClassVar[str] = "breaks"
-    outer: ClassVar[bool] = True
     calls: ClassVar[list[int]] = []
 
     def merge_video(self, video):

@@ -49,9 +49,9 @@ def test_json_is_the_whole_proof(run, checkpoint, film):
     assert code == 0
     report = json.loads(out)
     ours, full = report["compressed"], report["uncompressed"]
-    assert ours["method"]["name"] == "holitom"
+    assert ours["method"]["method"] == "holitom"
     assert ours["method"]["retention"] == 0.25
-    assert full["method"]["name"] == "uncompressed"
+    assert full["method"]["method"] == "uncompressed"
     frames = ours["videos"][0]["frames"]
     whole = frames * 16 + 1
     assert ours["visual_tokens"]["full"] == full["visual_tokens"]["entering"] == whole

@@ -31,7 +31,7 @@ def method_for(name, key):
         return method
     if family.inner and method.layers(4)[0] >= max(1, family.deepstack):
         return method
-    return cls(layer=None) if cls.outer and "layer" in method.settings() else None
+    return cls(layer=None) if "before" in cls.stages and "layer" in method.settings() else None
 
 
 @pytest.mark.parametrize("key", BUILTIN)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from golden import span
 from safetensors.torch import load_file
 
 from holitom import HoliTom, VideoTokens
@@ -75,7 +76,7 @@ def test_density_peaks(tensors, case):
 def test_inner_stage(tensors, case):
     hidden, attention = (tensors["inner"][f"{case['key']}.{name}"][0].float() for name in ("hidden", "attn_last"))
     start, stop = case["start"], case["start"] + case["length"]
-    merge = HoliTom(inner_retention=1 - case["r"]).merge_inner(hidden[start:stop], attention.mean(0)[start:stop])
+    merge = HoliTom(inner_retention=1 - case["r"]).merge_span(span(hidden[start:stop], attention.mean(0)[start:stop]))
     keep = torch.cat([torch.arange(start), merge.anchor + start, torch.arange(stop, case["seq_len"])])
     assert torch.equal(keep, tensors["inner"][f"{case['key']}.keep"])
     merged = torch.cat([hidden[:start], merge.validate().apply(hidden[start:stop]), hidden[stop:]])

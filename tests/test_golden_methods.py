@@ -32,14 +32,14 @@ def test_evs(case: Case) -> None:
     method = EVS(pruning_rate=case.params["q"])
     assert_reproduces(method.merge_video(video_of(case)), case.features, case.index, None)
     side = case.params["g"]
-    assert method.retained(case.params["T"], (side, side)) == case.n_out
+    assert method.token_count(case.params["T"], (side, side)) == case.n_out
 
 
 @each(cases("fastv"))
 def test_fastv(case: Case) -> None:
     start, visual = case.params["start"], case.params["visual"]
     attention = case.attention.mean(0)
-    merge = FastV(keep=case.params["keep"]).merge_inner(torch.zeros(visual, 1), attention[start : start + visual])
+    merge = FastV(keep=case.params["keep"]).merge_span(span(torch.zeros(visual, 1), attention[start : start + visual]))
     assert kept_sequence(merge, start, len(attention)) == case.keep.tolist()
 
 
@@ -72,7 +72,7 @@ def test_dycoke(case: Case) -> None:
     method = DyCoke(k=case.params["k"], parity=True)
     assert_reproduces(method.merge_video(video_of(case)), case.features, case.index, case.out)
     side = case.params["g"]
-    assert method.retained(case.params["T"], (side, side)) == case.n_out
+    assert method.token_count(case.params["T"], (side, side)) == case.n_out
 
 
 @each(of_kind("dycoke", "cache"))
@@ -141,7 +141,7 @@ def test_fastvid(case: Case) -> None:
         side = p["g"]
         out, index = out[index % (side + 1) < side], index[index % (side + 1) < side]
         index = index // (side + 1) * side + index % (side + 1)
-        assert merge.outputs == method.retained(p["T"], (side, side))
+        assert merge.outputs == method.token_count(p["T"], (side, side))
     assert_reproduces(merge, case.features, index, out)
 
 
@@ -190,7 +190,7 @@ def test_flashvid_inside(case: Case) -> None:
     start, visual = case.params["start"], case.params["visual"]
     attention = case.attention.mean(0)
     method = FlashVID(inner_retention=case.params["ratio"])
-    merge = method.merge_inner(torch.zeros(visual, 1), attention[start : start + visual])
+    merge = method.merge_span(span(torch.zeros(visual, 1), attention[start : start + visual]))
     assert kept_sequence(merge, start, len(attention)) == case.keep.tolist()
 
 

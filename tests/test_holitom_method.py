@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from golden import span
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -50,7 +51,9 @@ def test_exact_counts_are_met_to_the_token(video, retention, similarity):
     method = HoliTom(retention=retention, similarity=similarity, exact=True)
     merge = method.merge_video(video).validate()
     assert (
-        merge.outputs == exact_count(video.frames, video.grid, retention) == method.retained(video.frames, video.grid)
+        merge.outputs
+        == exact_count(video.frames, video.grid, retention)
+        == method.token_count(video.frames, video.grid)
     )
 
 
@@ -106,7 +109,7 @@ def test_the_published_settings():
 def test_the_inner_stage_keeps_its_share_in_order(length, share, how):
     generator = torch.Generator().manual_seed(length)
     hidden, attention = torch.randn(length, 6, generator=generator), torch.rand(length, generator=generator)
-    merge = HoliTom(inner_retention=share, inner_merge=how).merge_inner(hidden, attention).validate()
+    merge = HoliTom(inner_retention=share, inner_merge=how).merge_span(span(hidden, attention)).validate()
     assert merge.outputs == max(1, round(length * share))
     assert (merge.anchor.diff() > 0).all()
     assert (merge.target >= 0).all()
@@ -140,9 +143,9 @@ def test_what_is_missing_is_named():
     with pytest.raises(ValueError, match=r"HoliTom ranks .* patch scores, but this video has none: pass VideoTokens"):
         HoliTom().merge_video(video)
     with pytest.raises(ValueError, match="use exact=True"):
-        HoliTom().retained(2, (2, 2))
-    with pytest.raises(ValueError, match=r"merge_inner takes \(L, D\) and \(L,\), got \(3, 2\) and \(4,\)"):
-        HoliTom().merge_inner(torch.ones(3, 2), torch.ones(4))
+        HoliTom().token_count(2, (2, 2))
+    with pytest.raises(ValueError, match=r"\(V, D\) and attention \(V,\), got \(3, 2\) and \(4,\)"):
+        HoliTom().merge_span(span(torch.ones(3, 2), torch.ones(4)))
 
 
 @pytest.mark.parametrize(

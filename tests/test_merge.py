@@ -164,3 +164,16 @@ def test_a_source_named_twice_or_miscounted_is_found():
     for wrong in (Merge.keep(torch.tensor([1, 1]), 4), replace(Merge.keep(torch.tensor([1]), 4), kept=2)):
         with pytest.raises(ValueError, match=r"Merge\.kept says 2"):
             wrong.validate()
+
+
+def test_expand_gives_every_source_its_row_back() -> None:
+    merge = Merge(torch.tensor([0, 1, 0]), torch.tensor([0.5, 1.0, 0.5]), torch.tensor([0, 1]))
+    rows = torch.tensor([[1.0], [2.0]])
+    assert merge.expand(rows).tolist() == [[1.0], [2.0], [1.0]]
+    with pytest.raises(ValueError, match="expand 3 rows"):
+        merge.expand(torch.zeros(3, 1))
+    with pytest.raises(ValueError, match="each source"):
+        Merge.keep(torch.tensor([0]), 2).expand(torch.zeros(1, 1))
+    shared = Merge.from_edges(torch.tensor([0, 0]), torch.tensor([0, 1]), torch.ones(2), torch.tensor([0, 0]), 1)
+    with pytest.raises(ValueError, match="one output"):
+        shared.expand(torch.zeros(2, 1))

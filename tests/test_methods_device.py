@@ -47,7 +47,7 @@ def test_methods_with_known_counts_never_wait_for_the_device(text: str) -> None:
     )
     method = parse(text)
     merge = method.merge_video(video)
-    assert merge.outputs == method.retained(8, (6, 6))
+    assert merge.outputs == method.token_count(8, (6, 6))
     assert {merge.target.device.type, merge.weight.device.type, merge.anchor.device.type} == {"meta"}
     assert merge.apply(video.features.flatten(0, 1)).shape == (merge.outputs, 16)
 

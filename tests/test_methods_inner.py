@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from golden import span
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from holitom.merge import Merge
 from holitom.methods.base import Method
 from holitom.methods.chain import Chain
 from holitom.methods.evs import EVS
@@ -21,7 +23,7 @@ from holitom.methods.prunevid import PruneVid
 from holitom.methods.pyramiddrop import PyramidDrop
 from holitom.methods.vidcom2 import VidCom2
 from holitom.methods.visionzip import VisionZip
-from holitom.tokens import SpanStates
+from holitom.tokens import SpanStates, TowerStates
 
 INNER: tuple[Method, ...] = (
     FastV(),
@@ -72,9 +74,9 @@ def test_maps_through_the_whole_model_are_sound(method: Method, first: SpanState
 
 def test_fastv_keeps_the_most_attended() -> None:
     attention = torch.tensor([0.1, 0.5, 0.2, 0.9, 0.0])
-    assert FastV(inner_retention=0.4).merge_inner(torch.zeros(5, 1), attention).anchor.tolist() == [1, 3]
-    assert FastV(keep=1).merge_inner(torch.zeros(5, 1), attention).anchor.tolist() == [3]
-    assert FastV(keep=9).merge_inner(torch.zeros(5, 1), attention).outputs == 5
+    assert FastV(inner_retention=0.4).merge_span(span(torch.zeros(5, 1), attention)).anchor.tolist() == [1, 3]
+    assert FastV(keep=1).merge_span(span(torch.zeros(5, 1), attention)).anchor.tolist() == [3]
+    assert FastV(keep=9).merge_span(span(torch.zeros(5, 1), attention)).outputs == 5
 
 
 def test_pyramiddrop_counts_from_what_entered() -> None:
@@ -125,9 +127,58 @@ def test_any_outer_method_takes_any_inner_stage() -> None:
             assert (both.needs, both.attention, both.compacts) == (outer.needs, inner.attention, inner.compacts)
     with pytest.raises(TypeError, match="left"):
         EVS() | VidCom2()
-    with pytest.raises(TypeError, match="right"):
+    with pytest.raises(TypeError, match="after that of FastV"):
         FastV() | FastV()
     assert isinstance(EVS() | FastV(), Chain)
+    with pytest.raises(TypeError, match="earlier stage"):
+        Chain(inside=HoliTom(), tower=OneRow())
+    with pytest.raises(TypeError, match="before the LLM, where"):
+        Chain(before=FastV(), inside=HoliTom())
+    with pytest.raises(ValueError, match="two or three"):
+        Chain(before=EVS())
+    with pytest.raises(TypeError, match="methods, got 3"):
+        Chain.of(EVS(), 3)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class OneRow(Method):
+    """A stage in the tower for tests: all frames share the rows of the first."""
+
+    name: ClassVar[str] = "onerow"
+
+    def tower_layers(self, depth: int) -> tuple[int, ...]:
+        return (depth // 2,)
+
+    def merge_tower(self, states: TowerStates) -> Merge:
+        frames, places, _ = states.hidden.shape
+        rows = torch.arange(places)
+        return Merge(rows.repeat(frames), torch.full((frames * places,), 1 / frames), rows)
+
+
+def test_a_chain_has_up_to_three_stages() -> None:
+    whole = OneRow() | VisionZip() | FastV()
+    assert whole == OneRow() | (VisionZip() | FastV()) == Chain(tower=OneRow(), before=VisionZip(), inside=FastV())
+    assert (whole.name, whole.stages) == ("onerow|visionzip|fastv", ("tower", "before", "inside"))
+    assert (whole.tower_layers(26), whole.layers(28)) == ((13,), (2,))
+    states = TowerStates(torch.randn(3, 4, 8, generator=torch.Generator().manual_seed(0)), 13, 26, (2, 2))
+    merge = whole.merge_tower(states).validate()
+    rows = merge.apply(states.hidden.flatten(0, 1))
+    torch.testing.assert_close(rows, states.hidden.mean(0))
+    assert torch.equal(merge.expand(rows), rows.repeat(3, 1))
+    two = OneRow() | HoliTom(retention=0.2)
+    assert (two.before, two.inside, two.layers(28)) == (HoliTom(retention=0.2), None, (18,))
+    assert (OneRow() | HoliTom() | FastV()).layers(28) == (2,)
+    assert (OneRow() | FastV()).token_count(2, (3, 4)) == 24
+    assert (OneRow() | VisionZip()).with_token_count(5, 2, (3, 4)).token_count(2, (3, 4)) == 5
+    assert EVS().tower_layers(26) == ()
+    with pytest.raises(TypeError, match="no stage after"):
+        OneRow() | OneRow()
+    with pytest.raises(TypeError, match="inside the vision tower"):
+        EVS().merge_tower(states)
+    with pytest.raises(ValueError, match=r"\(T, P, D\)"):
+        TowerStates(torch.zeros(3, 5, 8), 0, 26, (2, 2))
+    with pytest.raises(ValueError, match=r"\(P = 5,\)"):
+        TowerStates(torch.zeros(3, 5, 8), 0, 26, (2, 2), leading=1, order=torch.arange(4))
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from families import FAMILIES, IMAGE, VIDEO, batch, build, row, three_rows
 
 from holitom.merge import Merge
 from holitom.methods import BUILTIN, Chain, FrameFusion, Method, parse
+from holitom.tokens import SpanStates
 
 EVERYTHING = {
     "holitom": "holitom:retention=1.0,inner_retention=1.0,layer=3",
@@ -38,7 +39,7 @@ def fitting(text: str, family: str) -> Method | None:
         return method
     if isinstance(method, Chain):
         return method.before
-    if not method.outer:
+    if "before" not in method.stages:
         return None
     return parse({"method": method.name, **method.settings(), "layer": None}) if method.layers(4) else method
 
@@ -77,10 +78,10 @@ def test_generates_with_fewer_tokens(family: str, name: str) -> None:
     assert len(session.videos) == sum(len(row.videos) for row in rows)
     for video in session.videos:
         video.merge.validate()
-        if method.outer:
+        if "before" in method.stages:
             assert video.merge.outputs < video.merge.inputs
             if method.exact_count:
-                assert video.merge.outputs == method.retained(video.frames, video.grid)
+                assert video.merge.outputs == method.token_count(video.frames, video.grid)
 
 
 def test_a_family_without_layer_one_takes_framefusion_from_a_later_layer() -> None:
@@ -100,9 +101,9 @@ class Probe(Method):
     def layers(self, depth: int) -> tuple[int, ...]:
         return (2,)
 
-    def merge_inner(self, hidden: torch.Tensor, attention: torch.Tensor) -> Merge:
-        self.seen["attention"] = attention
-        return Merge.identity(len(attention))
+    def merge_span(self, span: SpanStates) -> Merge:
+        self.seen["attention"] = span.attention
+        return Merge.identity(len(span.hidden))
 
 
 @pytest.mark.parametrize("family", ["llava_onevision", "qwen2_5_vl", "qwen3_vl", "internvl"])

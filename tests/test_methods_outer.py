@@ -47,7 +47,7 @@ def test_maps_are_sound(method: Method, video: VideoTokens) -> None:
     assert out.dtype == video.features.dtype
     assert torch.isfinite(out).all()
     try:
-        expected = method.retained(video.frames, video.grid)
+        expected = method.token_count(video.frames, video.grid)
     except ValueError as error:
         assert "content" in str(error)  # noqa: PT017 - that is the promise for counts that depend on it
     else:
@@ -74,7 +74,7 @@ def test_parity_maps_are_sound_up_to_their_quirks(method: Method, video: VideoTo
 def test_exact_is_exact(cls: Any, video: VideoTokens, retention: float) -> None:
     method = cls(retention=retention, exact=True)
     merge = method.merge_video(video).validate()
-    assert merge.outputs == method.retained(video.frames, video.grid)
+    assert merge.outputs == method.token_count(video.frames, video.grid)
     assert merge.outputs == exact_count(video.frames, video.grid, retention)
     assert len(merge.anchor.unique()) == merge.outputs
 
@@ -228,8 +228,8 @@ def test_settings_out_of_range_are_refused(cls: Any, wrong: dict[str, Any]) -> N
 
 def test_dycoke_says_what_it_cannot_reach() -> None:
     with pytest.raises(ValueError, match=r"at least 0\.250"):
-        DyCoke(retention=0.1).retained(32, (14, 14))
-    assert DyCoke(retention=0.1, exact=True).retained(32, (14, 14)) == exact_count(32, (14, 14), 0.1)
-    assert DyCoke(parity=True).retained(32, (14, 14)) == 3098
+        DyCoke(retention=0.1).token_count(32, (14, 14))
+    assert DyCoke(retention=0.1, exact=True).token_count(32, (14, 14)) == exact_count(32, (14, 14), 0.1)
+    assert DyCoke(parity=True).token_count(32, (14, 14)) == 3098
     with pytest.raises(ValueError, match="parity"):
-        DyCoke(parity=True).retained(4, (14, 14))
+        DyCoke(parity=True).token_count(4, (14, 14))

@@ -36,7 +36,7 @@ def test_a_dry_run_for_a_gpu_prints_every_servers_command(serving, capsys, model
     for words in lines[1:4]:
         settings = json.loads(words[words.index("--hf-overrides") + 1])
         assert settings["architectures"] == [f"HoliTom{shape.architecture}"]
-        counts.add(ServingConfig.parse(settings["holitom"]).retained(shape.groups, shape.grid))
+        counts.add(ServingConfig.parse(settings["holitom"]).token_count(shape.groups, shape.grid))
     assert len(counts) == 1, "equal counts"
     if own:
         assert lines[4][lines[4].index("--video-pruning-rate") + 1] == "0.875"

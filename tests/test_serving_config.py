@@ -24,7 +24,7 @@ from holitom.methods.registry import BUILTIN
 from holitom.tokens import VideoTokens, exact_count
 
 NEEDS_RETENTION = {"dycoke", "prunevid"}
-SERVED = [name for name, cls in BUILTIN.items() if cls.outer]
+SERVED = [name for name, cls in BUILTIN.items() if "before" in cls.stages]
 
 
 @pytest.mark.parametrize("name", SERVED)
@@ -33,7 +33,7 @@ def test_every_method_with_an_outer_stage_is_served_with_an_exact_count(name: st
     assert config.method.layers(28) == ()
     share = config.method.retention
     for frames, grid in ((1, (1, 1)), (1, (3, 5)), (7, (4, 6)), (32, (14, 14))):
-        assert config.retained(frames, grid) == exact_count(frames, grid, share)
+        assert config.token_count(frames, grid) == exact_count(frames, grid, share)
 
 
 @pytest.mark.parametrize("retention", [0.01, 0.1, 0.35, 1.0])
@@ -54,7 +54,7 @@ def test_every_method_keeps_its_promise_for_any_shape(name: str, retention: floa
                 keys=torch.randn(*shape, 8, generator=random),
             )
             merge = config.method.merge_video(video)
-            assert merge.outputs == config.retained(frames, (rows, columns))
+            assert merge.outputs == config.token_count(frames, (rows, columns))
             assert torch.isfinite(merge.apply(given.flatten(0, 1))).all()
 
 
@@ -82,14 +82,14 @@ def test_text_and_mapping_say_the_same():
 
 
 def test_a_count_of_the_methods_own_is_kept():
-    assert ServingConfig.parse("visionzip:dominant=10,contextual=2").retained(8, (14, 14)) == 8 * 12
-    assert ServingConfig.parse("evs:pruning_rate=0.9").retained(8, (14, 14)) == 196  # one whole frame
+    assert ServingConfig.parse("visionzip:dominant=10,contextual=2").token_count(8, (14, 14)) == 8 * 12
+    assert ServingConfig.parse("evs:pruning_rate=0.9").token_count(8, (14, 14)) == 196  # one whole frame
 
 
 @pytest.mark.parametrize("retention", [1e-9, 0.001, 0.1])
 def test_the_count_has_a_floor_of_one_token(retention: float):
     for name in SERVED:
-        assert ServingConfig.of(name, retention=retention).retained(1, (1, 1)) == 1
+        assert ServingConfig.of(name, retention=retention).token_count(1, (1, 1)) == 1
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_methods_are_checked_however_they_come():
     with pytest.raises(TypeError, match="takes a method"):
         ServingConfig("holitom")
     assert ServingConfig(DivPrune()).method == DivPrune()
-    assert ServingConfig(VisionZip()).retained(4, (14, 14)) == VisionZip().retained(4, (14, 14))
+    assert ServingConfig(VisionZip()).token_count(4, (14, 14)) == VisionZip().token_count(4, (14, 14))
 
 
 def test_a_setting_given_twice_is_refused():

@@ -170,7 +170,7 @@ def table(answer: Answer, full: Answer | None) -> Table:
     summary, cost = answer.summary, answer.summary.cost
     grid = Table(box=None, pad_edge=False)
     grid.add_column("")
-    for column in (summary.method["name"], "uncompressed", "ratio"):
+    for column in (summary.name, "uncompressed", "ratio"):
         grid.add_column(str(column), justify="right")
     whole, entering, leaving = summary.visual_tokens
 

@@ -230,7 +230,7 @@ def _settings(
         "holitom": __version__,
         "engine": engine,
         "model": model if model == "tiny" else resolve(model),
-        "method": "none" if method is None else {"name": method.name, **method.settings()},
+        "method": "none" if method is None else method.settings(),
         "questions": list(plan.questions),
         "frames": plan.frames,
         **({} if reading is None else {"windows": dataclasses.asdict(reading)}),

@@ -21,24 +21,23 @@ count of tokens that enter the LLM: exact, known from the video's shape;
 
 def catalogue() -> list[dict[str, Any]]:
     """One entry for each method: name, class, paper, stages, what it needs, and whether its count is exact."""
-    from holitom.methods.base import Method
     from holitom.methods.registry import BUILTIN, method_class, names
 
     rows = []
     for name in names():
         cls = method_class(name)
-        inner = cls.layers is not Method.layers
+        inner = "inside" in cls.stages
         fields = {field.name for field in dataclasses.fields(cls)}
         rows.append(
             {
                 "name": name,
                 "class": cls.__name__,
                 "paper": cls.paper,
-                "before": cls.outer,
+                "before": "before" in cls.stages,
                 "inside": inner,
                 "needs": sorted(cls.needs),
                 "attention": cls.attention if inner else "none",
-                "count": "" if not cls.outer else _count(cls.exact_count, "exact" in fields),
+                "count": "" if "before" not in cls.stages else _count(cls.exact_count, "exact" in fields),
                 "settings": {field.name: field.default for field in dataclasses.fields(cls)},
                 "origin": "holitom" if name in BUILTIN else cls.__module__.partition(".")[0],
             }

@@ -49,8 +49,8 @@ def matched_to(
 ) -> Matched:
     """The largest setting of a method with which prefill stays within a budget of FLOPs.
 
-    What is set is the retention of the stage before the LLM, where there is one (of a chain, its left method), and
-    otherwise what the inner stage keeps. All other settings stay, so a chain is matched as a whole.
+    What is set is the retention of the stage before the LLM, where there is one (of a chain, the part that does it),
+    and otherwise what the inner stage keeps. All other settings stay, so a chain is matched as a whole.
 
     Args:
         flops: the budget, for one prompt. shape: the model.
@@ -102,21 +102,21 @@ def visual_schedule(
 ) -> tuple[int, ...]:
     """The visual tokens in each of ``depth`` decoder layers, for one video.
 
-    The stage before the LLM is counted by :meth:`Method.retained`, or on ``video``. Inner stages run on made-up states
-    without any likeness, evenly spread over the video: their counts are those of a real video, except where they
-    depend on likeness (FrameFusion, which then prunes at once and costs the same) or on how the tokens are spread over
-    frames (PruneVid, by rounding).
+    The stage before the LLM is counted by :meth:`Method.token_count`, or on ``video``. Inner stages run on made-up
+    states without any likeness, evenly spread over the video: their counts are those of a real video, except where
+    they depend on likeness (FrameFusion, which then prunes at once and costs the same) or on how the tokens are spread
+    over frames (PruneVid, by rounding).
 
     Raises:
         ValueError: when counts depend on the content and there is no video.
     """
     positions = grid[0] * grid[1]
     place = torch.arange(frames * positions)
-    if method.outer:
+    if "before" in method.stages:
         if video is not None:
             place = method.merge_video(video).anchor.cpu()
         else:
-            count = method.retained(frames, grid)
+            count = method.token_count(frames, grid)
             place = torch.arange(count) * (frames * positions) // count
     entered, memory = len(place), dict[str, object]()
     layers = method.layers(depth)
@@ -131,7 +131,7 @@ def visual_schedule(
 
 
 def _parameter(method: Method) -> str:
-    part = method.before if isinstance(method, Chain) else method
+    part = _part(method)
     fields = [field.name for field in dataclasses.fields(part)]
     for name in ("retention", "inner_retention", "shares", "cost"):
         if name in fields:
@@ -139,12 +139,16 @@ def _parameter(method: Method) -> str:
     raise ValueError(f"{type(part).__name__} has no retention to set: name a parameter, of {', '.join(fields)}")
 
 
+def _part(method: Method) -> Method:
+    return method.stage("before") or method.stage("inside") or method
+
+
 def _with(method: Method, name: str, value: float) -> Method:
-    if isinstance(method, Chain):
-        return Chain(_with(method.before, name, value), method.inside)
-    old = getattr(method, name)
-    new: Any = tuple(value * part / max(old) for part in old) if isinstance(old, tuple) else value
-    return dataclasses.replace(method, **{name: new})
+    part = _part(method)
+    old = getattr(part, name)
+    new: Any = tuple(value * share / max(old) for share in old) if isinstance(old, tuple) else value
+    changed = dataclasses.replace(part, **{name: new})
+    return method.replaced(part, changed) if isinstance(method, Chain) else changed
 
 
 def _smallest(measure: Callable[[float], Matched]) -> Matched:

@@ -17,6 +17,7 @@ from holitom.long_video.reading import Reading
 from holitom.long_video.windows import Windows
 from holitom.merge import Merge, Shares
 from holitom.methods.base import Method
+from holitom.methods.segmenting import Segmenting
 from holitom.models.base import VideoLayout, adapter_for
 from holitom.runtime import Session, layouts_of, with_layouts
 from holitom.tokens import VideoTokens
@@ -186,7 +187,7 @@ class _Work:
             tokens = min(self.reading.tokens - len(newlines), total)
             if tokens < 1:
                 raise ValueError(f"tokens={self.reading.tokens} leaves none beside the {len(newlines)} after a video")
-            self.method = self.method.sized(tokens, expected, video.grid)
+            self.method = self.method.with_token_count(tokens, expected, video.grid)
         self.windows = Windows(self.method, self.window)
         if self.reading.tokens is not None:
             self.budget = Budget(tokens, expected, video.positions, self.windows.shortest)
@@ -201,7 +202,10 @@ class _Work:
         with self.timer.stage("compression"):
             if self.budget is not None:
                 need = window.frames * window.positions - redundant
-                method = method.part(self.budget.share(window.frames, need, last), window.frames, window.grid)
+                count = self.budget.share(window.frames, need, last)
+                method = method.stage("before") or method
+                fit = method.for_window if isinstance(method, Segmenting) else method.with_token_count
+                method = fit(count, window.frames, window.grid)
             merge = method.merge_video(window)
             self.parts.append((merge.to("cpu"), merge.apply(window.features.flatten(0, 1)).cpu()))
         start = self.records[-1].last + 1 if self.records else 0

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from holitom.methods.base import Method
+from holitom.methods.segmenting import Segmenting
 from holitom.ops.streaming import SegmentStream
 from holitom.tokens import VideoTokens
 
@@ -26,8 +27,10 @@ class Windows:
     """
 
     def __init__(self, method: Method, frames: int) -> None:
-        self.method, self.frames = method, frames
-        self.stream: SegmentStream | None = method.stream(frames)
+        self.frames = frames
+        before = method.stage("before")
+        self.segmenting = before if isinstance(before, Segmenting) else None
+        self.stream: SegmentStream | None = self.segmenting.stream(frames) if self.segmenting else None
         self._held: list[VideoTokens] = []
         self._count = 0
         self._last: Tensor | None = None  # (1, N, D): the newest frame
@@ -41,15 +44,13 @@ class Windows:
         """Takes the next frames and gives the windows that are complete, none of which is the last."""
         self._held.append(video)
         self._count += video.frames
-        if self.stream is None:
+        if self.stream is None or self.segmenting is None:
             while self._count > self.frames:
                 yield self._take(self.frames), 0
             return
         known = video.features if self._last is None else torch.cat([self._last, video.features])
         self._last = video.features[-1:]
-        links = self.method.links(known)
-        assert links is not None
-        for window in self.stream.push(links):
+        for window in self.stream.push(self.segmenting.links(known)):
             yield self._take(window.frames), window.cut.redundant
 
     def finish(self) -> Complete:

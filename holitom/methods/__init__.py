@@ -14,6 +14,7 @@ from holitom.methods.holitom import HoliTom
 from holitom.methods.prunevid import PruneVid
 from holitom.methods.pyramiddrop import PyramidDrop
 from holitom.methods.registry import BUILTIN, build, method_class, names, parse, spell
+from holitom.methods.segmenting import Segmenting
 from holitom.methods.vcast import VCast
 from holitom.methods.vidcom2 import VidCom2
 from holitom.methods.visionzip import VisionZip
@@ -34,6 +35,7 @@ __all__ = [
     "PruneVid",
     "PyramidDrop",
     "RandomDrop",
+    "Segmenting",
     "UniformFrames",
     "VCast",
     "VidCom2",

@@ -6,34 +6,40 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from torch import Tensor
-
 from holitom.merge import Merge
-from holitom.ops.streaming import SegmentStream
-from holitom.tokens import SpanStates, VideoTokens
+from holitom.tokens import SpanStates, TowerStates, VideoTokens
 
 if TYPE_CHECKING:
     from holitom.runtime import Session
 
 Need = Literal["scores", "keys", "frame_embeddings"]
 Attention = Literal["none", "last", "coming", "text"]
+Stage = Literal["tower", "before", "inside"]
+
+
+STAGES: dict[Stage, str] = {
+    "tower": "inside the vision tower",
+    "before": "before the LLM",
+    "inside": "inside the LLM",
+}  # in the order in which a video passes them
 
 
 @dataclass(frozen=True)
 class Method:
-    """The base of all methods. A method overrides one stage, or both.
+    """The base of all methods. A method overrides what its stages need.
 
-    * Before the LLM: :meth:`merge_video` (and ``outer = True``).
-    * Inside it: :meth:`merge_inner` or, with more context, :meth:`merge_span`, and :meth:`layers`.
+    * Inside the vision tower: :meth:`merge_tower` and :meth:`tower_layers`.
+    * Before the LLM: :meth:`merge_video`.
+    * Inside the LLM: :meth:`merge_span` and :meth:`layers`.
 
     A method is a value: it holds its settings and nothing else, and can serve any number of models and threads.
 
     Class attributes:
         name: what the command line calls it.
         paper: the paper's address.
-        outer: whether there is a stage before the LLM.
+        stages: where it works, of ``"tower"``, ``"before"`` and ``"inside"``; found from what it overrides.
         needs: what of :class:`~holitom.VideoTokens` beyond the features :meth:`merge_video` reads.
-        attention: which attention the inner stage reads: ``"last"``: the last prompt token's, in the layer before;
+        attention: which attention :meth:`merge_span` reads: ``"last"``: the last prompt token's, in the layer before;
             ``"coming"``: the same token's, in the layer that follows; ``"text"``: the largest over all heads and all
             text tokens after the video, in the layer before; ``"none"``.
         exact_count: whether the number of tokens out is a function of (T, h, w, retention) with default settings.
@@ -42,11 +48,32 @@ class Method:
 
     name: ClassVar[str] = ""
     paper: ClassVar[str] = ""
-    outer: ClassVar[bool] = False
+    stages: ClassVar[tuple[Stage, ...]] = ()
     needs: ClassVar[frozenset[Need]] = frozenset()
     attention: ClassVar[Attention] = "none"
     exact_count: ClassVar[bool] = False
     compacts: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        entries: dict[Stage, Any] = {
+            "tower": Method.merge_tower,
+            "before": Method.merge_video,
+            "inside": Method.merge_span,
+        }
+        cls.stages = tuple(stage for stage, entry in entries.items() if getattr(cls, entry.__name__) is not entry)
+
+    def stage(self, stage: Stage) -> Method | None:
+        """The method that does a stage: this one, or none; of a chain, its part."""
+        return self if stage in self.stages else None
+
+    def tower_layers(self, depth: int) -> tuple[int, ...]:
+        """The blocks (0-based, ascending) of a vision tower of ``depth`` in front of which patches merge."""
+        return ()
+
+    def merge_tower(self, states: TowerStates) -> Merge:
+        """The map from the T*P patches of a video to the rows on which the rest of the tower runs. It drops none."""
+        raise TypeError(f"{type(self).__name__} has no stage {STAGES['tower']}")
 
     def merge_video(self, video: VideoTokens) -> Merge:
         """The map from the T*N tokens of a video (frame by frame, row by row) to those that enter the LLM."""
@@ -56,27 +83,23 @@ class Method:
         """The decoder layers (0-based, ascending) in front of which the inner stage acts, of ``depth``."""
         return ()
 
-    def merge_inner(self, hidden: Tensor, attention: Tensor) -> Merge:
-        """The inner stage for one video's visual span: hidden states (L, D), attention (L,) -> a map of L tokens."""
-        raise TypeError(f"{type(self).__name__} has no stage inside the LLM")
-
     def merge_span(self, span: SpanStates) -> Merge:
-        """The inner stage with all that is known about the span; by default :meth:`merge_inner` of its tensors."""
-        if span.attention is None:
-            raise TypeError(f"{type(self).__name__}.attention must name the attention that merge_inner reads")
-        return self.merge_inner(span.hidden, span.attention)
+        """The map from the V visual tokens of a video in the middle of the LLM to those that stay."""
+        raise TypeError(f"{type(self).__name__} has no stage {STAGES['inside']}")
 
-    def retained(self, frames: int, grid: tuple[int, int]) -> int:
+    def token_count(self, frames: int, grid: tuple[int, int]) -> int:
         """How many tokens enter the LLM for T frames of (h, w) positions, where that does not depend on content.
 
         Raises:
             ValueError: when the number depends on the video's content.
         """
+        if "before" not in self.stages:
+            return frames * grid[0] * grid[1]
         raise ValueError(
             f"the token count of {self!r} depends on the video's content: use exact=True where the method offers it"
         )
 
-    def sized(self, count: int, frames: int, grid: tuple[int, int]) -> Method:
+    def with_token_count(self, count: int, frames: int, grid: tuple[int, int]) -> Method:
         """This method, set so that it keeps exactly ``count`` tokens of a video of T frames of (h, w) positions.
 
         Raises:
@@ -88,29 +111,13 @@ class Method:
         names = {field.name for field in dataclasses.fields(self)}
         if "retention" in names and ("exact" in names or self.exact_count):
             changes = {"retention": count / total, **({"exact": True} if "exact" in names else {})}
-            sized = dataclasses.replace(self, **changes)
-            if sized.retained(frames, grid) == count:
-                return sized
+            found = dataclasses.replace(self, **changes)
+            if found.token_count(frames, grid) == count:
+                return found
         raise ValueError(
             f"{self.name} cannot keep a given number of tokens: give a share of them instead, or use a method with "
             "exact=True (see `holitom methods`)"
         )
-
-    def part(self, count: int, frames: int, grid: tuple[int, int]) -> Method:
-        """:meth:`sized` for a part of the video that this method was set for; all else stays as it is for the whole.
-
-        Args:
-            count: tokens to keep of the part. frames: T of the part. grid: (h, w).
-        """
-        return self.sized(count, frames, grid)
-
-    def links(self, features: Tensor) -> Tensor | None:
-        """(T-1, N) bool: which positions of (T, N, D) features stay the same; None for a method that does not ask."""
-        return None
-
-    def stream(self, window: int) -> SegmentStream | None:
-        """Where a long video may be cut into windows of at most so many frames, by :meth:`links`; None: anywhere."""
-        return None
 
     def __call__(self, model: Any, **options: Any) -> Session:
         """``with method(model) as session:`` compresses inside the block and restores the model after it.
@@ -126,15 +133,15 @@ class Method:
         """Compresses from now on, until ``.remove()`` is called on what this returns. For servers."""
         return self(model, **options).attach()
 
-    def __or__(self, inner: Method) -> Method:
-        """``outer | inner``: this method before the LLM, the other's inner stage inside it."""
+    def __or__(self, other: Method) -> Method:
+        """``tower | before | inside``: this method, then the other one in a later stage, see :class:`Chain`."""
         from holitom.methods.chain import Chain
 
-        return Chain(self, inner)
+        return Chain.of(self, other)
 
-    def settings(self) -> dict[str, object]:
-        """The method's parameters as a dict, ready for JSON."""
-        return dataclasses.asdict(self)
+    def settings(self) -> dict[str, Any]:
+        """The method's name and parameters, ready for JSON; :func:`~holitom.methods.parse` reads them back."""
+        return {"method": self.name, **dataclasses.asdict(self)}
 
 
 def check_layer(name: str, value: float | int | None) -> None:

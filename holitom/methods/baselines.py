@@ -30,7 +30,6 @@ class UniformFrames(Method):
     """
 
     name: ClassVar[str] = "uniformframes"
-    outer: ClassVar[bool] = True
     exact_count: ClassVar[bool] = True
 
     retention: float = 0.25
@@ -39,7 +38,7 @@ class UniformFrames(Method):
     def __post_init__(self) -> None:
         check_share("retention", self.retention)
 
-    def retained(self, frames: int, grid: tuple[int, int]) -> int:
+    def token_count(self, frames: int, grid: tuple[int, int]) -> int:
         """Whole frames, or the exact count."""
         if self.exact:
             return exact_count(frames, grid, self.retention)
@@ -56,7 +55,7 @@ class UniformFrames(Method):
             kept = torch.zeros(frames * positions, dtype=torch.bool, device=device)
             kept.index_fill_(0, index, True)
             scores = spread_scores(frames * positions, device)
-            index = keep_exactly(kept, scores, self.retained(frames, video.grid))
+            index = keep_exactly(kept, scores, self.token_count(frames, video.grid))
         return Merge.keep(index, frames * positions)
 
 
@@ -74,7 +73,6 @@ class RandomDrop(Method):
     """
 
     name: ClassVar[str] = "randomdrop"
-    outer: ClassVar[bool] = True
     exact_count: ClassVar[bool] = True
 
     retention: float = 0.25
@@ -86,7 +84,7 @@ class RandomDrop(Method):
         if isinstance(self.seed, bool) or not isinstance(self.seed, int):
             raise TypeError(f"seed must be an int, got {self.seed!r}")
 
-    def retained(self, frames: int, grid: tuple[int, int]) -> int:
+    def token_count(self, frames: int, grid: tuple[int, int]) -> int:
         """The exact count."""
         return exact_count(frames, grid, self.retention)
 
@@ -94,7 +92,7 @@ class RandomDrop(Method):
         """Keeps random tokens, in order."""
         total = video.frames * video.positions
         random = torch.Generator().manual_seed(self.seed)
-        index = torch.randperm(total, generator=random)[: self.retained(video.frames, video.grid)].sort().values
+        index = torch.randperm(total, generator=random)[: self.token_count(video.frames, video.grid)].sort().values
         return Merge.keep(index.to(video.features.device, non_blocking=True), total)
 
 
@@ -115,7 +113,6 @@ class AveragePool(Method):
     """
 
     name: ClassVar[str] = "averagepool"
-    outer: ClassVar[bool] = True
     exact_count: ClassVar[bool] = True
 
     retention: float = 0.25
@@ -134,7 +131,7 @@ class AveragePool(Method):
 
         return min(((h, w) for h in range(1, rows + 1) for w in range(1, columns + 1)), key=misfit)
 
-    def retained(self, frames: int, grid: tuple[int, int]) -> int:
+    def token_count(self, frames: int, grid: tuple[int, int]) -> int:
         """The cells of all frames, or the exact count."""
         if self.exact:
             return exact_count(frames, grid, self.retention)
@@ -157,7 +154,7 @@ class AveragePool(Method):
             kept=frames * positions,
         )
         if self.exact:
-            merge = fit_count(merge, spread_scores(merge.inputs), self.retained(frames, video.grid))
+            merge = fit_count(merge, spread_scores(merge.inputs), self.token_count(frames, video.grid))
         return merge.to(device)
 
 

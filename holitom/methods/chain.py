@@ -1,74 +1,136 @@
-"""Two methods, one after the other: any outer stage followed by any inner stage."""
+"""Methods one after the other, each in a later stage: inside the vision tower, before the LLM, inside it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-from torch import Tensor
+from typing import Any
 
 from holitom.merge import Merge
-from holitom.methods.base import Method
-from holitom.ops.streaming import SegmentStream
-from holitom.tokens import SpanStates, VideoTokens
+from holitom.methods.base import STAGES, Method, Stage
+from holitom.tokens import SpanStates, TowerStates, VideoTokens
 
 
 @dataclass(frozen=True)
 class Chain(Method):
-    """``outer`` before the LLM, the inner stage of ``inner`` inside it; written ``outer | inner``.
+    """Two or three methods in one, written ``tower | before | inside``; any two of the three do.
+
+    Each method is used from its own place up to that of the next one: ``visionzip | holitom`` takes of HoliTom the
+    stage inside the LLM, ``renewal | holitom`` both of its stages.
+
+    Args:
+        before: the method before the LLM, or None.
+        inside: the method inside the LLM, or None.
+        tower: the method inside the vision tower, or None.
 
     Raises:
-        TypeError: when one of the two has no such stage.
+        TypeError: when a method has no stage in its place, or :meth:`of` would put it in an earlier place.
+        ValueError: for fewer than two methods.
     """
 
-    before: Method
-    inside: Method
+    before: Method | None = None
+    inside: Method | None = None
+    tower: Method | None = None
 
     def __post_init__(self) -> None:
-        for part in (self.before, self.inside):
-            if not isinstance(part, Method):
-                raise TypeError(f"a chain is made of methods, got {part!r}")
-        if not self.before.outer:
-            raise TypeError(f"{self.before!r} has no stage before the LLM: put it on the right of |")
-        if self.inside.attention == "none" and type(self.inside).layers is Method.layers:
-            raise TypeError(f"{self.inside!r} has no stage inside the LLM: put it on the left of |")
-        for name in ("outer", "needs", "exact_count"):
-            object.__setattr__(self, name, getattr(self.before, name))
-        for name in ("attention", "compacts"):
-            object.__setattr__(self, name, getattr(self.inside, name))
-        object.__setattr__(self, "name", f"{self.before.name}|{self.inside.name}")
+        placed = {stage: part for stage in STAGES if (part := getattr(self, stage)) is not None}
+        for stage, part in placed.items():
+            if isinstance(part, Method) and stage not in part.stages:
+                raise TypeError(f"{part!r} has no stage {STAGES[stage]}, where this chain has it")
+        if _places(tuple(placed.values())) != placed:
+            raise TypeError(f"{self!r} leaves out an earlier stage of a method: build chains with |, or Chain.of")
+        stages = tuple(stage for stage in STAGES if self.stage(stage))
+        before, inside = self._at("before"), self._at("inside")
+        for name, value in (
+            ("name", "|".join(part.name for part in self.parts)),
+            ("stages", stages),
+            ("needs", before.needs),
+            ("exact_count", before.exact_count),
+            ("attention", inside.attention),
+            ("compacts", inside.compacts),
+        ):
+            object.__setattr__(self, name, value)
+
+    @classmethod
+    def of(cls, *methods: Method) -> Chain:
+        """The chain of methods from left to right; chains among them are taken apart.
+
+        Raises:
+            TypeError: when something is no method, or has no stage after that of the method to its left.
+            ValueError: for fewer than two methods.
+        """
+        parts: list[Method] = []
+        for method in methods:
+            parts += method.parts if isinstance(method, Chain) else [method]
+        return cls(**_places(tuple(parts)))
+
+    @property
+    def parts(self) -> tuple[Method, ...]:
+        """The methods from left to right."""
+        return tuple(part for stage in STAGES if (part := getattr(self, stage)) is not None)
+
+    def stage(self, stage: Stage) -> Method | None:
+        """The part that does a stage: the last one that has it, of those in this place or an earlier one."""
+        upto = list(STAGES)[: list(STAGES).index(stage) + 1]
+        parts = [part for place in upto if (part := getattr(self, place)) is not None and stage in part.stages]
+        return parts[-1] if parts else None
+
+    def _at(self, stage: Stage) -> Method:
+        return self.stage(stage) or Method()
+
+    def tower_layers(self, depth: int) -> tuple[int, ...]:
+        """See :meth:`Method.tower_layers`."""
+        return self._at("tower").tower_layers(depth)
+
+    def merge_tower(self, states: TowerStates) -> Merge:
+        """See :meth:`Method.merge_tower`."""
+        return self._at("tower").merge_tower(states)
 
     def merge_video(self, video: VideoTokens) -> Merge:
-        """The outer stage of the left method."""
-        return self.before.merge_video(video)
+        """See :meth:`Method.merge_video`."""
+        return self._at("before").merge_video(video)
 
     def layers(self, depth: int) -> tuple[int, ...]:
-        """The layers of the right method."""
-        return self.inside.layers(depth)
-
-    def merge_inner(self, hidden: Tensor, attention: Tensor) -> Merge:
-        """The inner stage of the right method."""
-        return self.inside.merge_inner(hidden, attention)
+        """See :meth:`Method.layers`."""
+        return self._at("inside").layers(depth)
 
     def merge_span(self, span: SpanStates) -> Merge:
-        """The inner stage of the right method."""
-        return self.inside.merge_span(span)
+        """See :meth:`Method.merge_span`."""
+        return self._at("inside").merge_span(span)
 
-    def sized(self, count: int, frames: int, grid: tuple[int, int]) -> Chain:
-        """The left method sized."""
-        return Chain(self.before.sized(count, frames, grid), self.inside)
+    def token_count(self, frames: int, grid: tuple[int, int]) -> int:
+        """Of the method before the LLM: see :meth:`Method.token_count`."""
+        return self._at("before").token_count(frames, grid)
 
-    def part(self, count: int, frames: int, grid: tuple[int, int]) -> Chain:
-        """The left method sized for a part."""
-        return Chain(self.before.part(count, frames, grid), self.inside)
+    def with_token_count(self, count: int, frames: int, grid: tuple[int, int]) -> Chain:
+        """This chain with another method before the LLM: see :meth:`Method.with_token_count`."""
+        before = self._at("before")
+        return self.replaced(before, before.with_token_count(count, frames, grid))
 
-    def links(self, features: Tensor) -> Tensor | None:
-        """Those of the left method."""
-        return self.before.links(features)
+    def replaced(self, part: Method, by: Method) -> Chain:
+        """This chain with another method in place of one of its parts."""
+        return Chain.of(*(by if old is part else old for old in self.parts))
 
-    def stream(self, window: int) -> SegmentStream | None:
-        """That of the left method."""
-        return self.before.stream(window)
+    def settings(self) -> dict[str, Any]:
+        """The settings of each part under the name of its stage, ready for JSON and for ``parse``."""
+        return {stage: part.settings() for stage in STAGES if (part := getattr(self, stage)) is not None}
 
-    def retained(self, frames: int, grid: tuple[int, int]) -> int:
-        """The count of the left method."""
-        return self.before.retained(frames, grid)
+
+def _places(methods: tuple[Method, ...]) -> dict[Stage, Method]:
+    """The stage in which each of some methods begins: its first one after that of the method to its left."""
+    if len(methods) < 2:
+        raise ValueError(f"a chain has two or three methods, got {len(methods)}: use a method by itself")
+    places: dict[Stage, Method] = {}
+    left = list(STAGES)
+    for method in methods:
+        if not isinstance(method, Method):
+            raise TypeError(f"a chain is made of methods, got {method!r}")
+        found = next((stage for stage in left if stage in method.stages), None)
+        if found is None:
+            before = f" after that of {[*places.values()][-1]!r} ({STAGES[[*places][-1]]})" if places else ""
+            raise TypeError(
+                f"{method!r} has no stage{before}: from left to right, a chain works at most once "
+                + ", ".join(STAGES.values())
+            )
+        places[found] = method
+        left = left[left.index(found) + 1 :]
+    return places

@@ -31,7 +31,6 @@ class DivPrune(Method):
 
     name: ClassVar[str] = "divprune"
     paper: ClassVar[str] = "https://arxiv.org/abs/2503.02175"
-    outer: ClassVar[bool] = True
     exact_count: ClassVar[bool] = True
 
     retention: float = 0.098
@@ -40,14 +39,14 @@ class DivPrune(Method):
     def __post_init__(self) -> None:
         check_share("retention", self.retention)
 
-    def retained(self, frames: int, grid: tuple[int, int]) -> int:
+    def token_count(self, frames: int, grid: tuple[int, int]) -> int:
         """round(T*N * retention), at least 1."""
         return exact_count(frames, grid, self.retention)
 
     def merge_video(self, video: VideoTokens) -> Merge:
         """Keeps the most diverse tokens, in order."""
         total = video.frames * video.positions
-        count = self.retained(video.frames, video.grid)
+        count = self.token_count(video.frames, video.grid)
         if count == total:
             return Merge.identity(total, video.features.device)
         return Merge.keep(farthest_rows(video.features.flatten(0, 1), count).sort().values, total)

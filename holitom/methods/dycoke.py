@@ -40,13 +40,12 @@ class DyCoke(Method):
             are least similar to their reference, excess ones are the most similar (those of whole frames go last).
 
     Raises:
-        ValueError: naming the parameter that is out of range; from :meth:`merge_video` and :meth:`retained`, when the
-            retention is out of reach because the reference frames alone are more, or parity meets too few frames.
+        ValueError: naming the parameter that is out of range; from :meth:`merge_video` and :meth:`token_count`, when
+            the retention is out of reach because the reference frames alone are more, or parity meets too few frames.
     """
 
     name: ClassVar[str] = "dycoke"
     paper: ClassVar[str] = "https://arxiv.org/abs/2411.15024"
-    outer: ClassVar[bool] = True
     exact_count: ClassVar[bool] = True
 
     k: float = 0.7
@@ -97,7 +96,7 @@ class DyCoke(Method):
             )
         return min(positions, max(0, round(wanted / parts))) if parts else 0
 
-    def retained(self, frames: int, grid: tuple[int, int]) -> int:
+    def token_count(self, frames: int, grid: tuple[int, int]) -> int:
         """The number of tokens that stay, a function of the grid."""
         positions = grid[0] * grid[1]
         if self.exact and self.retention is not None:
@@ -125,7 +124,7 @@ class DyCoke(Method):
             limits = torch.tensor([size if earlier >= 0 else positions for earlier in references])
             limit = limits.to(device, non_blocking=True)
             kept = rank_descending(-similarity) < limit[:, None]
-            index = keep_exactly(kept.flatten(), -similarity.flatten(), self.retained(frames, video.grid))
+            index = keep_exactly(kept.flatten(), -similarity.flatten(), self.token_count(frames, video.grid))
             return Merge.keep(index, frames * positions)
         whole = torch.arange(positions, device=device)
         least = top_indexes(-similarity, size)

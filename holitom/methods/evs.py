@@ -36,7 +36,6 @@ class EVS(Method):
 
     name: ClassVar[str] = "evs"
     paper: ClassVar[str] = "https://arxiv.org/abs/2510.14624"
-    outer: ClassVar[bool] = True
     exact_count: ClassVar[bool] = True
 
     retention: float = 0.25
@@ -47,7 +46,7 @@ class EVS(Method):
         check_share("retention", self.retention)
         check_rate(self.pruning_rate, self.exact)
 
-    def retained(self, frames: int, grid: tuple[int, int]) -> int:
+    def token_count(self, frames: int, grid: tuple[int, int]) -> int:
         """The number of tokens that stay, a function of the grid."""
         positions = grid[0] * grid[1]
         if self.pruning_rate is not None:
@@ -63,7 +62,7 @@ class EVS(Method):
 
     def merge_video(self, video: VideoTokens) -> Merge:
         """The tokens with the largest change over the whole video, in order. No synchronisation."""
-        kept = top_indexes(self.changes(video.features).flatten(), self.retained(video.frames, video.grid))
+        kept = top_indexes(self.changes(video.features).flatten(), self.token_count(video.frames, video.grid))
         return Merge.keep(kept, video.frames * video.positions)
 
 

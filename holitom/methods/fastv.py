@@ -6,12 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor
-
 from holitom.merge import Merge
 from holitom.methods.base import Attention, Method, check_layer, resolve_layer
 from holitom.ops import top_indexes
-from holitom.tokens import check_share
+from holitom.tokens import SpanStates, check_share
 
 
 @dataclass(frozen=True)
@@ -52,8 +50,9 @@ class FastV(Method):
         """The one layer in front of which tokens are dropped."""
         return (resolve_layer("layer", self.layer, depth),)
 
-    def merge_inner(self, hidden: Tensor, attention: Tensor) -> Merge:
-        """Keeps the most attended of L visual tokens: hidden (L, D), attention (L,). No synchronisation."""
+    def merge_span(self, span: SpanStates) -> Merge:
+        """Keeps the most attended tokens, in order. No synchronisation."""
+        attention = span.require_attention("FastV")
         length = attention.numel()
         count = max(1, math.floor(length * self.inner_retention)) if self.keep is None else self.keep
         return Merge.keep(top_indexes(attention, min(count, length)), length)

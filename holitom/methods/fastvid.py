@@ -53,7 +53,6 @@ class FastVID(Method):
 
     name: ClassVar[str] = "fastvid"
     paper: ClassVar[str] = "https://arxiv.org/abs/2503.11187"
-    outer: ClassVar[bool] = True
     needs: ClassVar[frozenset[Need]] = frozenset({"scores"})
 
     retention: float = 0.10
@@ -83,13 +82,13 @@ class FastVID(Method):
         if self.scenes == "embeddings":
             object.__setattr__(self, "needs", frozenset({"scores", "frame_embeddings"}))
 
-    def retained(self, frames: int, grid: tuple[int, int]) -> int:
+    def token_count(self, frames: int, grid: tuple[int, int]) -> int:
         """T * R for the variant "video", the exact count where asked for; otherwise it depends on the content."""
         if self.exact:
             return exact_count(frames, grid, self.retention)
         if self.variant == "video":
             return frames * max(1, math.floor(grid[0] * grid[1] * self.retention))
-        return super().retained(frames, grid)
+        return super().token_count(frames, grid)
 
     def cut(self, video: VideoTokens) -> list[tuple[int, int]]:
         """The first and last frame of each segment. Waits for the device.
@@ -166,7 +165,7 @@ class FastVID(Method):
         merge = Merge.from_edges(
             torch.cat(source), place[torch.cat(output)], torch.cat(weight), anchor, video.frames * positions
         )
-        return fit_count(merge, scores.flatten(), self.retained(video.frames, video.grid)) if self.exact else merge
+        return fit_count(merge, scores.flatten(), self.token_count(video.frames, video.grid)) if self.exact else merge
 
     @staticmethod
     def _targets(frame: Tensor, kept: Tensor, count: int) -> Tensor:

@@ -16,7 +16,7 @@ from holitom.ops.diversity import farthest_batched, token_distances
 from holitom.ops.ranking import top_indexes
 from holitom.ops.temporal import consecutive_cosine, frame_means, lowest_cuts, spans_of_cuts, token_norms
 from holitom.ops.trees import cluster_trees, grow_trees
-from holitom.tokens import VideoTokens, check_share, exact_count
+from holitom.tokens import SpanStates, VideoTokens, check_share, exact_count
 
 NEIGHBOURS = 7  # of the density estimate
 
@@ -57,7 +57,6 @@ class FlashVID(Method):
 
     name: ClassVar[str] = "flashvid"
     paper: ClassVar[str] = "https://arxiv.org/abs/2602.08024"
-    outer: ClassVar[bool] = True
     needs: ClassVar[frozenset[Need]] = frozenset({"scores"})
     attention: ClassVar[Attention] = "last"
 
@@ -88,9 +87,9 @@ class FlashVID(Method):
         if self.exact and self.parity:
             raise ValueError("exact=True and parity=True exclude each other: parity has the official counts")
 
-    def retained(self, frames: int, grid: tuple[int, int]) -> int:
+    def token_count(self, frames: int, grid: tuple[int, int]) -> int:
         """The exact count where one is asked for; otherwise it depends on the content."""
-        return exact_count(frames, grid, self.retention) if self.exact else super().retained(frames, grid)
+        return exact_count(frames, grid, self.retention) if self.exact else super().token_count(frames, grid)
 
     def split(self, positions: int) -> tuple[int, int]:
         """The selected and the merged tokens of a frame of N positions."""
@@ -160,13 +159,14 @@ class FlashVID(Method):
         merge = Merge.from_edges(
             torch.cat(source), place[torch.cat(output)], torch.cat(weight), anchor, video.frames * positions
         )
-        return fit_count(merge, scores.flatten(), self.retained(video.frames, video.grid)) if self.exact else merge
+        return fit_count(merge, scores.flatten(), self.token_count(video.frames, video.grid)) if self.exact else merge
 
     def layers(self, depth: int) -> tuple[int, ...]:
         """The layer of the inner stage."""
         return () if self.layer is None else (resolve_layer("layer", self.layer, depth),)
 
-    def merge_inner(self, hidden: Tensor, attention: Tensor) -> Merge:
-        """Keeps the most attended of L visual tokens: hidden (L, D), attention (L,). No synchronisation."""
+    def merge_span(self, span: SpanStates) -> Merge:
+        """Keeps the most attended tokens, in order. No synchronisation."""
+        attention = span.require_attention("FlashVID")
         length = attention.numel()
         return Merge.keep(top_indexes(attention, math.ceil(length * self.inner_retention)), length)

@@ -100,13 +100,12 @@ class FrameFusion(Method):
             return Merge.identity(length, span.hidden.device)
         wanted = self.needed(merged, depth)
         if phase == "prune":
-            if span.attention is None:
-                raise TypeError("FrameFusion reads the last prompt token's attention, but the span has none")
+            attention = span.require_attention("FrameFusion")
             span.memory["phase"] = "done"
             count = max(1, round(len(visual) * (1 - wanted)))
             kept = torch.ones(length, dtype=torch.bool, device=visual.device)
             kept.index_fill_(0, visual, False)
-            kept[visual[top_indexes(span.attention[visual], count)]] = True
+            kept[visual[top_indexes(attention[visual], count)]] = True
             return Merge.keep(kept.nonzero()[:, 0], length)
 
         order, alike = self.likeness(span, visual)

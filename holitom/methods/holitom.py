@@ -10,18 +10,19 @@ from torch import Tensor
 
 from holitom.merge import DROPPED, Merge
 from holitom.methods._plan import Plan, plan_outer
-from holitom.methods.base import Attention, Method, Need, check_layer, resolve_layer
+from holitom.methods.base import Attention, Need, check_layer, resolve_layer
+from holitom.methods.segmenting import Segmenting
 from holitom.ops.density_groups import Group, cluster_groups
 from holitom.ops.inner import halving_weights, mean_weights, nearest_kept, split_by_rank
 from holitom.ops.ranking import keep_top
 from holitom.ops.segmentation import Segmentation, segment
 from holitom.ops.similarity import static_links
 from holitom.ops.streaming import SegmentStream
-from holitom.tokens import VideoTokens, check_share, exact_count
+from holitom.tokens import SpanStates, VideoTokens, check_share, exact_count
 
 
 @dataclass(frozen=True)
-class HoliTom(Method):
+class HoliTom(Segmenting):
     """Merges what stays the same over time, prunes what is left over space, and merges once more inside the LLM.
 
     Paper: https://arxiv.org/abs/2505.21334. Defaults reproduce the published behaviour, except for its bugs: every
@@ -53,7 +54,6 @@ class HoliTom(Method):
 
     name: ClassVar[str] = "holitom"
     paper: ClassVar[str] = "https://arxiv.org/abs/2505.21334"
-    outer: ClassVar[bool] = True
     needs: ClassVar[frozenset[Need]] = frozenset({"scores"})
     attention: ClassVar[Attention] = "last"
 
@@ -89,12 +89,12 @@ class HoliTom(Method):
             return self.similarity
         return 1.0 if self.retention == 1 else 0.80 if self.retention >= 0.15 else 0.65
 
-    def retained(self, frames: int, grid: tuple[int, int]) -> int:
+    def token_count(self, frames: int, grid: tuple[int, int]) -> int:
         """:func:`~holitom.tokens.exact_count` with ``exact=True``; otherwise the count depends on the content."""
-        return exact_count(frames, grid, self.retention) if self.exact else super().retained(frames, grid)
+        return exact_count(frames, grid, self.retention) if self.exact else super().token_count(frames, grid)
 
-    def part(self, count: int, frames: int, grid: tuple[int, int]) -> HoliTom:
-        """See :meth:`Method.part`: the similarity is that of the whole video's retention."""
+    def for_window(self, count: int, frames: int, grid: tuple[int, int]) -> HoliTom:
+        """See :meth:`Segmenting.for_window`: the similarity is that of the whole video's retention."""
         return replace(self, retention=count / (frames * grid[0] * grid[1]), exact=True, similarity=self.threshold)
 
     def links(self, features: Tensor) -> Tensor:
@@ -121,7 +121,7 @@ class HoliTom(Method):
         """
         scores = video.require_scores(type(self).__name__)
         links = self.links(video.features).cpu().numpy()
-        exact = self.retained(video.frames, video.grid) if self.exact else None
+        exact = self.token_count(video.frames, video.grid) if self.exact else None
         cut, plan = plan_outer(links, self.max_frames, self.retention, exact, scores)
         device = video.features.device
         column, first, length, kept, output = (
@@ -182,26 +182,19 @@ class HoliTom(Method):
         """The one layer of the inner stage, or none."""
         return () if self.layer is None else (resolve_layer("layer", self.layer, depth),)
 
-    def merge_inner(self, hidden: Tensor, attention: Tensor) -> Merge:
+    def merge_span(self, span: SpanStates) -> Merge:
         """The stage inside the LLM (paper, section 3.4): the tokens with the least attention join their most similar
         survivors.
 
-        Args:
-            hidden: (L, D) states of one video's span in front of the layer. attention: (L,) that the last prompt token
-                pays them in the layer before, mean over heads.
-
         Returns:
-            A map of L tokens to max(1, round(L * inner_retention)), survivors in their order.
+            A map of V tokens to max(1, round(V * inner_retention)), survivors in their order.
         """
-        if hidden.dim() != 2 or attention.shape != hidden.shape[:1]:
-            raise ValueError(
-                f"merge_inner takes (L, D) and (L,), got {tuple(hidden.shape)} and {tuple(attention.shape)}"
-            )
-        length = hidden.shape[0]
+        attention, hidden = span.require_attention("HoliTom"), span.hidden
+        length = len(attention)
         keep = max(1, round(length * self.inner_retention))
         if keep == length:
             return Merge.identity(length, hidden.device)
-        kept, dropped = split_by_rank(attention.float(), keep)
+        kept, dropped = split_by_rank(attention, keep)
         joins = nearest_kept(hidden, kept, dropped)
         weigh = halving_weights if self.inner_merge == "halving" else mean_weights
         survivors, joiners = weigh(joins, keep)

@@ -52,7 +52,6 @@ class PruneVid(Method):
 
     name: ClassVar[str] = "prunevid"
     paper: ClassVar[str] = "https://arxiv.org/abs/2412.16117"
-    outer: ClassVar[bool] = True
     attention: ClassVar[Attention] = "text"
 
     tau: float = 0.8
@@ -74,11 +73,11 @@ class PruneVid(Method):
         if self.exact and self.retention is None:
             raise ValueError("exact=True needs a retention: PruneVid(retention=0.1, exact=True)")
 
-    def retained(self, frames: int, grid: tuple[int, int]) -> int:
+    def token_count(self, frames: int, grid: tuple[int, int]) -> int:
         """The exact count where one is asked for; otherwise it depends on the content."""
         if self.exact and self.retention is not None:
             return exact_count(frames, grid, self.retention)
-        return super().retained(frames, grid)
+        return super().token_count(frames, grid)
 
     def scenes(self, features: Tensor) -> list[tuple[int, int]]:
         """The first and last frame of each scene of (T, N, D) features. Waits for the device."""
@@ -136,7 +135,7 @@ class PruneVid(Method):
         if not self.exact:
             return merge
         norms = torch.cat([frame.float().norm(dim=-1) for frame in features])
-        return fit_count(merge, norms, self.retained(video.frames, video.grid))
+        return fit_count(merge, norms, self.token_count(video.frames, video.grid))
 
     def layers(self, depth: int) -> tuple[int, ...]:
         """The layer of the inner stage."""
@@ -144,16 +143,15 @@ class PruneVid(Method):
 
     def merge_span(self, span: SpanStates) -> Merge:
         """Keeps the most attended tokens of each list, in order; newlines stay. Waits for the device."""
-        if span.attention is None:
-            raise TypeError("PruneVid reads the text tokens' attention, but the span has none")
+        attention = span.require_attention("PruneVid")
         frames = torch.where(span.place < 0, -1, span.place // (span.grid[0] * span.grid[1]))
         kept = []
         for first, last in runs(frames.tolist()):
             part = torch.arange(first, last + 1, device=frames.device)
             count = last - first + 1 if frames[first] < 0 else math.floor(self.inner_retention * len(part))
-            kept.append(part[top_indexes(span.attention[part], count)])
+            kept.append(part[top_indexes(attention[part], count)])
         index = torch.cat(kept)
-        return Merge.keep(index if len(index) else span.attention.argmax()[None], len(frames))
+        return Merge.keep(index if len(index) else attention.argmax()[None], len(frames))
 
 
 def clusters(size: int, ratio: float) -> int:

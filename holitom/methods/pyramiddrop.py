@@ -67,9 +67,7 @@ class PyramidDrop(Method):
 
     def merge_span(self, span: SpanStates) -> Merge:
         """Keeps the most attended tokens, in order. No synchronisation."""
-        if span.attention is None:
-            raise TypeError("PyramidDrop reads the coming layer's attention, but the span has none")
-        length = span.hidden.shape[0]
+        attention = span.require_attention("PyramidDrop")
         share = self.shares[self.layers(span.depth).index(span.layer)]
         count = max(1, math.floor(span.entered * share))
-        return Merge.keep(top_indexes(span.attention, min(count, length)), length)
+        return Merge.keep(top_indexes(attention, min(count, len(attention))), len(attention))

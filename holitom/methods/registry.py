@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal
 
-from holitom.methods.base import Method
+from holitom.methods.base import STAGES, Method
 from holitom.methods.baselines import AveragePool, RandomDrop, UniformFrames
 from holitom.methods.chain import Chain
 from holitom.methods.divprune import DivPrune
@@ -95,21 +95,18 @@ def method_class(name: str) -> type[Method]:
 def parse(setting: str | Mapping[str, Any]) -> Method:
     """A method from text or from a mapping, as a file would hold it.
 
-    Text is ``name``, ``name:key=value,key=value``, or two of these with ``|`` between them for an outer and an inner
-    stage: ``"visionzip:retention=0.15|fastv:layer=2,inner_retention=0.5"``. Values are numbers, fractions as 18/28,
-    true, false, none, words, and tuples as (8, 16, 24). A mapping has the name under ``method`` and the parameters
-    beside it; a chain has mappings under ``before`` and ``inside``.
+    Text is ``name``, ``name:key=value,key=value``, or several of these with ``|`` between them for a chain:
+    ``"visionzip:retention=0.15|fastv:layer=2,inner_retention=0.5"``. Values are numbers, fractions as 18/28, true,
+    false, none, words, and tuples as (8, 16, 24). A mapping has the name under ``method`` and the parameters beside
+    it, as :meth:`Method.settings` writes it; a chain has one for each part under ``tower``, ``before`` or ``inside``.
 
     Raises:
         ValueError, TypeError: naming the unknown method or parameter and the nearest valid ones, or the value.
     """
     if isinstance(setting, Mapping):
         return _from_mapping(setting)
-    parts = setting.split("|")
-    if len(parts) > 2:
-        raise ValueError(f"{setting!r} has more than two stages: give one before the LLM and one inside it")
-    methods = [_from_text(part.strip()) for part in parts]
-    return methods[0] if len(methods) == 1 else Chain(*methods)
+    methods = [build(*split_text(part.strip())) for part in setting.split("|")]
+    return methods[0] if len(methods) == 1 else Chain.of(*methods)
 
 
 def spell(method: Method) -> str:
@@ -119,7 +116,7 @@ def spell(method: Method) -> str:
         ValueError: when the method is not in the registry.
     """
     if isinstance(method, Chain):
-        return f"{spell(method.before)}|{spell(method.inside)}"
+        return "|".join(map(spell, method.parts))
     if method_class(method.name) is not type(method):
         raise ValueError(f"{type(method).__name__} is not the method that {method.name!r} names")
     changed = [
@@ -167,20 +164,18 @@ def split_text(text: str) -> tuple[str, dict[str, Any]]:
 
 
 def _from_mapping(setting: Mapping[str, Any]) -> Method:
-    if set(setting) == {"before", "inside"}:
-        return Chain(parse(setting["before"]), parse(setting["inside"]))
+    if setting and set(setting) <= set(STAGES):
+        return Chain(**{stage: parse(part) for stage, part in setting.items()})
     if not isinstance(setting.get("method"), str):
         raise ValueError(f"a method's settings need its name under 'method', got the keys {sorted(map(str, setting))}")
     settings = {key: value for key, value in setting.items() if key != "method"}
     if "|" in setting["method"]:
         if settings:
-            raise ValueError("settings of a chain belong to its stages: give 'before' and 'inside', each with its own")
+            raise ValueError(
+                "settings of a chain belong to its parts: give each under its stage ('before', 'inside', ...)"
+            )
         return parse(setting["method"])
     return build(setting["method"], {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()})
-
-
-def _from_text(text: str) -> Method:
-    return build(*split_text(text))
 
 
 def _value(text: str) -> Any:

@@ -43,7 +43,6 @@ class VCast(Method):
 
     name: ClassVar[str] = "vcast"
     paper: ClassVar[str] = "https://arxiv.org/abs/2603.27650"
-    outer: ClassVar[bool] = True
     exact_count: ClassVar[bool] = True
 
     retention: float = 0.25
@@ -61,7 +60,7 @@ class VCast(Method):
         if self.exact and self.parity:
             raise ValueError("exact=True and parity=True exclude each other: parity has the official counts")
 
-    def retained(self, frames: int, grid: tuple[int, int]) -> int:
+    def token_count(self, frames: int, grid: tuple[int, int]) -> int:
         """The number of tokens that stay, a function of the grid."""
         positions = grid[0] * grid[1]
         if self.parity and frames == 1:
@@ -91,7 +90,7 @@ class VCast(Method):
     def merge_video(self, video: VideoTokens) -> Merge:
         """Keeps the outstanding tokens of each frame, in order."""
         features, frames, positions = video.features, video.frames, video.positions
-        total = self.retained(frames, video.grid)
+        total = self.token_count(frames, video.grid)
         means = F.normalize(frame_means(features), dim=-1)
         counts = self.frame_counts(means, positions, total).to(features.device)
         norms = token_norms(features)

@@ -44,7 +44,6 @@ class VidCom2(Method):
 
     name: ClassVar[str] = "vidcom2"
     paper: ClassVar[str] = "https://arxiv.org/abs/2505.14454"
-    outer: ClassVar[bool] = True
 
     retention: float = 0.25
     pruning_rate: float | None = None
@@ -54,11 +53,11 @@ class VidCom2(Method):
         check_share("retention", self.retention)
         check_rate(self.pruning_rate, self.exact)
 
-    def retained(self, frames: int, grid: tuple[int, int]) -> int:
+    def token_count(self, frames: int, grid: tuple[int, int]) -> int:
         """The exact count where one is asked for; otherwise it depends on the content."""
         if self.pruning_rate is not None:
             return max(frames, math.floor(frames * grid[0] * grid[1] * (1 - self.pruning_rate)))
-        return exact_count(frames, grid, self.retention) if self.exact else super().retained(frames, grid)
+        return exact_count(frames, grid, self.retention) if self.exact else super().token_count(frames, grid)
 
     def redundancy(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """How usual each token is, in the video and in all: G(u, c) and G(u, c) + G(u, c_t), (T, N) each."""
@@ -88,7 +87,7 @@ class VidCom2(Method):
         counts = (shares * positions).round().clamp(1, positions).long()
         kept = keep_top(-score, counts).flatten()
         if self.exact or self.pruning_rate is not None:
-            index = keep_exactly(kept, -score.flatten(), self.retained(frames, video.grid))
+            index = keep_exactly(kept, -score.flatten(), self.token_count(frames, video.grid))
         else:
             index = kept.nonzero()[:, 0]
         return Merge.keep(index, frames * positions)

@@ -43,7 +43,6 @@ class VisionZip(Method):
 
     name: ClassVar[str] = "visionzip"
     paper: ClassVar[str] = "https://arxiv.org/abs/2412.04467"
-    outer: ClassVar[bool] = True
     needs: ClassVar[frozenset[Need]] = frozenset({"scores", "keys"})
     exact_count: ClassVar[bool] = True
 
@@ -87,7 +86,7 @@ class VisionZip(Method):
         dominant = math.floor(size * 54 / 64)
         return dominant, size - dominant
 
-    def retained(self, frames: int, grid: tuple[int, int]) -> int:
+    def token_count(self, frames: int, grid: tuple[int, int]) -> int:
         """T * S, or :func:`~holitom.tokens.exact_count`."""
         if self.exact:
             return exact_count(frames, grid, self.retention)
@@ -107,7 +106,7 @@ class VisionZip(Method):
                 "keys=(T, N, K)), or VisionZip(compare='features')"
             )
         merge = dominant_contextual(scores, keys, *self.split(video.positions), doubled=self.parity)
-        return fit_count(merge, scores.flatten(), self.retained(video.frames, video.grid)) if self.exact else merge
+        return fit_count(merge, scores.flatten(), self.token_count(video.frames, video.grid)) if self.exact else merge
 
 
 def visionzip_image(attention: Tensor, keys: Tensor, dominant: int = 54, contextual: int = 10) -> Merge:

@@ -33,7 +33,7 @@ def minute_of(trace: Trace) -> Minute | None:
     """The four steps, or None where HoliTom is not among the runs."""
     for number, run in enumerate(trace.runs):
         spans, threshold = run.record.merge.spans, run.threshold
-        if run.answer.summary.method["name"] != "holitom" or not spans or threshold is None or run.gains is None:
+        if run.answer.summary.name != "holitom" or not spans or threshold is None or run.gains is None:
             continue
         gains = run.gains
         best = max(range(len(spans)), key=lambda index: (gains[index], spans[index][1] - spans[index][0]))

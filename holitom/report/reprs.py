@@ -69,7 +69,9 @@ def session_html(session: Session) -> str:
         )
     )
     key = " ".join(f"<span style='color:{colour}'>&#9632;</span> {name}" for name, colour in _FATES)
-    settings = escape(", ".join(f"{name}={value!r}" for name, value in session.method.settings().items()))
+    settings = escape(
+        ", ".join(f"{name}={value!r}" for name, value in session.method.settings().items() if name != "method")
+    )
     return (
         f"<div>{title}<br><small>{settings}</small><table><tr><th></th><th>compressed</th><th>full</th><th></th></tr>"
         f"{rows}</table>{''.join(map(video_html, session.videos))}<small>patches by frame: {key}</small></div>"

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from holitom.merge import Merge
 from holitom.methods.base import Method, Need
-from holitom.methods.chain import Chain
 from holitom.methods.registry import spell
 from holitom.ops.similarity import neighbour_cosine
 from holitom.pipeline import Answer, Pipeline, Uncompressed
@@ -165,8 +164,7 @@ def trace(
 def run_of(method: Method, answer: Answer, similarity: Tensor) -> Run:
     """One method's run from its answer; ``similarity`` is the clip's, (T-1, N)."""
     record = answer.summary.prompts[0].videos[0]
-    before = method.before if isinstance(method, Chain) else method
-    threshold = getattr(before, "threshold", None)
+    threshold = getattr(method.stage("before"), "threshold", None)
     gains = None
     if record.merge.spans is not None and threshold is not None:
         gains = segment_gains(similarity, record.merge.spans, threshold)

@@ -101,7 +101,7 @@ class Session:
             next(decoder.parameters()).dtype,
             attention="eager" if decoder.config._attn_implementation == "eager" else "sdpa",  # type: ignore[union-attr]
         )
-        return Summary({"name": self.method.name, **self.method.settings()}, self.prompts, cost)
+        return Summary(self.method.settings(), self.prompts, cost)
 
     @property
     def active(self) -> bool:

@@ -14,7 +14,7 @@ class Summary:
     """The latest prompt of a session.
 
     Args:
-        method: the method's name and settings.
+        method: :meth:`Method.settings`, from which :func:`~holitom.methods.parse` makes the method.
         prompts: one record for each row.
         cost: FLOPs and KV-cache bytes of the language model, compressed and as it would have been.
     """
@@ -22,6 +22,12 @@ class Summary:
     method: dict[str, Any]
     prompts: list[PromptRecord]
     cost: CostReport
+
+    @property
+    def name(self) -> str:
+        """The method's name; of a chain, those of its parts."""
+        parts = [self.method] if "method" in self.method else self.method.values()
+        return "|".join(part["method"] for part in parts)
 
     @property
     def visual_tokens(self) -> list[int]:
@@ -67,6 +73,6 @@ class Summary:
         full, entering, leaving = self.visual_tokens
         ratios = self.cost.ratios
         return (
-            f"{self.method['name']}: {full} visual tokens, {entering} enter the LLM, {leaving} leave it; "
+            f"{self.name}: {full} visual tokens, {entering} enter the LLM, {leaving} leave it; "
             f"prefill FLOPs {ratios['prefill_flops']:.1%}, KV cache {ratios['kv_cache_bytes']:.1%} of the full prompt's"
         )

@@ -243,7 +243,7 @@ class TestTokens:
     def test_prompt_tokens_fall_as_promised(
         self, servers: tuple[Any, Any], films: Films, send: Callable[[Path], dict[str, Any]]
     ):
-        retained = ServingConfig.of("holitom", retention=RETENTION).retained
+        retained = ServingConfig.of("holitom", retention=RETENTION).token_count
         for number in range(len(FRAMES)):
             asked = Asked("", [send(films.paths[number]), text(films.questions[number])])
             compressed, full = (ask(server, asked).usage.prompt_tokens for server in servers)

@@ -84,7 +84,7 @@ def test_counters_count_every_video_of_a_prompt(checkpoints: dict):
         once = read()
         answers(llm, prompt(name, ("video", 4, 1), " again"))  # found in the cache, and still in the prompt
         twice = read()
-    after = [SERVED.retained(frames, (4, 4)) for frames in (4, 6)]
+    after = [SERVED.token_count(frames, (4, 4)) for frames in (4, 6)]
     assert [b - a for a, b in zip(before, once, strict=True)] == [2, 160, sum(after)]
     assert [b - a for a, b in zip(once, twice, strict=True)] == [1, 64, after[0]]
 

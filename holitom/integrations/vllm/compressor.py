@@ -64,10 +64,10 @@ class Compressor:
         """
         tokens = VideoTokens(features.view(frames, -1, features.shape[-1]), grid, scores=scores, keys=keys)
         merge = self.config.method.merge_video(tokens)
-        promised = self.config.retained(frames, grid)
+        promised = self.config.token_count(frames, grid)
         if merge.outputs != promised:
             raise RuntimeError(
                 f"{self.config.method!r} promised {promised} tokens of {frames} frames of {grid} and made "
-                f"{merge.outputs}: its retained() and merge_video() do not fit each other"
+                f"{merge.outputs}: its token_count() and merge_video() do not fit each other"
             )
         return merge

@@ -63,16 +63,20 @@ class ServingConfig:
         if not isinstance(method, Method):
             raise TypeError(f"ServingConfig takes a method, got {method!r}: ServingConfig.parse reads settings")
         if method.layers(_DEPTH):
-            instead = "layer=None" if method.outer and "layer" in _fields(type(method)) else f"one of {_servable()}"
+            instead = (
+                "layer=None"
+                if "before" in method.stages and "layer" in _fields(type(method))
+                else f"one of {_servable()}"
+            )
             raise ValueError(f"{method.name} would merge tokens inside the LLM, and {_NOT_INSIDE}. Use {instead}")
-        if not method.outer:
+        if "before" not in method.stages:
             raise ValueError(
                 f"{method.name} has no stage before the LLM, the one that vLLM can have. Use {_servable()}"
             )
         if "frame_embeddings" in method.needs:
             raise ValueError(f"{method.name} asks for frame embeddings, which vLLM's vision towers do not give")
         try:
-            method.retained(*_PROBE)
+            method.token_count(*_PROBE)
         except ValueError as error:
             raise ValueError(
                 f"vLLM reserves a video's places before it has seen the video, so its token count must be known from "
@@ -91,7 +95,7 @@ class ServingConfig:
         if "|" in name:
             raise ValueError(f"{name!r} has a stage inside the LLM, and {_NOT_INSIDE}. Use one of {_servable()}")
         kind = method_class(name)
-        if not kind.outer:
+        if "before" not in kind.stages:
             raise ValueError(f"{name} works inside the LLM alone, and {_NOT_INSIDE}. Use one of {_servable()}")
         wanted = {key: value for key, value in SERVING_DEFAULTS.items() if key in _fields(kind)}
         if _own_count(name, settings):
@@ -163,13 +167,13 @@ class ServingConfig:
 
     # what it means ----------------------------------------------------------------------------------------------
 
-    def retained(self, frames: int, grid: tuple[int, int]) -> int:
+    def token_count(self, frames: int, grid: tuple[int, int]) -> int:
         """How many tokens of a video of T frames of (h, w) positions enter the LLM.
 
         Never below 1, however short the video and however small the retention, and never above T * h * w. Tokens that
         are no patches (LLaVA-OneVision's newline, Qwen3-VL's timestamps) come on top.
         """
-        return min(max(1, self.method.retained(frames, grid)), frames * grid[0] * grid[1])
+        return min(max(1, self.method.token_count(frames, grid)), frames * grid[0] * grid[1])
 
 
 def serving_architecture(architecture: str) -> str:
@@ -222,6 +226,6 @@ def _servable() -> str:
     served = []
     for name in names():
         cls = method_class(name)
-        if cls.outer and (cls.exact_count or "exact" in _fields(cls)):
+        if "before" in cls.stages and (cls.exact_count or "exact" in _fields(cls)):
             served.append(name)
     return ", ".join(served)

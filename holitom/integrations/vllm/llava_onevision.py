@@ -34,7 +34,7 @@ class ProcessingInfo(LlavaOnevisionProcessingInfo):  # type: ignore[misc]
 
     def get_num_video_tokens(self, *, image_width: int, image_height: int, num_frames: int) -> int:
         """What the method keeps, and one newline."""
-        return ServingConfig.of_hf_config(self.get_hf_config()).retained(num_frames, self.frame_grid) + 1
+        return ServingConfig.of_hf_config(self.get_hf_config()).token_count(num_frames, self.frame_grid) + 1
 
 
 class Processor(CompressedVideos, LlavaOnevisionMultiModalProcessor):  # type: ignore[misc]

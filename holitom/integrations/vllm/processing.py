@@ -68,7 +68,7 @@ class CompressedVideos:
     def _get_prompt_updates(self, mm_items: Any, hf_processor_mm_kwargs: Any, out_mm_kwargs: Any) -> Sequence[Any]:
         def placeholders(number: int) -> VideoPlaceholders:
             shape = self.video_shape(number, mm_items, out_mm_kwargs)
-            after = self.serving.retained(shape.frames, shape.grid)
+            after = self.serving.token_count(shape.frames, shape.grid)
             return VideoPlaceholders([self.video_token] * (after + shape.text), before=shape.patches, after=after)
 
         stock: Sequence[Any] = super()._get_prompt_updates(  # type: ignore[misc]
