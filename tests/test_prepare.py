@@ -178,6 +178,13 @@ class TestPrompts:
         conversation = [user_turn("What?", clip()), model_turn("A cat."), user_turn("Where?")]
         assert_same(preprocessor.batch([conversation]), by_transformers(processor, conversation))
 
+    def test_an_answer_that_is_begun_goes_on(self, preprocessor):
+        conversation = [user_turn("What?", clip()), model_turn("A")]
+        before = [dict(message) for message in conversation]
+        text = preprocessor.tokenizer.decode(preprocessor.batch([conversation])["input_ids"][0])
+        assert text.endswith("What?<|im_end|><|im_start|>assistant \nA")
+        assert conversation == before
+
     def test_a_message_of_plain_text(self, preprocessor):
         plain = [{"role": "user", "content": "Hello?"}]
         assert torch.equal(preprocessor.batch([plain])["input_ids"], preprocessor("Hello?")["input_ids"])
@@ -296,7 +303,9 @@ class TestErrors:
             preprocessor("What is a <video>?", clip())
 
     def test_videos_of_unequal_length_in_one_batch(self, preprocessor):
-        with pytest.raises(ValueError, match=r"same number of frames, got \[3, 4\]: read them with frames=3"):
+        with pytest.raises(
+            ValueError, match=r"same number of frames for llava_onevision, got \[3, 4\]: read them with frames=3"
+        ):
             preprocessor("Which?", clip(4), clip(3))
 
     @pytest.mark.parametrize("media", ["film.mp4", np.zeros((2, 8, 8, 3), np.uint8)])
@@ -385,6 +394,54 @@ def test_from_file_to_answer_without_torchvision(without_torchvision, checkpoint
     assert result.stdout.split() == [str(length), str(length + 2)]
 
 
+@pytest.fixture
+def broken_torchvision(tmp_path):
+    """A torchvision that was built for another torch, as a folder for PYTHONPATH."""
+    (tmp_path / "packages" / "torchvision").mkdir(parents=True)
+    (tmp_path / "packages" / "torchvision" / "__init__.py").write_text(
+        "raise RuntimeError('operator torchvision::nms does not exist')"
+    )
+    return tmp_path / "packages"
+
+
+def run_with_packages(packages, script, *arguments):
+    path = os.pathsep.join([str(packages), str(Path(__file__).parents[1])])
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script), *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def test_a_torchvision_that_does_not_fit_is_not_missed(broken_torchvision, checkpoint, tmp_path):
+    film = write_video(tmp_path / "film.mp4", 20)
+    script = """
+        import sys
+        from PIL import Image
+        from holitom.pipeline import Pipeline
+        from holitom.video import read_video
+        pipeline = Pipeline.from_pretrained(sys.argv[1])
+        inputs = pipeline.preprocessor("What?", read_video(sys.argv[2], 4), Image.new("RGB", (90, 30)))
+        print(inputs["pixel_values"].ndim, pipeline.ask(sys.argv[2], "What?", max_new_tokens=2).tokens)
+    """
+    result = run_with_packages(broken_torchvision, script, checkpoint, film)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == ["5", "2"]
+
+
+def test_a_torchvision_that_does_not_fit_is_named_where_it_is_needed(broken_torchvision, tmp_path):
+    from tiny_checkpoints import build_qwen_vl_files
+
+    path = build_qwen_vl_files(tmp_path / "qwen", 3)
+    script = "import sys; from holitom.video import Preprocessor; Preprocessor.from_pretrained(sys.argv[1])"
+    result = run_with_packages(broken_torchvision, script, path)
+    assert result.returncode == 1
+    assert f"built for the installed torch {torch.__version__}, and the installed one was built for" in result.stderr
+    assert "pip install --force-reinstall --no-deps torchvision" in result.stderr
+
+
 def test_another_family_without_torchvision_says_what_to_install(without_torchvision, tmp_path):
     from tiny_checkpoints import build_qwen_vl_files
 
@@ -393,4 +450,4 @@ def test_another_family_without_torchvision_says_what_to_install(without_torchvi
     result = run_without_torchvision(without_torchvision, script, path)
     assert result.returncode == 1
     assert "ImportError: the processor of qwen3_vl cannot be loaded" in result.stderr
-    assert "pip install torchvision" in result.stderr
+    assert "and none is installed. Install it with `pip install" in result.stderr

@@ -26,8 +26,14 @@ def user_turn(question: str, *media: Media) -> Message:
 
 
 def model_turn(answer: str) -> Message:
-    """What the model answered in an earlier turn."""
+    """What the model answered in an earlier turn. As a conversation's last message: how its answer begins."""
     return {"role": "assistant", "content": [{"type": "text", "text": answer}]}
+
+
+def ending(conversation: Conversation) -> dict[str, bool]:
+    """How a chat template ends a conversation: with the start of an answer, or within the one that is there."""
+    begun = bool(conversation) and conversation[-1]["role"] == "assistant"
+    return {"continue_final_message": True} if begun else {"add_generation_prompt": True}
 
 
 def parts(conversation: Conversation) -> Iterator[Mapping[str, Any]]:
@@ -61,7 +67,7 @@ def images(conversation: Conversation) -> list[Image.Image]:
 def without_media(conversation: Conversation) -> list[dict[str, Any]]:
     """The conversation as a chat template takes it: parts say where media go, and hold none."""
     return [
-        {**message, "content": [p if p["type"] == "text" else {"type": p["type"]} for p in parts([message])]}
+        {**message, "content": [dict(p) if p["type"] == "text" else {"type": p["type"]} for p in parts([message])]}
         for message in conversation
     ]
 

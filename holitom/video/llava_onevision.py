@@ -11,12 +11,12 @@ import torch
 from PIL import Image
 from transformers import AutoTokenizer
 
-from holitom.video.chat import Conversation, images, parts, videos, without_media
+from holitom.video.chat import Conversation, ending, images, parts, videos, without_media
 from holitom.video.checkpoint import CheckpointFiles
 from holitom.video.clip import Clip
 from holitom.video.image_tokens import AnyRes
 from holitom.video.pixels import PixelRecipe
-from holitom.video.prepare import Preprocessor, pad_left
+from holitom.video.prepare import Preprocessor, pad_left, require_one_length
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,12 +98,7 @@ class LlavaOnevisionPreprocessor(Preprocessor):
         inputs = pad_left(rows, self.tokenizer.eos_token_id or 0 if pad is None else pad)
         clips = [clip for conversation in conversations for clip in videos(conversation)]
         if clips:
-            lengths = sorted({len(clip) for clip in clips})
-            if len(lengths) > 1:
-                raise ValueError(
-                    f"the videos of one batch must have the same number of frames, got {lengths}: "
-                    f"read them with frames={lengths[0]}, or prepare them one by one"
-                )
+            require_one_length(clips, self.model_type)
             inputs["pixel_values_videos"] = torch.stack([self.recipe(clip.frames) for clip in clips])
         pictures = [found for conversation in conversations if (found := images(conversation))]
         return {**inputs, **self._image_inputs(pictures)} if pictures else inputs
@@ -130,7 +125,7 @@ class LlavaOnevisionPreprocessor(Preprocessor):
 
     def _templated(self, messages: Sequence[Mapping[str, Any]]) -> str:
         text: str = self.tokenizer.apply_chat_template(
-            messages, chat_template=self.template, tokenize=False, add_generation_prompt=True
+            messages, chat_template=self.template, tokenize=False, **ending(messages)
         )
         return text
 

@@ -43,6 +43,8 @@ class Preprocessor(ABC):
         LLaVA-OneVision is prepared here, without torchvision; every other family by its own processor from
         transformers, which needs it.
 
+        A torchvision that does not fit the installed torch is treated as missing, for the rest of the process.
+
         Args:
             name: path of a folder, or a hub id.
             hub: revision, token, cache_dir, local_files_only, as in transformers.
@@ -54,7 +56,9 @@ class Preprocessor(ABC):
         """
         from holitom.video.llava_onevision import LlavaOnevisionPreprocessor
         from holitom.video.processor import ProcessorPreprocessor
+        from holitom.video.torchvision import set_aside_broken
 
+        set_aside_broken()
         files = CheckpointFiles(name, **hub)
         model_type = str(files.config().get("model_type", ""))
         if model_type == "llava_onevision":
@@ -68,6 +72,8 @@ class Preprocessor(ABC):
     @abstractmethod
     def batch(self, conversations: Sequence[Conversation]) -> dict[str, torch.Tensor]:
         """The inputs for several conversations at once, each ending before the model's answer.
+
+        A last message of the role "assistant" is the beginning of that answer, which goes on from there.
 
         Args:
             conversations: each a list of messages, see :mod:`holitom.video.chat`.
@@ -92,6 +98,20 @@ def to_device(
 ) -> dict[str, torch.Tensor]:
     """Inputs on ``device``, pixel values (everything of floating point) as ``dtype``."""
     return {name: value.to(device, dtype if value.is_floating_point() else None) for name, value in inputs.items()}
+
+
+def require_one_length(clips: Sequence[Clip], model_type: str) -> None:
+    """Refuses videos that cannot lie in one tensor.
+
+    Raises:
+        ValueError: when the clips differ in their number of frames.
+    """
+    lengths = sorted({len(clip) for clip in clips})
+    if len(lengths) > 1:
+        raise ValueError(
+            f"the videos of one batch must have the same number of frames for {model_type}, got {lengths}: "
+            f"read them with frames={lengths[0]}, or prepare them one by one"
+        )
 
 
 def pad_left(rows: Sequence[Sequence[int]], pad: int) -> dict[str, torch.Tensor]:

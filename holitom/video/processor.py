@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from holitom.video.chat import Conversation, images, videos, without_media
+from holitom.video.chat import Conversation, ending, images, videos, without_media
 from holitom.video.checkpoint import CheckpointFiles
 from holitom.video.clip import Clip
-from holitom.video.prepare import Preprocessor
+from holitom.video.prepare import Preprocessor, require_one_length
+from holitom.video.torchvision import is_set_aside
+
+STACKED = {"internvl", "llava_next_video", "smolvlm", "video_llava"}  # all videos of a call in one tensor, by frames
+SAME_TIME = 1e-3  # seconds; containers round times to milliseconds
+TICKS = 1e6  # per second: what places of frames count where frames come at no regular rate
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,10 +48,14 @@ class ProcessorPreprocessor(Preprocessor):
 
             processor = AutoProcessor.from_pretrained(files.name, **files.hub)
         except (ImportError, RuntimeError) as error:
+            failed = f"the processor of {model_type or files.name} cannot be loaded: "
+            if find_spec("torchvision") is not None:
+                raise ImportError(failed + " ".join(str(error).split())) from error
+            built = "the installed one was built for another torch" if is_set_aside() else "none is installed"
             raise ImportError(
-                f"the processor of {model_type or files.name} cannot be loaded: the video processors of transformers "
-                f"need a torchvision built for the installed torch {torch.__version__}. Install it with "
-                "`pip install torchvision` from where torch came. (LLaVA-OneVision models do not need it.)"
+                f"{failed}the video processors of transformers need a torchvision built for the installed torch "
+                f"{torch.__version__}, and {built}. Install it with `pip install --force-reinstall --no-deps "
+                "torchvision` from where torch came. (LLaVA-OneVision models do not need it.)"
             ) from error
         if getattr(processor, "video_processor", None) is None and not hasattr(processor, "image_processor"):
             raise ValueError(f"{files.name} ({model_type or 'unknown family'}) takes no videos: give a video model")
@@ -60,14 +72,16 @@ class ProcessorPreprocessor(Preprocessor):
         if not conversations:
             raise ValueError("conversations must not be empty")
         texts = [
-            self.processor.apply_chat_template(without_media(conversation), add_generation_prompt=True, tokenize=False)
+            self.processor.apply_chat_template(without_media(conversation), tokenize=False, **ending(conversation))
             for conversation in conversations
         ]
         clips = [clip for conversation in conversations for clip in videos(conversation)]
         pictures = [images(conversation) for conversation in conversations]
         media: dict[str, Any] = {}
         if clips:
-            media["videos"] = [clip.frames for clip in clips]
+            if self.model_type in STACKED:
+                require_one_length(clips, self.model_type)
+            media["videos"] = [self._frames(clip) for clip in clips]
             media["video_metadata"] = [metadata_of(clip) for clip in clips]
             media["do_sample_frames"] = False  # the frames are sampled already
         if any(pictures):
@@ -84,14 +98,28 @@ class ProcessorPreprocessor(Preprocessor):
             )
         )
 
+    def _frames(self, clip: Clip) -> NDArray[np.uint8]:
+        """The last frame repeated, as transformers fills patches in time, where a single one would be refused."""
+        video_processor = getattr(self.processor, "video_processor", None)
+        missing = (getattr(video_processor, "temporal_patch_size", None) or 1) - len(clip)
+        return np.concatenate([clip.frames, clip.frames[-1:].repeat(missing, 0)]) if missing > 0 else clip.frames
+
 
 def metadata_of(clip: Clip) -> dict[str, Any]:
-    """What processors want to know about a video, in transformers' names."""
+    """What processors want to know about a video, in transformers' names.
+
+    They take a frame's place divided by ``fps`` for its time. Where frames do not come at a regular rate, places and
+    ``fps`` therefore count microseconds instead of frames.
+    """
+    fps, places, total = clip.fps, clip.indexes, clip.total_frames
+    if np.abs(places / fps - clip.times).max() > SAME_TIME:
+        fps, places = TICKS, np.rint(clip.times * TICKS).astype(np.int64)
+        total = max(round(clip.duration * TICKS), int(places[-1]) + 1)
     return {
-        "total_num_frames": clip.total_frames,
-        "fps": clip.fps,
+        "total_num_frames": total,
+        "fps": fps,
         "duration": clip.duration,
-        "frames_indices": clip.indexes.tolist(),
+        "frames_indices": places.tolist(),
         "height": clip.frames.shape[1],
         "width": clip.frames.shape[2],
         "video_backend": "pyav",
