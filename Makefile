@@ -35,11 +35,11 @@ demo: $(VENV)/ready
 	$(BIN)/holitom ask "$$clip" "$$(field question)" --retention 0.25 --compare; \
 	echo; echo "What is in the clip, as the generator of clips knows it: $$(field answer)"
 
-# All tests but the large matrix, those on Ray and those in a browser.
+# All tests but the slow ones, those on Ray and those in a browser: under three minutes on two cores.
 test: $(VENV_TEST)/ready
 	$(PYTEST) -m "not slow and not ray"
 
-# The large matrix.
+# What takes over ten seconds each, and the large matrix.
 slow: $(VENV_TEST)/ready
 	$(PYTEST) -m "slow and not ray" || { code=$$?; test $$code -eq 5 && echo "no test is marked slow"; exit $$((code == 5 ? 0 : code)); }
 

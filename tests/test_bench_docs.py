@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from test_docs_commands import parse
 
 from holitom.bench import load
 from holitom.integrations.lmms_eval.settings import method_of
@@ -60,6 +61,20 @@ def test_the_readmes_figures_of_the_gpu_are_those_of_its_runs():
     assert f"the LLM's part took {less[0]} and {less[1]} times less" in readme
 
 
+def test_the_gpu_scripts_commands_are_understood(tmp_path):
+    """All of them, as they would run on a GPU, without running any."""
+    stand_in = tmp_path / "show.py"
+    stand_in.write_text("import shlex, sys\nprint(shlex.join(sys.argv[1:]))\n")
+    for option in ("--short", None):
+        env = {**os.environ, "HOLITOM": f"{shlex.quote(sys.executable)} {shlex.quote(str(stand_in))}", "OUT": "out"}
+        script = [str(ROOT / "scripts" / "gpu_benchmark.sh"), *([option] if option else [])]
+        shown = subprocess.run(script, env=env, capture_output=True, text=True, check=True).stdout.splitlines()
+        assert len(shown) == 4
+        for line in shown:
+            parse(shlex.split(line))
+
+
+@pytest.mark.slow
 def test_the_gpu_script_runs_dry(tmp_path):
     command = f"{shlex.quote(sys.executable)} {shlex.quote(str(_main(tmp_path)))}"
     env = {**os.environ, "HOLITOM": command, "OUT": str(tmp_path / "out"), "PYTHONPATH": str(ROOT)}
