@@ -14,6 +14,7 @@ from holitom.methods.fastvid import FastVID
 from holitom.methods.flashvid import FlashVID
 from holitom.methods.holitom import HoliTom
 from holitom.methods.prunevid import PruneVid
+from holitom.methods.spread import Spread
 from holitom.methods.vcast import VCast
 from holitom.methods.vidcom2 import VidCom2
 from holitom.methods.visionzip import VisionZip
@@ -21,6 +22,7 @@ from holitom.tokens import VideoTokens
 
 OUTER: tuple[type[Method], ...] = (
     HoliTom,
+    Spread,
     VisionZip,
     DyCoke,
     PruneVid,
@@ -47,6 +49,8 @@ VARIANTS: tuple[Method, ...] = (
     EVS(pruning_rate=0.7),
     VidCom2(pruning_rate=0.7),
     VCast(min_tokens=3, retention=0.05),
+    Spread(pick="rounds", retention=0.2),
+    Spread(step=0.0, join=1.0, width=4),
 )
 PARITY: tuple[Method, ...] = (
     VisionZip(parity=True),

@@ -15,6 +15,7 @@ from holitom.methods.prunevid import PruneVid
 from holitom.methods.pyramiddrop import PyramidDrop
 from holitom.methods.registry import BUILTIN, build, method_class, names, parse, spell
 from holitom.methods.segmenting import Segmenting
+from holitom.methods.spread import Spread
 from holitom.methods.vcast import VCast
 from holitom.methods.vidcom2 import VidCom2
 from holitom.methods.visionzip import VisionZip
@@ -36,6 +37,7 @@ __all__ = [
     "PyramidDrop",
     "RandomDrop",
     "Segmenting",
+    "Spread",
     "UniformFrames",
     "VCast",
     "VidCom2",

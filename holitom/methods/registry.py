@@ -25,6 +25,7 @@ from holitom.methods.framefusion import FrameFusion
 from holitom.methods.holitom import HoliTom
 from holitom.methods.prunevid import PruneVid
 from holitom.methods.pyramiddrop import PyramidDrop
+from holitom.methods.spread import Spread
 from holitom.methods.vcast import VCast
 from holitom.methods.vidcom2 import VidCom2
 from holitom.methods.visionzip import VisionZip
@@ -34,6 +35,7 @@ BUILTIN: dict[str, type[Method]] = {
     cls.name: cls
     for cls in (
         HoliTom,
+        Spread,
         FastV,
         PyramidDrop,
         VisionZip,
