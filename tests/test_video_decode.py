@@ -6,8 +6,8 @@ from media import HEIGHT, WIDTH, number_of, numbered, samples_by_fractions, writ
 from transformers.video_utils import default_sample_indices_fn, read_video_pyav
 
 from holitom.video import read_video
-from holitom.video.container import Reader, scan
-from holitom.video.film import frames_by_time
+from holitom.video.container import Reader
+from holitom.video.film import Film
 
 CONTAINERS = {
     "h264.mp4": ("libx264", {}),
@@ -68,7 +68,7 @@ def test_only_the_groups_of_pictures_with_a_sample_are_decoded(tmp_path, monkeyp
     path = write_video(tmp_path / "film.mp4", 600, options={"g": "10"})
     decoded = []
     original = Reader.decode
-    monkeypatch.setattr(Reader, "decode", lambda self, packet: decoded.append(packet) or original(self, packet))
+    monkeypatch.setattr(Reader, "decode", lambda self, *packet: decoded.append(packet) or original(self, *packet))
     clip = read_video(path, 4)
     assert clip.indexes.tolist() == [0, 150, 300, 450]
     assert [number_of(frame) for frame in clip.frames] == [0, 150, 300, 450]
@@ -81,13 +81,13 @@ def test_only_the_groups_of_pictures_with_a_sample_are_decoded(tmp_path, monkeyp
 def test_any_frame_alone_equals_that_of_a_full_decode(name, tmp_path):
     codec, options = CONTAINERS[name]
     path = write_video(tmp_path / name, 61, codec, options=options)
-    contents = scan(path, name)
+    film = Film.scanned(path, name)
     with Reader(path, name) as reader:
         whole = [frame.to_ndarray(format="rgb24") for frame in reader.frames()]
     for index in range(61):
-        with Reader(path, name) as reader:
-            [(_, frame)] = frames_by_time(reader, contents, contents.times, np.array([index]))
-        assert np.array_equal(frame.to_ndarray(format="rgb24"), whole[index]), index
+        [(_, frame)] = film.frames(np.array([index]), None, stand_in=False)
+        assert film.better is None  # found where it was looked for
+        assert np.array_equal(frame, whole[index]), index
 
 
 @pytest.mark.parametrize("name", ["film.mkv", "film.mp4", "film.ts"])

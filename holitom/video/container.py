@@ -1,21 +1,18 @@
-"""Reading the packets of a video file, with FFmpeg's errors turned into ours."""
+"""Reading and decoding the packets of a video file, with FFmpeg's errors turned into ours."""
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterator
 from contextvars import ContextVar
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import av
-import numpy as np
 from av.stream import Disposition
-from numpy.typing import NDArray
 
 from holitom.video.errors import VideoError
+from holitom.video.formats import is_jpeg_stream, is_playlist, openings
 
 REPAIR = "Copy or download it again, or save what is left with `ffmpeg -i FILE -c copy repaired.mkv`."
 # What to do with titles that are no UTF-8; PyAV 19 no longer asks
@@ -25,18 +22,36 @@ decoder_threads: ContextVar[int] = ContextVar("decoder_threads", default=0)
 """Threads that FFmpeg decodes a video with; 0: as many as it finds right. More are faster and take more work in all."""
 
 
-class Reader:
-    """One pass over the video packets of a file. Damaged packets are counted and skipped, not raised."""
+class Damaged(Exception):
+    """A strict reader has met something that does not decode."""
 
-    def __init__(self, path: Path, source: str) -> None:
+
+class Reader:
+    """One pass over the video packets of a file.
+
+    Args:
+        path: the file.
+        source: its name in messages.
+        playlists: whether a playlist may be opened, and so what it names.
+        strict: raise :class:`Damaged` where something does not decode, instead of going on. What FFmpeg makes of damage
+            depends on how many threads decode, so a lenient reader decodes in one.
+    """
+
+    def __init__(self, path: Path, source: str, *, playlists: bool = False, strict: bool = False) -> None:
         self.source = source
+        self.strict = strict
         self.errors = 0
-        self.container = _open(path, source)
+        self.container = _open(path, source, playlists)
         try:
             self.stream = _video_stream(self.container, source)
         except BaseException:
             self.container.close()
             raise
+        codec = self.stream.codec_context
+        self.stream.thread_type = "AUTO"
+        codec.thread_count = decoder_threads.get() if strict else 1
+        if strict:
+            codec.options = {"err_detect": "explode"}
 
     def __enter__(self) -> Reader:
         return self
@@ -58,100 +73,60 @@ class Reader:
                 self.errors += 1
             return
 
-    def decode(self, packet: Any | None) -> list[Any]:
-        """The frames that this packet completes; ``None`` asks for those still inside the decoder."""
+    def decode(self, position: int, packet: Any | None) -> list[Any]:
+        """The frames that this packet completes, in the decoder's order, which is that of display.
+
+        Args:
+            position: the packet's place in the file. It is ``pts`` of the frame that is made of it, because what
+                files say about display times may be wrong, missing, or not unique.
+            packet: ``None`` asks for the frames that are still inside the decoder.
+
+        Raises:
+            Damaged: by a strict reader, for a packet that cannot be decoded.
+        """
+        if packet is not None:
+            packet.pts = packet.dts = position
         try:
             return self.stream.codec_context.decode(packet)  # type: ignore[no-any-return]
         except av.FFmpegError as error:
-            if not isinstance(error, av.error.EOFError):
-                self.errors += 1
+            if isinstance(error, av.error.EOFError):
+                return []
+            if self.strict:
+                raise Damaged from error
+            self.errors += 1
             return []
 
     def frames(self) -> Iterator[Any]:
-        """Every frame that can be decoded, in display order."""
-        for packet in self.packets():
-            yield from self.decode(packet)
-        yield from self.decode(None)
+        """Every frame that can be decoded, in display order.
+
+        Raises:
+            Damaged: by a strict reader, where one is incomplete.
+        """
+        for position, packet in enumerate(self.packets()):
+            yield from self._whole(self.decode(position, packet))
+        yield from self._whole(self.decode(-1, None))
+
+    def _whole(self, frames: list[Any]) -> list[Any]:
+        if self.strict and any(frame.is_corrupt for frame in frames):
+            raise Damaged
+        return frames
 
 
-@dataclass(frozen=True, eq=False)
-class Contents:
-    """What the packets of a video say before any is decoded. P packets in file order.
-
-    Attributes:
-        times: (P,) int64, display time of each in ``tick`` units; None where the file does not give them all.
-        starts: (P,) bool, whether decoding can begin at it.
-        hidden: (P,) bool, decoded but not displayed (cut away by an edit list).
-        tick: seconds per time unit.
-        fps: average frames per second; None where the file does not say.
-        end: display time at which the last frame ends, in ``tick`` units.
-        announced_frames: frames that the header promises, 0 where it does not.
-        announced_seconds: length that the header promises, 0.0 where it does not.
-        errors: places at which the file could not be read.
-    """
-
-    times: NDArray[np.int64] | None
-    starts: NDArray[np.bool_]
-    hidden: NDArray[np.bool_]
-    tick: float
-    fps: float | None
-    end: int
-    announced_frames: int
-    announced_seconds: float
-    errors: int
-
-    @property
-    def shown(self) -> int:
-        """Packets whose frame is displayed."""
-        return int((~self.hidden).sum())
-
-    @property
-    def origin(self) -> int:
-        """Display time of the first frame."""
-        if self.times is None or not self.shown:
-            return 0
-        return int(self.times[~self.hidden].min())
-
-
-def scan(path: Path, source: str) -> Contents:
-    """Read every packet once without decoding: exact counts also where the container has none (Matroska, MPEG-TS)."""
-    times, starts, hidden = array("q"), array("b"), array("b")
-    timed = True
-    end = 0
-    with Reader(path, source) as reader:
-        for packet in reader.packets():
-            timed = timed and packet.pts is not None
-            if timed:
-                times.append(packet.pts)
-                end = max(end, packet.pts + (packet.duration or 0))
-            starts.append(packet.is_keyframe)
-            hidden.append(packet.is_discard)
-        stream = reader.stream
-        rate = stream.average_rate or stream.guessed_rate
-        known_times = np.frombuffer(times, dtype=np.int64) if timed and times else None
-        # Two packets with one time (fields of one picture) leave no way to tell frames apart by their time.
-        if known_times is not None and len(np.unique(known_times)) < len(known_times):
-            known_times = None
-        return Contents(
-            times=known_times,
-            starts=np.frombuffer(starts, dtype=np.int8).astype(bool),
-            hidden=np.frombuffer(hidden, dtype=np.int8).astype(bool),
-            tick=float(stream.time_base or 0.0),
-            fps=float(rate) if rate else None,
-            end=end,
-            announced_frames=stream.frames,
-            announced_seconds=_announced_seconds(reader.container, stream),
-            errors=reader.errors,
-        )
-
-
-def _open(path: Path, source: str) -> Any:
+def _open(path: Path, source: str, playlists: bool) -> Any:
     try:
+        # A name such as "film.jpg" speaks for a picture.
+        kind = "mjpeg" if is_jpeg_stream(path) else None
         # "file:" keeps FFmpeg from reading protocols or patterns into a name such as "concat:x" or "shot%d.png".
-        container = av.open(f"file:{path}", **_LENIENT)
-    except av.error.PermissionError as error:
+        container = av.open(f"file:{path}", format=kind, options=openings(playlists), **_LENIENT)
+    except PermissionError as error:  # FFmpeg's is one, too
         raise VideoError(source, "permission denied", "Make the file readable for this user.") from error
     except (av.FFmpegError, OSError, ValueError) as error:
+        if is_playlist(path) and not playlists:
+            raise VideoError(
+                source,
+                "a playlist, not a video: it names other files, which are not opened",
+                "Give the video itself, or playlists=True where you trust every file and address that it names.",
+            ) from error
         raise VideoError(
             source,
             "not a video that FFmpeg can read, or cut off before its index was written",
@@ -180,21 +155,4 @@ def _video_stream(container: Any, source: str) -> Any:
             "its video codec is unknown to this build of FFmpeg",
             "Convert it, for example with `ffmpeg -i FILE -c:v libx264 converted.mp4`.",
         )
-    stream.thread_type = "AUTO"
-    stream.codec_context.thread_count = decoder_threads.get()
     return stream
-
-
-def _announced_seconds(container: Any, stream: Any) -> float:
-    if stream.duration is not None and stream.time_base is not None:
-        return float(stream.duration * stream.time_base)
-    tag = str(stream.metadata.get("DURATION", ""))  # Matroska: HH:MM:SS.fraction
-    try:
-        hours, minutes, seconds = tag.split(":")
-        return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
-    except ValueError:
-        pass
-    # The container's own length may be that of a longer sound track, so it speaks for a lone stream only.
-    if container.duration is not None and len(container.streams) == 1:
-        return float(container.duration / av.time_base)
-    return 0.0

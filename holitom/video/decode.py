@@ -4,66 +4,184 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from holitom.video.clip import Clip
 from holitom.video.container import REPAIR
 from holitom.video.errors import VideoError
-from holitom.video.film import read_film
-from holitom.video.images import is_picture, read_folder, read_picture
-from holitom.video.sampling import SamplingRule, sample_indexes
+from holitom.video.film import USUAL_RATE, Film, Frames
+from holitom.video.images import folder_frames, folder_names, is_picture, picture_delays, picture_frames
+from holitom.video.sampling import SamplingRule, sample_by_rate, sample_indexes
 
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """A folder of images or an animation, which is read as a :class:`Film` is.
+
+    Attributes:
+        begins: (N,) float64, seconds from the first frame.
+        duration: seconds from the first frame to the end of the last one.
+        read: the frames at some indexes, with their shorter side brought down to a size.
+    """
+
+    begins: NDArray[np.float64]
+    duration: float
+    read: Callable[[NDArray[np.int64], int | None], Frames]
+    better: None = None
+
+    def frames(self, indexes: NDArray[np.int64], size: int | None, stand_in: bool) -> Frames:
+        """As of :class:`Film`; a picture that cannot be read is an error, whatever could stand in for it."""
+        return self.read(indexes, size)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Which frames are taken, as the caller asks for it, and from what.
+
+    Attributes:
+        frames: so many, spread evenly by number; or None.
+        fps: those on display at 0, 1/fps, 2/fps, ... seconds; or None.
+        rule: where ``frames`` are taken.
+        size: pixels of the shorter side, or None.
+        folder_fps: frames per second that a folder of images stands for.
+        playlists: whether a playlist may be opened, and so what it names.
+
+    Raises:
+        TypeError, ValueError: a parameter is out of its range.
+    """
+
+    frames: int | None
+    fps: float | None
+    rule: SamplingRule
+    size: int | None
+    folder_fps: float
+    playlists: bool
+
+    def __post_init__(self) -> None:
+        if (self.fps is None) == (self.frames is None):
+            raise ValueError(f"give either fps or frames, got fps={self.fps!r} and frames={self.frames!r}")
+        if self.frames is not None:
+            sample_indexes(1, self.frames, self.rule)
+        if self.size is not None and (isinstance(self.size, bool) or not isinstance(self.size, int)):
+            raise TypeError(f"size must be an int number of pixels or None, got {self.size!r}")
+        if self.size is not None and self.size < 1:
+            raise ValueError(f"size must be at least 1 pixel, got {self.size}")
+        for name, value in (("fps", self.fps), ("folder_fps", self.folder_fps)):
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise ValueError(f"{name} must be above 0, got {value}")
+
+    def open(self, source: str | Path) -> Film | Pictures:
+        """Looks through a video without decoding it.
+
+        Raises:
+            VideoError: when there is none that can be read.
+        """
+        path = existing(source)
+        if path.is_dir():
+            names = folder_names(path, str(source))
+
+            def read_folder(indexes: NDArray[np.int64], size: int | None) -> Frames:
+                yield from folder_frames(names, indexes, size)
+                return None
+
+            return Pictures(np.arange(len(names)) / self.folder_fps, len(names) / self.folder_fps, read_folder)
+        if not is_picture(path):
+            return Film.scanned(path, str(source), self.playlists)
+        delays, whole = picture_delays(path, str(source))
+
+        def read_animation(indexes: NDArray[np.int64], size: int | None) -> Frames:
+            yield from picture_frames(path, indexes, size)
+            return None if whole else "cut off: the animation ends in the middle of a frame"
+
+        ends = np.cumsum(delays)
+        return Pictures(np.concatenate([[0.0], ends[:-1]]), float(ends[-1]), read_animation)
+
+    def take(self, video: Film | Pictures) -> NDArray[np.int64]:
+        """(T,) the indexes of the frames to take from it."""
+        if self.fps is not None:
+            return sample_by_rate(video.begins, video.duration, self.fps)
+        assert self.frames is not None
+        return sample_indexes(len(video.begins), self.frames, self.rule)
+
+
+def average_rate(video: Film | Pictures) -> float:
+    """Frames per second over the whole length."""
+    return len(video.begins) / video.duration if video.duration > 0 else USUAL_RATE
+
+
 def read_video(
     source: str | Path,
-    frames: int = 32,
+    frames: int | None = None,
     *,
+    fps: float | None = None,
     rule: SamplingRule = "floor",
     size: int | None = None,
     folder_fps: float = 1.0,
+    playlists: bool = False,
 ) -> Clip:
-    """Decode ``frames`` frames, spread evenly over the video by frame number.
+    """Decode a few frames of a video: so many, spread evenly by frame number, or so many a second.
 
     Memory grows with the frames that are kept, not with the length of the film.
 
     Args:
         source: a video file, an animated GIF, WebP or PNG, a still image, or a folder of images (one frame each, in
             natural order of their names).
-        frames: frames wanted, at least 1; a video with fewer gives all it has.
-        rule: where the frames are taken, see :func:`holitom.video.sample_indexes`.
+        frames: frames wanted, at least 1; a video with fewer gives all it has. 32 when ``fps`` is not given either.
+        fps: take the frame on display at 0, 1/fps, 2/fps, ... seconds instead; one that stays longer is taken once.
+        rule: where ``frames`` are taken, see :func:`holitom.video.sample_indexes`.
         size: bring the shorter side down to this many pixels while decoding; None keeps the size of the file.
         folder_fps: frames per second that a folder of images stands for.
+        playlists: open a playlist (HLS, DASH, concat) and the local files that it names. Only where all are trusted.
 
     Returns:
-        A :class:`Clip` of T = min(frames, frames in the video), frames (T, H, W, 3) uint8 RGB. A damaged or cut-off
-        video of which some frames decode gives a clip sampled over those, with ``warning`` set and logged.
+        A :class:`Clip` of T frames (T, H, W, 3) uint8 RGB. A damaged or cut-off video of which some frames decode gives
+        a clip sampled over those, with ``warning`` set and logged.
 
     Raises:
         VideoError: the file is missing, empty, no video, or not one frame of it can be decoded.
         TypeError, ValueError: a parameter is out of its range.
     """
-    sample_indexes(1, frames, rule)  # a wrong parameter is the caller's, whatever the file holds
-    if size is not None and (isinstance(size, bool) or not isinstance(size, int)):
-        raise TypeError(f"size must be an int number of pixels or None, got {size!r}")
-    if size is not None and size < 1:
-        raise ValueError(f"size must be at least 1 pixel, got {size}")
-    if not (math.isfinite(folder_fps) and folder_fps > 0):
-        raise ValueError(f"folder_fps must be above 0, got {folder_fps}")
-
-    path = existing(source)
-    if path.is_dir():
-        return read_folder(path, str(source), frames, rule, size, folder_fps)
-    if is_picture(path):
-        clip = read_picture(path, str(source), frames, rule, size)
-    else:
-        clip = read_film(path, str(source), frames, rule, size)
-    if clip.warning is not None:
-        logger.warning(
-            "%s: %s; sampling the %d frames that decode. %s", source, clip.warning, clip.total_frames, REPAIR
-        )
+    if frames is None and fps is None:
+        frames = 32
+    sampling = Sampling(frames, fps, rule, size, folder_fps, playlists)
+    video = sampling.open(source)
+    while True:
+        indexes = sampling.take(video)
+        kept, warning = _kept(video.frames(indexes, size, stand_in=False), len(indexes))
+        better = video.better
+        if better is None or (better.counted and np.array_equal(sampling.take(better), indexes)):
+            video = better or video
+            break
+        video = better
+    if kept is None:
+        raise VideoError(source, "decodes differently each time it is read", f"The file is damaged. {REPAIR}")
+    total = len(video.begins)
+    clip = Clip(kept, indexes, video.begins[indexes], average_rate(video), total, video.duration, str(source), warning)
+    if warning is not None:
+        logger.warning("%s: %s; sampling the %d frames that decode. %s", source, warning, total, REPAIR)
     return clip
+
+
+def _kept(frames: Frames, count: int) -> tuple[NDArray[np.uint8] | None, str | None]:
+    """The frames in one array (count, H, W, 3), or None where not all came; and what is wrong with the video."""
+    kept: NDArray[np.uint8] | None = None
+    slots: set[int] = set()
+    while True:
+        try:
+            slot, frame = next(frames)
+        except StopIteration as end:
+            return (kept if len(slots) == count else None), end.value
+        if kept is None:
+            kept = np.empty((count, *frame.shape), dtype=np.uint8)
+        kept[slot] = frame
+        slots.add(slot)
 
 
 def existing(source: str | Path) -> Path:

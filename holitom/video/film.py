@@ -1,10 +1,12 @@
-"""Decoding the sampled frames of a film, and only what they need."""
+"""The frames of a film in their order and at their times, decoding only what the wanted ones need."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from array import array
+from collections.abc import Generator, Iterator
 from contextlib import suppress
-from itertools import chain
+from dataclasses import dataclass, field
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +15,22 @@ from av.video.frame import PictureType
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
-from holitom.video.clip import Clip
-from holitom.video.container import REPAIR, Contents, Reader, scan
+from holitom.video.container import REPAIR, Damaged, Reader
+from holitom.video.contents import Contents, scan
 from holitom.video.errors import VideoError
 from holitom.video.orientation import fitted, upright
-from holitom.video.sampling import SamplingRule, sample_indexes
 
 PREDICTED = (PictureType.P, PictureType.B)
 # Codecs whose unreferenced pictures are safe to leave out. (In HEVC "unreferenced" holds within a temporal layer only.)
 WITH_LEAVES = {"h264", "mpeg4", "mpeg1video", "mpeg2video"}
-SHORT_BY = 0.05  # a film may end this part (and a second) before its announced length without being called cut off
+PROBED = 24  # packets at the start that are all decoded, to see whether frames come out as their times say
+USUAL_RATE = 25.0  # frames per second of a film that says nothing, as in FFmpeg
+Frames = Generator[tuple[int, NDArray[np.uint8]], None, "str | None"]
+"""(slot, (H, W, 3)) in ascending order of slots; returns what is wrong with the video, or None."""
 
 
-class CannotEnter(Exception):
-    """Decoding cannot begin in the middle of this film."""
+class Disordered(Exception):
+    """Frames come out in another order than their times say, or decoding cannot begin in the middle of this film."""
 
 
 class Converter:
@@ -51,145 +55,244 @@ class Converter:
         return upright(rgb, bytes(matrix) if matrix is not None else None)
 
 
-class _Kept:
-    """The frames that are kept, converted one by one into one array of the final size."""
+@dataclass(eq=False)
+class Film:
+    """A film whose packets have been read. N frames in the order of display.
 
-    def __init__(self, count: int, size: int | None) -> None:
-        self.count = count
-        self.convert = Converter(size)
-        self.frames: NDArray[np.uint8] | None = None
-        self.times: dict[int, int | None] = {}
+    What packets say about order and times is taken for true as long as the decoder's output agrees with it. Where it
+    does not, all frames are decoded and counted in the order in which they come out.
 
-    def put(self, slot: int, frame: Any) -> None:
-        rgb = self.convert(frame)
-        if self.frames is None:
-            self.frames = np.empty((self.count, *rgb.shape), dtype=np.uint8)
-        self.frames[slot] = rgb
-        self.times[slot] = frame.pts
+    Attributes:
+        path: the file.
+        source: its name in messages.
+        playlists: whether a playlist may be opened, and so what it names.
+        contents: its packets.
+        packets: (N,) the packet that each frame is made of.
+        counted: whether the frames have been counted by decoding all of them.
+        beheaded: whether frames at the start that do not come out have been taken away.
+        begins: (N,) float64, seconds from the first frame, ascending.
+        duration: seconds from the first frame to the end of the last one.
+        better: the film as :meth:`frames` found it to be, where that is not as it was taken to be.
+    """
+
+    path: Path
+    source: str
+    playlists: bool
+    contents: Contents
+    packets: NDArray[np.int64]
+    counted: bool = False
+    beheaded: bool = False
+    begins: NDArray[np.float64] = field(init=False)
+    duration: float = field(init=False)
+    better: Film | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        if not len(self.packets):
+            reason = "not one frame of it could be decoded" if self.counted else "the video stream holds no frames"
+            advice = "The file is damaged" if self.counted else "The recording may be empty"
+            raise VideoError(self.source, reason, f"{advice}. {REPAIR}")
+        self.begins, self.duration = _clock(self.contents, self.packets)
+
+    @classmethod
+    def scanned(cls, path: Path, source: str, playlists: bool = False) -> Film:
+        """Reads a film's packets.
+
+        Raises:
+            VideoError: when it is no video, or none of its frames is displayed.
+        """
+        contents = scan(path, source, playlists)
+        return cls(path, source, playlists, contents, contents.shown)
 
     @property
-    def complete(self) -> bool:
-        return len(self.times) == self.count
+    def trusted(self) -> bool:
+        """Whether frames may be found by what their packets say."""
+        return self.contents.times is not None and not self.counted
 
+    def checked(self) -> Film:
+        """The film after a look at its first frames, or at all of them where those disagree with their packets.
 
-def read_film(path: Path, source: str, frames: int, rule: SamplingRule = "floor", size: int | None = None) -> Clip:
-    """Sample a video file, see :func:`holitom.video.read_video`.
+        Raises:
+            VideoError: when not one frame of it can be decoded.
+        """
+        film = self
+        while film.trusted:
+            if film._as_promised():
+                return film
+            if film.better is None:
+                break
+            film = film.better
+        nothing = np.array([], dtype=np.int64)
+        for strict in (True, False):
+            with suppress(Damaged), film._reader(strict) as reader:
+                for _ in film._in_order(reader, nothing):
+                    pass
+                break
+        assert film.better is not None  # a lenient reader comes to the end
+        return film.better
 
-    One pass reads the packets without decoding and so knows every frame's place and time; a second one decodes the
-    groups of pictures that hold a wanted frame. Where packets turn out not to match frames, the frames are counted by
-    decoding them all.
-    """
-    contents = scan(path, source)
-    if not contents.shown:
-        raise VideoError(source, "the video stream holds no frames", f"The recording may be empty. {REPAIR}")
-    total = contents.shown
-    indexes = sample_indexes(total, frames, rule)
-    kept = _Kept(len(indexes), size)
-    errors = 0
-    if contents.times is not None:
-        with Reader(path, source) as reader:
-            with suppress(CannotEnter):
-                for slot, frame in frames_by_time(reader, contents, contents.times, indexes):
-                    kept.put(slot, frame)
-            errors = reader.errors
-    if not kept.complete:
-        # Packets do not always make frames (damage, invisible reference pictures). Then the frames themselves are
-        # counted, so that the sample is spread over those that exist.
-        kept, counted, errors = _collect_by_order(path, source, indexes, size)
-        if counted == 0:
-            raise VideoError(source, "not one frame of it could be decoded", f"The file is damaged. {REPAIR}")
-        if counted != total:
-            total = counted
-            indexes = sample_indexes(total, frames, rule)
-            kept, _, errors = _collect_by_order(path, source, indexes, size)
-    if kept.frames is None or not kept.complete:
-        raise VideoError(source, "decodes differently each time it is read", f"The file is damaged. {REPAIR}")
+    def frames(self, indexes: NDArray[np.int64], size: int | None, stand_in: bool) -> Frames:
+        """The frames at ``indexes``, one after the other, and what is wrong with the film.
 
-    length = (contents.end - contents.origin) * contents.tick
-    fps = contents.fps or (total / length if length > 0 else 1.0)
-    stamps = [kept.times[slot] for slot in range(len(indexes))]
-    timed = contents.times is not None and None not in stamps
-    times = (np.array(stamps, dtype=np.float64) - contents.origin) * contents.tick if timed else indexes / fps
-    warning = damage(contents, length, errors, kept.convert.corrupt)
-    return Clip(kept.frames, indexes, times, fps, total, length if length > 0 else total / fps, source, warning)
+        Args:
+            indexes: (T,) int64, ascending.
+            size: bring the shorter side down to so many pixels; None keeps the film's.
+            stand_in: for a frame that does not come out, take the next one that is displayed before the next wanted
+                one. Without it slots may come again, from a better way of reading; where ``better`` is set afterwards,
+                its frames are to be taken.
 
+        Raises:
+            VideoError: when not one frame of it can be decoded.
+        """
+        convert = Converter(size)
+        last, whole, strict = -1, not self.trusted, True
+        while True:
+            came = convert.corrupt = 0
+            try:
+                with self._reader(strict) as reader:
+                    passage = self._in_order(reader, indexes) if whole else self._by_time(reader, indexes, stand_in)
+                    for slot, frame in passage:
+                        came += 1
+                        if slot > last or not stand_in:
+                            yield slot, convert(frame)
+                            last = slot
+                    if whole or stand_in or came == len(indexes):
+                        return self._damage(reader.errors, convert.corrupt)
+                whole = True
+            except Damaged:
+                strict = False
+            except Disordered:
+                if self.better is not None and not stand_in:
+                    return None
+                whole = True
 
-def _collect_by_order(path: Path, source: str, indexes: NDArray[np.int64], size: int | None) -> tuple[_Kept, int, int]:
-    """Decode everything; the frames at ``indexes``, the number of frames, and of packets that failed."""
-    kept = _Kept(len(indexes), size)
-    slots = {int(index): slot for slot, index in enumerate(indexes)}
-    count = 0
-    with Reader(path, source) as reader:
+    def _reader(self, strict: bool) -> Reader:
+        return Reader(self.path, self.source, playlists=self.playlists, strict=strict)
+
+    def _as_promised(self) -> bool:
+        """Whether the first frames come out as their packets say. Else ``better`` may say how they do."""
+        indexes = np.arange(min(len(self.packets), PROBED))
+        for strict in (True, False):
+            with suppress(Damaged, Disordered), self._reader(strict) as reader:
+                return sum(1 for _ in self._by_time(reader, indexes, stand_in=False)) == len(indexes)
+        return False
+
+    def _in_order(self, reader: Reader, indexes: NDArray[np.int64]) -> Iterator[tuple[int, Any]]:
+        """Decodes everything and counts: (slot, frame) at ``indexes``; afterwards ``better`` is the film as counted."""
+        slots = {int(index): slot for slot, index in enumerate(indexes)}
+        packets = array("q")
         for order, frame in enumerate(reader.frames()):
-            count = order + 1
             if order in slots:
-                kept.put(slots[order], frame)
-        return kept, count, reader.errors
-
-
-def frames_by_time(
-    reader: Reader, contents: Contents, times: NDArray[np.int64], indexes: NDArray[np.int64], stand_in: bool = False
-) -> Iterator[tuple[int, Any]]:
-    """The frames at ``indexes``, known by their display times; decodes nothing between that they do not need.
-
-    Args:
-        stand_in: where a picture does not come out (damage, or it is not meant to be shown), the next one that is
-            displayed before the next wanted one takes its place.
-
-    Yields:
-        (slot, frame) with slots 0..T-1 ascending in display order; without those of frames that did not come out.
-
-    Raises:
-        CannotEnter: when decoding cannot begin in the middle of this film.
-    """
-    shown = np.flatnonzero(~contents.hidden)
-    positions = shown[np.argsort(times[shown], kind="stable")][indexes]
-    wanted = times[positions].tolist()
-    slots = {time: slot for slot, time in enumerate(wanted)}
-    starts = iter(_decoding_starts(np.flatnonzero(contents.starts), times, positions))
-    start = next(starts, None)
-    begun = settled = 0  # wanted frames whose decoding has begun; those of them that have come out, or will not
-    skipped = False
-    entry: int | None = None  # display time of the picture at which decoding began again, until it comes out
-
-    leaves_exist = reader.stream.codec_context.name in WITH_LEAVES
-    for position, packet in enumerate(chain(reader.packets(), [None])):
-        while start == position:
-            begun += 1
-            start = next(starts, None)
-        if begun <= settled:
-            if start is None:
+                yield slots[order], frame
+            if self.counted and order == indexes[-1]:
                 return
-            skipped = True
-            continue
-        if skipped:
-            reader.stream.codec_context.flush_buffers()
-            skipped, entry = False, int(times[position])
-        if leaves_exist:
-            # Pictures that no other one is made from are decoded only where they are wanted themselves.
-            needed = packet is None or packet.pts in slots
-            reader.stream.codec_context.skip_frame = "DEFAULT" if needed else "NONREF"
-        for frame in reader.decode(packet):
-            if entry is not None and frame.pts is not None and frame.pts >= entry:
-                # With gradual refresh a "keyframe" is one of many predicted pictures that only together are whole.
-                if frame.pts > entry or frame.pict_type in PREDICTED:
-                    raise CannotEnter
-                entry = None
-            if not stand_in:
-                if frame.pts in slots:
-                    settled += 1
-                    yield slots.pop(frame.pts), frame
+            packets.append(-1 if frame.pts is None else frame.pts)
+        if not self.counted:
+            found = np.frombuffer(packets, dtype=np.int64) if packets else np.array([], dtype=np.int64)
+            self.better = Film(self.path, self.source, self.playlists, self.contents, found, counted=True)
+
+    def _by_time(self, reader: Reader, indexes: NDArray[np.int64], stand_in: bool) -> Iterator[tuple[int, Any]]:
+        """The frames at ``indexes`` by what their packets say: (slot, frame); decodes nothing that they do not need.
+
+        Raises:
+            Damaged: by a strict reader.
+            Disordered: where what comes out disagrees.
+        """
+        contents, count = self.contents, len(self.contents.starts)
+        assert contents.times is not None
+        place = np.empty(count, np.int64)  # of each packet in the order of display, hidden ones included
+        place[np.argsort(contents.times, kind="stable")] = np.arange(count)
+        rank = np.full(count, -1)  # of each packet among the frames
+        rank[self.packets] = np.arange(len(self.packets))
+        shown = place[self.packets]
+        wanted = self.packets[indexes]
+        chosen = set(wanted.tolist())
+        starts = iter(_decoding_starts(np.flatnonzero(contents.starts), place, wanted))
+        codec = reader.stream.codec_context
+        leaves = contents.reordered and codec.name in WITH_LEAVES
+        # Before this one, frames must come out without a gap; behind it some are left out.
+        late = rank[PROBED:]
+        sure = int(late[late >= 0].min(initial=count)) if leaves else count
+
+        start = next(starts, None)
+        begun = settled = 0  # wanted frames whose decoding has begun; those of them that have come out, or will not
+        skipped = False
+        entry: int | None = None  # the packet at which decoding began again, until its frame comes out
+        floor = last = -1  # place of that packet, before which nothing counts; rank of the last frame that came out
+        for position, packet in enumerate(chain(islice(reader.packets(), count), [None])):
+            while start == position:
+                begun += 1
+                start = next(starts, None)
+            if begun <= settled:
+                if start is None:
+                    return
+                skipped = True
                 continue
-            passed = settled
-            while frame.pts is not None and passed < len(wanted) and wanted[passed] <= frame.pts:
-                passed += 1
-            if passed > settled:
+            if skipped:
+                codec.flush_buffers()
+                skipped, entry, floor = False, position, int(place[position])
+                last = int(np.searchsorted(shown, floor)) - 1
+            if leaves:
+                # Pictures that no other one is made from are decoded only where they are wanted themselves.
+                needed = packet is None or position < PROBED or position in chosen
+                codec.skip_frame = "DEFAULT" if needed else "NONREF"
+            for frame in reader.decode(position, packet):
+                at = -1 if frame.pts is None else frame.pts
+                if not 0 <= at < count:
+                    raise Disordered
+                if place[at] < floor:
+                    continue
+                if reader.strict and frame.is_corrupt:
+                    raise Damaged
+                # With gradual refresh a "keyframe" is one of many predicted pictures that only together are whole.
+                if entry is not None and (at != entry or frame.pict_type in PREDICTED):
+                    raise Disordered
+                entry, before, last = None, last, int(rank[at])
+                if last <= before:
+                    raise Disordered
+                if not stand_in and last > before + 1 and last < sure:
+                    if before < 0 and not self.beheaded:
+                        self.better = self._without(last)
+                    raise Disordered
+                passed = settled
+                while passed < len(wanted) and indexes[passed] <= last:
+                    passed += 1
+                if passed > settled and (stand_in or indexes[passed - 1] == last):
+                    yield passed - 1, frame
                 settled = passed
-                yield passed - 1, frame
+
+    def _without(self, head: int) -> Film:
+        """The film without its first frames, which do not come out: it begins in the middle of a group of pictures."""
+        contents = self.contents.without(self.packets[:head])
+        return Film(self.path, self.source, self.playlists, contents, contents.shown, beheaded=True)
+
+    def _damage(self, errors: int, corrupt: int) -> str | None:
+        """What is wrong with the film: ``errors`` packets failed, ``corrupt`` sampled frames came out broken."""
+        contents = self.contents
+        found = [contents.cut] if contents.cut else []
+        if errors or contents.errors:
+            number = max(errors, contents.errors)
+            found.append(f"damaged: {number} of {len(contents.starts)} packets could not be read")
+        elif corrupt:
+            found.append(f"damaged: {corrupt} of the sampled frames are incomplete")
+        return "; ".join(found) or None
 
 
-def _decoding_starts(keys: NDArray[np.int64], times: NDArray[np.int64], positions: NDArray[np.int64]) -> list[int]:
-    """For the frame of each packet in ``positions``, the packet from which the decoder must run; ascending.
+def _clock(contents: Contents, packets: NDArray[np.int64]) -> tuple[NDArray[np.float64], float]:
+    """When the frames made of ``packets`` begin, in seconds from the first one, and when the last one ends.
+
+    The decoder's order is right where it disagrees with the packets' times. Then those are the times, put in order.
+    """
+    if contents.times is not None and contents.tick and (packets >= 0).all():
+        times = np.sort(contents.times[packets])
+        if (np.diff(times) > 0).all():
+            end = int((contents.times[packets] + contents.lengths[packets]).max())
+            return (times - times[0]) * contents.tick, (end - int(times[0])) * contents.tick
+    rate = contents.fps or USUAL_RATE
+    return np.arange(len(packets)) / rate, len(packets) / rate
+
+
+def _decoding_starts(keys: NDArray[np.int64], place: NDArray[np.int64], positions: NDArray[np.int64]) -> list[int]:
+    """For each packet in ``positions``, the packet from which the decoder must run; ascending.
 
     That is the last keyframe stored before it that is also displayed before it: pictures stored after a keyframe but
     displayed before it may lean on the group of pictures before.
@@ -197,21 +300,6 @@ def _decoding_starts(keys: NDArray[np.int64], times: NDArray[np.int64], position
     if not len(keys):
         return [0] * len(positions)
     last = np.searchsorted(keys, positions, side="right") - 1
-    while (late := (last >= 0) & (times[keys[last]] > times[positions])).any():
+    while (late := (last >= 0) & (place[keys[last]] > place[positions])).any():
         last[late] -= 1
     return sorted(np.where(last >= 0, keys[last], 0).tolist())
-
-
-def damage(contents: Contents, length: float, errors: int, corrupt: int) -> str | None:
-    """What is wrong with a film: ``errors`` packets failed, ``corrupt`` sampled frames came out broken."""
-    found = []
-    packets = len(contents.starts)
-    if contents.announced_frames > packets:
-        found.append(f"cut off: its header announces {contents.announced_frames} frames and {packets} are there")
-    elif contents.times is not None and length < contents.announced_seconds * (1 - SHORT_BY) - 1:
-        found.append(f"cut off: its header announces {contents.announced_seconds:.1f} s and {length:.1f} s are there")
-    if errors or contents.errors:
-        found.append(f"damaged: {max(errors, contents.errors)} of {packets} packets could not be read")
-    elif corrupt:
-        found.append(f"damaged: {corrupt} of the sampled frames are incomplete")
-    return "; ".join(found) or None

@@ -11,10 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, ImageSequence
 
-from holitom.video.clip import Clip
 from holitom.video.errors import VideoError
+from holitom.video.formats import is_jpeg_stream
 from holitom.video.orientation import fitted
-from holitom.video.sampling import SamplingRule, sample_indexes
 
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
@@ -24,12 +23,10 @@ DEFAULT_DELAY = 0.1  # seconds; what browsers show a GIF frame for that names no
 
 
 def is_picture(path: Path) -> bool:
-    """Whether a file is an image or an animation by its content. (A stream of JPEGs, .mjpeg, is a film.)"""
-    if path.suffix.lower() in {".mjpeg", ".mjpg"}:
-        return False
+    """Whether a file is an image or an animation by its content. (A stream of JPEGs is a film.)"""
     try:
         with Image.open(path, formats=FORMATS):
-            return True
+            return not is_jpeg_stream(path)
     except BROKEN:
         return False
 
@@ -77,16 +74,6 @@ def folder_frames(
         yield slot, frame
 
 
-def read_folder(
-    path: Path, source: str, frames: int, rule: SamplingRule = "floor", size: int | None = None, fps: float = 1.0
-) -> Clip:
-    """Sample a folder of images, one frame each; only the sampled ones are opened. See :func:`read_video`."""
-    names = folder_names(path, source)
-    indexes = sample_indexes(len(names), frames, rule)
-    kept = _filled(folder_frames(names, indexes, size), len(indexes), source)
-    return Clip(kept, indexes, indexes / fps, float(fps), len(names), len(names) / fps, source)
-
-
 def picture_frames(
     path: Path, indexes: NDArray[np.int64], size: int | None = None
 ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
@@ -98,31 +85,6 @@ def picture_frames(
                 yield slots[order], _rgb(frame, size)
             if order == indexes[-1]:
                 return
-
-
-def read_picture(path: Path, source: str, frames: int, rule: SamplingRule = "floor", size: int | None = None) -> Clip:
-    """Sample an animation; a still image is a video of one frame. See :func:`read_video`.
-
-    A first pass through the animation counts its frames and adds up their delays, a second one keeps the sampled ones.
-    """
-    delays, whole = picture_delays(path, source)
-    indexes = sample_indexes(len(delays), frames, rule)
-    kept = _filled(picture_frames(path, indexes, size), len(indexes), source)
-    begins = np.cumsum([0.0, *delays])
-    duration = float(begins[-1])
-    warning = None if whole else "cut off: the animation ends in the middle of a frame"
-    return Clip(kept, indexes, begins[indexes], len(delays) / duration, len(delays), duration, source, warning)
-
-
-def _filled(frames: Iterator[tuple[int, NDArray[np.uint8]]], count: int, source: str) -> NDArray[np.uint8]:
-    """(count, H, W, 3): the frames in one array."""
-    kept: NDArray[np.uint8] | None = None
-    for slot, frame in frames:
-        kept = np.empty((count, *frame.shape), dtype=np.uint8) if kept is None else kept
-        kept[slot] = frame
-    if kept is None:
-        raise VideoError(source, "not one frame of it could be decoded", "Replace the file.")
-    return kept
 
 
 def picture_delays(path: Path, source: str) -> tuple[list[float], bool]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal, get_args
 
 import numpy as np
@@ -60,6 +59,6 @@ def sample_by_rate(begins: NDArray[np.float64], duration: float, fps: float) -> 
     """
     if not fps > 0:
         raise ValueError(f"fps must be above 0, got {fps}")
-    end = max(duration, float(begins[-1]) + 2 * ROUNDING)
-    moments = np.arange(math.ceil((end - ROUNDING) * fps)) / fps
-    return np.unique(np.searchsorted(begins, moments + ROUNDING, side="right") - 1)
+    ends = np.append(begins[1:], max(duration, float(begins[-1]) + 2 * ROUNDING))
+    first = np.ceil((begins - ROUNDING) * fps) / fps  # of these times since the frame came on display
+    return np.flatnonzero(np.maximum(first, 0.0) + ROUNDING < ends)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,17 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holitom.video.clip import Clip
-from holitom.video.container import REPAIR, Contents, Reader, scan
-from holitom.video.decode import existing
+from holitom.video.container import REPAIR
+from holitom.video.decode import Sampling, average_rate
 from holitom.video.errors import VideoError
-from holitom.video.film import CannotEnter, Converter, damage, frames_by_time
-from holitom.video.images import folder_frames, folder_names, is_picture, picture_delays, picture_frames
-from holitom.video.sampling import sample_by_rate, sample_indexes
+from holitom.video.film import Film, Frames
 
 logger = logging.getLogger(__name__)
-
-Frames = Generator[tuple[int, NDArray[np.uint8]], None, "str | None"]
-"""(slot, (H, W, 3)) in ascending order of slots; returns what is wrong with the video, or None."""
 
 
 @dataclass(eq=False)
@@ -120,103 +114,35 @@ def open_video(
     frames: int | None = None,
     size: int | None = None,
     folder_fps: float = 1.0,
+    playlists: bool = False,
 ) -> VideoStream:
     """Looks through a video and says which frames will be sampled; decodes them in one pass when they are asked for.
+
+    Where the first frames come out in another order than the file says (AVI, ASF and MXF often do not say it), the film
+    is decoded once more to count its frames and find their order.
 
     Args:
         source: a file or a folder of images, as for :func:`holitom.video.read_video`.
         fps: take the frame on display at 0, 1/fps, 2/fps, ... seconds; one that stays longer is taken once. Exact
             also where the frame rate varies.
         frames: take so many, as :func:`read_video` does, instead of ``fps``.
-        size, folder_fps: as for :func:`read_video`.
+        size, folder_fps, playlists: as for :func:`read_video`.
 
     Raises:
         VideoError: the file is missing, empty or no video.
         ValueError: unless exactly one of ``fps`` and ``frames`` is given, above 0.
     """
-    if (fps is None) == (frames is None):
-        raise ValueError(f"give either fps or frames, got fps={fps!r} and frames={frames!r}")
-    if fps is not None and not (math.isfinite(fps) and fps > 0):
-        raise ValueError(f"fps must be above 0, got {fps}")
-    path = existing(source)
-    if path.is_dir():
-        names = folder_names(path, str(source))
-        begins = np.arange(len(names)) / folder_fps
-        indexes = _sample(begins, len(names) / folder_fps, fps, frames)
-
-        def read_folder() -> Frames:
-            yield from folder_frames(names, indexes, size)
-            return None
-
-        return VideoStream(
-            indexes, begins[indexes], folder_fps, len(names), len(names) / folder_fps, str(source), read_folder
-        )
-    return (
-        _picture(path, str(source), fps, frames, size)
-        if is_picture(path)
-        else _film(path, str(source), fps, frames, size)
+    sampling = Sampling(frames, fps, "floor", size, folder_fps, playlists)
+    video = sampling.open(source)
+    if isinstance(video, Film):
+        video = video.checked()
+    indexes = sampling.take(video)
+    return VideoStream(
+        indexes,
+        video.begins[indexes],
+        average_rate(video),
+        len(video.begins),
+        video.duration,
+        str(source),
+        lambda: video.frames(indexes, size, stand_in=True),
     )
-
-
-def _sample(begins: NDArray[np.float64], duration: float, fps: float | None, frames: int | None) -> NDArray[np.int64]:
-    if frames is not None:
-        return sample_indexes(len(begins), frames)
-    assert fps is not None
-    return sample_by_rate(begins, duration, fps)
-
-
-def _picture(path: Path, source: str, fps: float | None, frames: int | None, size: int | None) -> VideoStream:
-    delays, whole = picture_delays(path, source)
-    begins = np.cumsum([0.0, *delays])
-    indexes = _sample(begins[:-1], float(begins[-1]), fps, frames)
-
-    def read() -> Frames:
-        yield from picture_frames(path, indexes, size)
-        return None if whole else "cut off: the animation ends in the middle of a frame"
-
-    rate = len(delays) / float(begins[-1])
-    return VideoStream(indexes, begins[indexes], rate, len(delays), float(begins[-1]), source, read)
-
-
-def _film(path: Path, source: str, fps: float | None, frames: int | None, size: int | None) -> VideoStream:
-    contents = scan(path, source)
-    total = contents.shown
-    if not total:
-        raise VideoError(source, "the video stream holds no frames", f"The recording may be empty. {REPAIR}")
-    length = (contents.end - contents.origin) * contents.tick
-    rate = contents.fps or (total / length if length > 0 else 1.0)
-    if contents.times is None:
-        begins = np.arange(total, dtype=np.float64) / rate
-    else:
-        begins = (np.sort(contents.times[~contents.hidden]) - contents.origin).astype(np.float64) * contents.tick
-    duration = length if length > 0 else total / rate
-    indexes = _sample(begins, duration, fps, frames)
-
-    def read() -> Frames:
-        return _decode(path, source, contents, indexes, size, length)
-
-    return VideoStream(indexes, begins[indexes], rate, total, duration, source, read)
-
-
-def _decode(
-    path: Path, source: str, contents: Contents, indexes: NDArray[np.int64], size: int | None, length: float
-) -> Frames:
-    """One pass over a film. Where it turns out that decoding cannot begin in the middle, a second one over the rest."""
-    convert, last, errors, whole = Converter(size), -1, 0, contents.times is None
-    if contents.times is not None:
-        with Reader(path, source) as reader:
-            try:
-                for slot, frame in frames_by_time(reader, contents, contents.times, indexes, stand_in=True):
-                    last = slot
-                    yield slot, convert(frame)
-            except CannotEnter:
-                whole = True
-            errors = reader.errors
-    if whole:
-        slots = {int(index): slot for slot, index in enumerate(indexes) if slot > last}
-        with Reader(path, source) as reader:
-            for order, frame in enumerate(reader.frames()):
-                if order in slots:
-                    yield slots[order], convert(frame)
-            errors = reader.errors
-    return damage(contents, length, errors, convert.corrupt)

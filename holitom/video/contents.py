@@ -1,0 +1,161 @@
+"""What the packets of a film say about its frames, before any is decoded."""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from holitom.video.container import Reader
+from holitom.video.truncation import missing_bytes
+
+UNKNOWN, LATEST = int(np.iinfo(np.int64).min), int(np.iinfo(np.int64).max)  # of times; the first: not given
+BACK, AHEAD = 0.1, 10.0  # seconds by which the clock of a joined recording jumps, as in the ffmpeg command
+LONGEST = 2**52  # ticks from the first frame to the last; a header that says more lies
+# Formats that give every frame's display time beside its decoding time
+TIMED = {"flv", "matroska", "mov", "mpeg", "mpegts", "webm"}
+SHORT_BY = 0.05  # a film may end this part (and a second) before its announced length without being called cut off
+
+
+@dataclass(frozen=True, eq=False)
+class Contents:
+    """The packets of a film. P packets in file order.
+
+    Attributes:
+        times: (P,) int64, display time of each in ``tick`` units on one clock, also where recordings were joined; None
+            where the file does not give them all, or some are equal (fields of one picture). A claim of the file.
+        lengths: (P,) int64, how long each is displayed, in ``tick`` units.
+        starts: (P,) bool, whether decoding can begin at it.
+        hidden: (P,) bool, not displayed: cut away by an edit list, or undecodable before the first keyframe.
+        tick: seconds per time unit.
+        fps: frames per second as the header says; None where it does not.
+        reordered: whether times come from the container itself and tell that pictures are stored in another order than
+            they are shown. Then unreferenced pictures can be left out.
+        cut: how much is missing at the end, in words; None where nothing is.
+        errors: places at which the file could not be read.
+    """
+
+    times: NDArray[np.int64] | None
+    lengths: NDArray[np.int64]
+    starts: NDArray[np.bool_]
+    hidden: NDArray[np.bool_]
+    tick: float
+    fps: float | None
+    reordered: bool
+    cut: str | None
+    errors: int
+
+    @property
+    def shown(self) -> NDArray[np.int64]:
+        """(N,) the packets whose frame is displayed, in the order of display as far as it is known."""
+        shown = np.flatnonzero(~self.hidden)
+        return shown if self.times is None else shown[np.argsort(self.times[shown], kind="stable")]
+
+    def without(self, head: NDArray[np.int64]) -> Contents:
+        """The same with some more packets hidden."""
+        hidden = self.hidden.copy()
+        hidden[head] = True
+        return replace(self, hidden=hidden)
+
+
+def scan(path: Path, source: str, playlists: bool = False) -> Contents:
+    """Read every packet once without decoding: exact counts also where the container has none (Matroska, MPEG-TS)."""
+    shows, decodes, lengths = array("q"), array("q"), array("q")
+    starts, hidden = array("b"), array("b")
+    with Reader(path, source, playlists=playlists) as reader:
+        stream = reader.stream
+        vp8 = stream.codec_context.name in {"vp8", "libvpx"}
+        for packet in reader.packets():
+            pts, dts = packet.pts, packet.dts
+            shows.append(UNKNOWN if pts is None else pts)
+            decodes.append(UNKNOWN if dts is None else dts)
+            lengths.append(packet.duration or 0)
+            starts.append(packet.is_keyframe)
+            # VP8 has pictures that are only referred to; the fifth bit of a picture says whether it is one
+            hidden.append(packet.is_discard or (vp8 and not memoryview(packet)[0] & 16))
+        rate = stream.average_rate or stream.guessed_rate
+        tick = float(stream.time_base or 0.0)
+        fps = float(rate) if rate else None
+        formats = set(reader.container.format.name.split(","))
+        jumps = bool(reader.container.format.flags & av.format.Flags.ts_discont.value)
+        announced = _announced_seconds(reader.container) if formats & {"flv", "asf"} else 0.0
+        errors = reader.errors
+
+    keys = np.frombuffer(starts, dtype=np.int8).astype(bool)
+    unseen = np.frombuffer(hidden, dtype=np.int8).astype(bool)
+    if keys.any():
+        unseen[: int(np.argmax(keys))] = True
+    pts, durations = np.frombuffer(shows, dtype=np.int64), np.frombuffer(lengths, dtype=np.int64).copy()
+    usual = round(1 / (fps * tick)) if fps and tick else 1
+    durations[(durations <= 0) | (durations > LONGEST)] = max(1, usual)
+    times = None
+    if len(pts) and (pts != UNKNOWN).all():
+        dts = np.frombuffer(decodes, dtype=np.int64)
+        times = _on_one_clock(pts, dts, durations, keys, unseen, tick, jumps)
+    if times is not None and len(np.unique(times)) < len(times):
+        times = None
+    reordered = times is not None and bool(formats & TIMED) and bool((np.diff(times) < 0).any())
+    cut = _cut(path, times, durations, tick, announced)
+    return Contents(times, durations, keys, unseen, tick, fps, reordered, cut, errors)
+
+
+def _on_one_clock(
+    pts: NDArray[np.int64],
+    dts: NDArray[np.int64],
+    lengths: NDArray[np.int64],
+    keys: NDArray[np.bool_],
+    hidden: NDArray[np.bool_],
+    tick: float,
+    jumps: bool,
+) -> NDArray[np.int64] | None:
+    """Display times of which none goes back where recordings were joined: each part begins where the one before ends.
+
+    A new part begins where decoding times, which otherwise ascend, go back, and in formats whose clocks may jump
+    (``jumps``) also where they go far ahead. None for times too far apart to be true.
+    """
+    if float(pts.max()) - float(pts.min()) > LONGEST:
+        return None
+    known = dts != UNKNOWN
+    if not known.any():
+        dts, known = pts, keys
+    clock = dts[np.maximum.accumulate(np.where(known, np.arange(len(dts)), int(np.argmax(known))))]
+    steps = np.diff(clock)
+    breaks = (steps < 0) & (keys[1:] | (steps * tick < -BACK))
+    if jumps:
+        breaks |= steps * tick > AHEAD
+    if not breaks.any():
+        return pts
+    part = np.concatenate([[0], np.cumsum(breaks)])
+    shown = ~hidden
+    begins, ends = np.full(part[-1] + 1, LATEST), np.full(part[-1] + 1, UNKNOWN)
+    np.minimum.at(begins, part[shown], pts[shown])
+    np.maximum.at(ends, part[shown], pts[shown] + lengths[shown])
+    begins[ends == UNKNOWN] = ends[ends == UNKNOWN] = 0  # of parts of which nothing is shown
+    spans = ends - begins
+    moved: NDArray[np.int64] = pts + (begins[0] + np.cumsum(spans) - spans - begins)[part]
+    return moved
+
+
+def _cut(
+    path: Path, times: NDArray[np.int64] | None, lengths: NDArray[np.int64], tick: float, announced: float
+) -> str | None:
+    if missing := missing_bytes(path):
+        return f"cut off: its header announces {missing[0]:,} bytes and {missing[1]:,} are there"
+    if times is None:
+        return None
+    there = float((times + lengths).max() - times.min()) * tick
+    if there < announced * (1 - SHORT_BY) - 1:
+        return f"cut off: its header announces {announced:.1f} s and {there:.1f} s are there"
+    return None
+
+
+def _announced_seconds(container: Any) -> float:
+    # The container's own length may be that of a longer sound track, so it speaks for a lone stream only.
+    if container.duration is not None and len(container.streams) == 1:
+        return float(container.duration / av.time_base)
+    return 0.0
