@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from holitom.merge import Merge
+
 
 @dataclass(frozen=True, eq=False)
 class VideoTokens:
@@ -133,13 +135,15 @@ class TowerStates:
     """The patches of one video in the middle of a vision tower, in front of one block.
 
     Args:
-        hidden: (T, P, D) states of T frames of P patches.
+        hidden: (T, P, D) states of T frames of P patches; of merged ones, that of their row.
         layer: the block in front of which this is (0-based).
         depth: the number of blocks.
         grid: (rows, columns) of patches of a frame; P = leading + rows * columns.
         leading: how many class tokens stand in front of a frame's patches.
         order: (P,) int64, the place in the frame (row by row, class tokens first) of the patch of each state, for
             towers that work in window order; None: states are in the order of their places.
+        merged: the map of the T*P patches that is in force so far, or None. The new one takes its place.
+        keys: (T, P, K) float32, attention keys of the block before, mean over heads, where the method asks for them.
     """
 
     hidden: Tensor
@@ -148,6 +152,8 @@ class TowerStates:
     grid: tuple[int, int]
     leading: int = 0
     order: Tensor | None = None
+    merged: Merge | None = None
+    keys: Tensor | None = None
 
     def __post_init__(self) -> None:
         rows, columns = self.grid

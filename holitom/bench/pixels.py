@@ -17,17 +17,25 @@ DESCRIPTION = (
 )
 
 
-def frames(count: int, side: int, seed: int = 0, noise: float = NOISE) -> Tensor:
+def description(static: float = 0.0) -> str:
+    """What the frames show, in a sentence."""
+    return DESCRIPTION + (f"; the upper {static:.0%} of the picture stay as in the first frame" if static else "")
+
+
+def frames(count: int, side: int, seed: int = 0, noise: float = NOISE, static: float = 0.0) -> Tensor:
     """A video of made-up scenes, with a cut at least every 16 frames.
 
     Args:
         count: T, the number of frames. side: their height and width in pixels.
         seed: other seeds give other scenes.
         noise: standard deviation of what is added to each pixel, where values span [-1, 1].
+        static: the share of the picture, from the top, that stays as it is in the first frame, noise included.
 
     Returns:
         (T, 3, side, side) float32.
     """
+    if not 0 <= static <= 1:
+        raise ValueError(f"static is a share of the picture and must lie in [0, 1], got {static}")
     if count < 1 or side < 1:
         raise ValueError(f"count and side must be at least 1, got {count} and {side}")
     generator = torch.Generator().manual_seed(seed)
@@ -39,6 +47,8 @@ def frames(count: int, side: int, seed: int = 0, noise: float = NOISE) -> Tensor
         done += len(part)
     for frame in out:  # one at a time: noise as large as a long video would double its memory
         frame.add_(torch.randn(frame.shape, generator=generator), alpha=2 * noise)
+    still = round(static * side)
+    out[1:, :, :still] = out[:1, :, :still]
     return out
 
 

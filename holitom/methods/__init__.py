@@ -14,6 +14,7 @@ from holitom.methods.holitom import HoliTom
 from holitom.methods.prunevid import PruneVid
 from holitom.methods.pyramiddrop import PyramidDrop
 from holitom.methods.registry import BUILTIN, build, method_class, names, parse, spell
+from holitom.methods.renewal import Renewal
 from holitom.methods.segmenting import Segmenting
 from holitom.methods.spread import Spread
 from holitom.methods.vcast import VCast
@@ -36,6 +37,7 @@ __all__ = [
     "PruneVid",
     "PyramidDrop",
     "RandomDrop",
+    "Renewal",
     "Segmenting",
     "Spread",
     "UniformFrames",
