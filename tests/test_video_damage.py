@@ -144,11 +144,11 @@ BAD = {
         "the video stream holds no frames. The recording may be empty",
     ),
     "unknown codec": (lambda d: unknown_codec(d / "a.mp4"), "codec is unknown .* Convert it, for example with `ffmpeg"),
-    "empty folder": (lambda d: folder(d / "f"), "the folder holds no images. Put frames in it as .bmp"),
+    "empty folder": (lambda d: folder(d / "f"), "the folder holds no images. Put frames in it as .*.bmp"),
     "folder of texts": (lambda d: folder(d / "f", **{"a.txt": b"x"}), "the folder holds no images"),
     "folder with a bad image": (
         lambda d: folder(d / "f", **{"a.png": b"no image"}),
-        "a.png: not an image that can be read .* Replace or remove it",
+        "a.png: not one frame of it could be decoded .* Replace the file",
     ),
     "pipe": (lambda d: Path("/dev/null"), "neither a file nor a folder. Give a video file"),
 }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,30 +14,12 @@ from holitom.video.clip import Clip
 from holitom.video.container import REPAIR
 from holitom.video.errors import VideoError
 from holitom.video.film import USUAL_RATE, Film, Frames
-from holitom.video.images import folder_frames, folder_names, is_picture, picture_delays, picture_frames
+from holitom.video.images import is_picture, refuse_tiles
+from holitom.video.limits import require_kept
+from holitom.video.pictures import Pictures
 from holitom.video.sampling import SamplingRule, sample_by_rate, sample_indexes
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, eq=False)
-class Pictures:
-    """A folder of images or an animation, which is read as a :class:`Film` is.
-
-    Attributes:
-        begins: (N,) float64, seconds from the first frame.
-        duration: seconds from the first frame to the end of the last one.
-        read: the frames at some indexes, with their shorter side brought down to a size.
-    """
-
-    begins: NDArray[np.float64]
-    duration: float
-    read: Callable[[NDArray[np.int64], int | None], Frames]
-    better: None = None
-
-    def frames(self, indexes: NDArray[np.int64], size: int | None, stand_in: bool) -> Frames:
-        """As of :class:`Film`; a picture that cannot be read is an error, whatever could stand in for it."""
-        return self.read(indexes, size)
 
 
 @dataclass(frozen=True)
@@ -85,23 +66,11 @@ class Sampling:
         """
         path = existing(source)
         if path.is_dir():
-            names = folder_names(path, str(source))
-
-            def read_folder(indexes: NDArray[np.int64], size: int | None) -> Frames:
-                yield from folder_frames(names, indexes, size)
-                return None
-
-            return Pictures(np.arange(len(names)) / self.folder_fps, len(names) / self.folder_fps, read_folder)
-        if not is_picture(path):
-            return Film.scanned(path, str(source), self.playlists)
-        delays, whole = picture_delays(path, str(source))
-
-        def read_animation(indexes: NDArray[np.int64], size: int | None) -> Frames:
-            yield from picture_frames(path, indexes, size)
-            return None if whole else "cut off: the animation ends in the middle of a frame"
-
-        ends = np.cumsum(delays)
-        return Pictures(np.concatenate([[0.0], ends[:-1]]), float(ends[-1]), read_animation)
+            return Pictures.folder(path, str(source), self.folder_fps)
+        if is_picture(path):
+            return Pictures.file(path, str(source))
+        refuse_tiles(path, str(source))
+        return Film.scanned(path, str(source), self.playlists)
 
     def take(self, video: Film | Pictures) -> NDArray[np.int64]:
         """(T,) the indexes of the frames to take from it."""
@@ -154,7 +123,7 @@ def read_video(
     video = sampling.open(source)
     while True:
         indexes = sampling.take(video)
-        kept, warning = _kept(video.frames(indexes, size, stand_in=False), len(indexes))
+        kept, warning = _kept(video.frames(indexes, size, stand_in=False), len(indexes), str(source))
         better = video.better
         if better is None or (better.counted and np.array_equal(sampling.take(better), indexes)):
             video = better or video
@@ -169,7 +138,7 @@ def read_video(
     return clip
 
 
-def _kept(frames: Frames, count: int) -> tuple[NDArray[np.uint8] | None, str | None]:
+def _kept(frames: Frames, count: int, source: str) -> tuple[NDArray[np.uint8] | None, str | None]:
     """The frames in one array (count, H, W, 3), or None where not all came; and what is wrong with the video."""
     kept: NDArray[np.uint8] | None = None
     slots: set[int] = set()
@@ -179,6 +148,7 @@ def _kept(frames: Frames, count: int) -> tuple[NDArray[np.uint8] | None, str | N
         except StopIteration as end:
             return (kept if len(slots) == count else None), end.value
         if kept is None:
+            require_kept(source, count, frame.shape[0], frame.shape[1])
             kept = np.empty((count, *frame.shape), dtype=np.uint8)
         kept[slot] = frame
         slots.add(slot)

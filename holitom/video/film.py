@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from holitom.video.container import REPAIR, Damaged, Reader
 from holitom.video.contents import Contents, scan
 from holitom.video.errors import VideoError
+from holitom.video.limits import require_frame
 from holitom.video.orientation import fitted, upright
 
 PREDICTED = (PictureType.P, PictureType.B)
@@ -36,8 +37,8 @@ class Disordered(Exception):
 class Converter:
     """Decoded frames to upright RGB, all of one size, (H, W, 3) uint8."""
 
-    def __init__(self, size: int | None) -> None:
-        self.size = size
+    def __init__(self, size: int | None, source: str) -> None:
+        self.size, self.source = size, source
         self.stored: tuple[int, int] | None = None  # height and width before turning
         self.reformatter = VideoReformatter()  # of all frames: setting one up takes longer than using it
         self.corrupt = 0
@@ -45,6 +46,7 @@ class Converter:
     def __call__(self, frame: Any) -> NDArray[np.uint8]:
         """One frame of PyAV; the first one decides about the size."""
         if self.stored is None:
+            require_frame(self.source, frame.height * frame.width)
             self.stored = fitted(frame.height, frame.width, self.size)
         height, width = self.stored  # a stream that changes its size midway keeps that of its first frame
         interpolation = None if (frame.height, frame.width) == self.stored else "BICUBIC"
@@ -143,7 +145,7 @@ class Film:
         Raises:
             VideoError: when not one frame of it can be decoded.
         """
-        convert = Converter(size)
+        convert = Converter(size, self.source)
         last, whole, strict = -1, not self.trusted, True
         while True:
             came = convert.corrupt = 0

@@ -1,34 +1,83 @@
-"""Videos that are made of still images: folders, and animated GIF, WebP or PNG files."""
+"""Still images: opening them, turning them into RGB, and folders of them as videos."""
 
 from __future__ import annotations
 
 import re
-import struct
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, ImageSequence
+from PIL import Image, ImageOps
 
 from holitom.video.errors import VideoError
 from holitom.video.formats import is_jpeg_stream
+from holitom.video.limits import RAISE, require_frame
 from holitom.video.orientation import fitted
 
-SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-# What Pillow raises for files that are no images, or broken ones, depending on where its readers stumble.
-BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, Image.DecompressionBombError)
-DEFAULT_DELAY = 0.1  # seconds; what browsers show a GIF frame for that names no delay
+# HEIF is there where the package pillow-heif has been registered.
+FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+ORIENTATION = 0x0112  # EXIF
+_HEIF = {b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1"}
+_TILES = re.compile(rb"infe.{8,10}grid", re.DOTALL)  # the entry of an item that is made of tiles
+
+
+def formats() -> list[str]:
+    """The formats of pictures that this Pillow reads."""
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
 
 
 def is_picture(path: Path) -> bool:
     """Whether a file is an image or an animation by its content. (A stream of JPEGs is a film.)"""
     try:
-        with Image.open(path, formats=FORMATS):
+        with Image.open(path, formats=formats()):
             return not is_jpeg_stream(path)
-    except BROKEN:
+    except Image.DecompressionBombError:
+        return True
+    except Exception:  # whatever Pillow's readers stumble over
         return False
+
+
+def refuse_tiles(path: Path, source: str) -> None:
+    """Refuses a HEIF picture of several tiles that Pillow cannot read: FFmpeg would show one tile.
+
+    Raises:
+        VideoError: for such a picture.
+    """
+    with path.open("rb") as file:
+        head = file.read(2**16)
+    if head[4:8] == b"ftyp" and head[8:12] in _HEIF and _TILES.search(head):
+        raise VideoError(
+            source,
+            "a HEIF picture made of tiles, which this Pillow cannot read",
+            "Convert it to JPEG, or `pip install pillow-heif` and call pillow_heif.register_heif_opener().",
+        )
+
+
+@contextmanager
+def opened(path: Path, source: str) -> Iterator[Image.Image]:
+    """A picture, with every failure turned into ours, those of what is done with it included.
+
+    Raises:
+        VideoError: when it cannot be read or is too large.
+    """
+    try:
+        with Image.open(path, formats=formats()) as image:
+            require_frame(source, image.height * image.width)
+            yield image
+    except VideoError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        if pixels := re.search(r"\((\d+) pixels\)", str(error)):
+            require_frame(source, int(pixels[1]))
+        raise VideoError(source, f"too large ({error})", f"Make it smaller, {RAISE}") from error
+    except MemoryError as error:
+        raise VideoError(source, "does not fit into memory", "Make it smaller.") from error
+    except Exception as error:  # Pillow raises almost anything, depending on where its readers stumble
+        said = " ".join(str(error).replace(str(path), source).split()) or type(error).__name__
+        raise VideoError(source, f"not one frame of it could be decoded ({said})", "Replace the file.") from error
 
 
 def folder_names(path: Path, source: str) -> list[Path]:
@@ -37,21 +86,23 @@ def folder_names(path: Path, source: str) -> list[Path]:
     Raises:
         VideoError: when there are none.
     """
+    known = formats()
+    suffixes = {suffix for suffix, name in Image.registered_extensions().items() if name in known}
     names = sorted(
-        (f for f in path.iterdir() if f.suffix.lower() in SUFFIXES and not f.name.startswith(".") and f.is_file()),
+        (f for f in path.iterdir() if f.suffix.lower() in suffixes and not f.name.startswith(".") and f.is_file()),
         key=lambda file: _natural(file.name),
     )
     if not names:
         raise VideoError(
-            source, "the folder holds no images", f"Put frames in it as {', '.join(sorted(SUFFIXES))} files."
+            source, "the folder holds no images", f"Put frames in it as {', '.join(sorted(suffixes))} files."
         )
     return names
 
 
 def folder_frames(
     names: list[Path], indexes: NDArray[np.int64], size: int | None = None
-) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """The images at ``indexes``, one after the other: (slot, (H, W, 3)).
+) -> Generator[tuple[int, NDArray[np.uint8]], None, int]:
+    """The images at ``indexes``, one after the other: (slot, (H, W, 3)). Returns how many images there are.
 
     Raises:
         VideoError: for an image that cannot be read or differs in size from the first one.
@@ -59,11 +110,8 @@ def folder_frames(
     shape: tuple[int, ...] | None = None
     for slot, index in enumerate(indexes):
         name = names[index]
-        try:
-            with Image.open(name, formats=FORMATS) as image:
-                frame = _rgb(image, size)
-        except BROKEN as error:
-            raise VideoError(str(name), f"not an image that can be read ({error})", "Replace or remove it.") from error
+        with opened(name, str(name)) as image:
+            frame = to_rgb(image, size)
         shape = frame.shape if shape is None else shape
         if frame.shape != shape:
             raise VideoError(
@@ -72,48 +120,37 @@ def folder_frames(
                 "Give all frames of a folder one size.",
             )
         yield slot, frame
+    return len(names)
 
 
-def picture_frames(
-    path: Path, indexes: NDArray[np.int64], size: int | None = None
-) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """The frames of an animation at ``indexes``, one after the other: (slot, (H, W, 3))."""
-    slots = {int(index): slot for slot, index in enumerate(indexes)}
-    with Image.open(path, formats=FORMATS) as image:
-        for order, frame in enumerate(_sequence(image)):
-            if order in slots:
-                yield slots[order], _rgb(frame, size)
-            if order == indexes[-1]:
-                return
-
-
-def picture_delays(path: Path, source: str) -> tuple[list[float], bool]:
-    """Seconds that each frame is shown, and whether the file could be read to its end."""
-    delays: list[float] = []
-    whole = True
-    try:
-        with Image.open(path, formats=FORMATS) as image:
-            for frame in _sequence(image):
-                frame.load()
-                delays.append(float(frame.info.get("duration") or DEFAULT_DELAY * 1000) / 1000)
-    except BROKEN as error:
-        whole = False
-        if not delays:
-            raise VideoError(source, f"not one frame of it could be decoded ({error})", "Replace the file.") from error
-    return delays, whole
-
-
-def _sequence(image: Image.Image) -> Iterator[Image.Image]:
-    return iter(ImageSequence.Iterator(image))
-
-
-def _rgb(image: Image.Image, size: int | None) -> NDArray[np.uint8]:
+def to_rgb(image: Image.Image, size: int | None) -> NDArray[np.uint8]:
     """(H, W, 3) uint8: upright by its EXIF note, transparency dropped as the image processors of transformers do."""
-    upright = ImageOps.exif_transpose(image).convert("RGB")
-    height, width = fitted(upright.height, upright.width, size)
-    if (height, width) != (upright.height, upright.width):
-        upright = upright.resize((width, height), Image.Resampling.BICUBIC)
-    return np.asarray(upright, dtype=np.uint8)
+    if image.getexif().get(ORIENTATION, 1) != 1:
+        image = ImageOps.exif_transpose(image)
+    if image.mode in {"I", "F"} or image.mode.startswith("I;16"):
+        image = Image.fromarray(_in_bytes(np.asarray(image)))
+    rgb = image if image.mode == "RGB" else image.convert("RGB")
+    height, width = fitted(rgb.height, rgb.width, size)
+    if (height, width) != (rgb.height, rgb.width):
+        rgb = rgb.resize((width, height), Image.Resampling.BICUBIC)
+    return np.asarray(rgb, dtype=np.uint8)
+
+
+def _in_bytes(values: NDArray[np.generic]) -> NDArray[np.uint8]:
+    """(H, W) of 16 or 32 bits to uint8, black to white.
+
+    16 bits (also in 32) go over 256, as in FFmpeg. Floats are black at 0 and white at 1; larger numbers are scaled so
+    that the largest is white, and with negative ones, the smallest is black.
+    """
+    numbers = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    low, high = min(0.0, float(numbers.min())), float(numbers.max())
+    if values.dtype.kind == "f":
+        white = max(1.0, high)
+    else:
+        white = 255.0 if values.itemsize == 4 and low >= 0 and high < 256 else 65280.0 if high < 65536 else high
+    scaled = np.floor((numbers - low) * (255 / (white - low)) + 0.5)
+    bytes_of: NDArray[np.uint8] = np.clip(scaled, 0, 255).astype(np.uint8)
+    return bytes_of
 
 
 def _natural(name: str) -> list[tuple[int, int, str]]:

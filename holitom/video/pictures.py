@@ -1,0 +1,138 @@
+"""Animations, folders of images and still images, which are read as films are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from holitom.video.errors import VideoError
+from holitom.video.film import Frames
+from holitom.video.gif import GifBlocks
+from holitom.video.images import folder_frames, folder_names, opened, to_rgb
+from holitom.video.limits import require_decoded
+
+ANIMATED = {"AVIF", "GIF", "PNG", "WEBP"}  # pages of a TIFF and further pictures of a JPEG are no frames
+DEFAULT_DELAY = 0.1  # seconds; what browsers show a GIF frame for that names no delay
+CUT_OFF = "cut off: the animation ends in the middle of a frame"
+
+
+@dataclass(eq=False)
+class Pictures:
+    """Pictures that are read as a :class:`holitom.video.film.Film` is.
+
+    Attributes:
+        begins: (N,) float64, seconds from the first frame.
+        duration: seconds from the first frame to the end of the last one.
+        read: the frames at some indexes, with their shorter side brought down to a size. It ends early where a frame
+            does not decode, and returns the number of frames before that one.
+        warning: what is wrong with the file, or None.
+        better: what :meth:`frames` found instead of this: the frames before one that does not decode.
+    """
+
+    begins: NDArray[np.float64]
+    duration: float
+    read: Callable[[NDArray[np.int64], int | None], Generator[tuple[int, NDArray[np.uint8]], None, int]]
+    warning: str | None = None
+    better: Pictures | None = None
+    counted = True
+
+    @classmethod
+    def of_delays(
+        cls, delays: list[float], read: Callable[..., Generator[tuple[int, NDArray[np.uint8]], None, int]]
+    ) -> Pictures:
+        """Pictures that are shown for so many seconds each."""
+        ends = np.cumsum(delays)
+        return cls(np.concatenate([[0.0], ends[:-1]]), float(ends[-1]), read)
+
+    @classmethod
+    def folder(cls, path: Path, source: str, fps: float) -> Pictures:
+        """The images of a folder in natural order, ``fps`` of them a second; only those that are taken are opened.
+
+        Raises:
+            VideoError: when there are none.
+        """
+        names = folder_names(path, source)
+        return cls(np.arange(len(names)) / fps, len(names) / fps, lambda *taken: folder_frames(names, *taken))
+
+    @classmethod
+    def file(cls, path: Path, source: str) -> Pictures:
+        """An animation, or a still image, which is a video of one frame.
+
+        Raises:
+            VideoError: when not one frame can be read, or there are too many pixels in all of them.
+        """
+        delays, whole = _delays(path, source)
+        found = cls.of_delays(delays, lambda *taken: _frames(path, source, *taken))
+        found.warning = None if whole else CUT_OFF
+        return found
+
+    def frames(self, indexes: NDArray[np.int64], size: int | None, stand_in: bool) -> Frames:
+        """As of :class:`holitom.video.film.Film`; no other picture stands in for one that does not decode."""
+        done = yield from self.read(indexes, size)
+        if done > indexes[-1]:
+            return self.warning
+        self.better = Pictures(self.begins[:done], float(self.begins[done]), self.read, CUT_OFF)
+        return CUT_OFF
+
+
+def _delays(path: Path, source: str) -> tuple[list[float], bool]:
+    """Seconds that each frame is shown, and whether the file could be read to its end.
+
+    Those of a GIF are read from its blocks. The other formats have to be decoded for it.
+    """
+    whole = True
+    with opened(path, source) as image:
+        if image.format == "GIF":
+            blocks = GifBlocks.of(path)
+            require_decoded(source, max(1, len(blocks.delays)), blocks.height, blocks.width)
+            delays = [delay or DEFAULT_DELAY for delay in blocks.delays]
+            whole = blocks.whole
+        else:
+            count = getattr(image, "n_frames", 1) if image.format in ANIMATED else 1
+            require_decoded(source, count, image.height, image.width)
+            delays = []
+            try:
+                for order in range(_first(image), count):
+                    image.seek(order)
+                    image.load()
+                    delays.append(float(image.info.get("duration") or DEFAULT_DELAY * 1000) / 1000)
+            except Exception:  # see opened(), which says what is wrong where nothing came before
+                whole = False
+                if not delays:
+                    raise
+    if not delays:
+        raise VideoError(source, "not one frame of it could be decoded", "Replace the file.")
+    return delays, whole
+
+
+def _frames(
+    path: Path, source: str, indexes: NDArray[np.int64], size: int | None
+) -> Generator[tuple[int, NDArray[np.uint8]], None, int]:
+    """The frames of an animation at ``indexes``, see :class:`Pictures`."""
+    slots = {int(index): slot for slot, index in enumerate(indexes)}
+    done = 0
+    with opened(path, source) as image:
+        first = _first(image)
+        for index in range(int(indexes[-1]) + 1):
+            try:
+                image.seek(first + index)
+                image.load()
+                frame = to_rgb(image, size) if index in slots else None
+            except Exception:  # as in _delays
+                if not done:
+                    raise
+                break
+            done += 1
+            if frame is not None:
+                yield slots[index], frame
+    return done
+
+
+def _first(image: Image.Image) -> int:
+    """The place of the first frame: behind a PNG's default image, where that is no part of its animation."""
+    return int(image.format == "PNG" and getattr(image, "default_image", False) and getattr(image, "n_frames", 1) > 1)
