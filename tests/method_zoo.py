@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from holitom.methods.base import Method
 from holitom.methods.baselines import AveragePool, RandomDrop, UniformFrames
+from holitom.methods.cells import CellMean, CellSample
 from holitom.methods.divprune import DivPrune
 from holitom.methods.dycoke import DyCoke
 from holitom.methods.evs import EVS
@@ -49,6 +50,9 @@ VARIANTS: tuple[Method, ...] = (
     EVS(pruning_rate=0.7),
     VidCom2(pruning_rate=0.7),
     VCast(min_tokens=3, retention=0.05),
+    CellSample(),
+    CellMean(),
+    CellMean(side=3),
     Spread(pick="rounds", retention=0.2),
     Spread(step=0.0, join=1.0, width=4),
 )

@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from holitom.merge import Merge
 from holitom.methods.base import Method
+from holitom.methods.cells import CellMean, CellSample
 from holitom.methods.divprune import DivPrune
 from holitom.methods.dycoke import DyCoke
 from holitom.methods.evs import EVS
@@ -233,3 +234,17 @@ def test_dycoke_says_what_it_cannot_reach() -> None:
     assert DyCoke(parity=True).token_count(32, (14, 14)) == 3098
     with pytest.raises(ValueError, match="parity"):
         DyCoke(parity=True).token_count(4, (14, 14))
+
+
+def test_controls_keep_one_token_of_every_cell() -> None:
+    video = make_video(3, (5, 7), 8, 0, 1.0)
+    x = video.features.flatten(0, 1)
+    for method in (CellSample(), CellMean()):
+        merge = method.merge_video(video)
+        assert merge.outputs == 3 * 3 * 4
+        frame, place = merge.anchor // 35, merge.anchor % 35
+        assert len({(int(t), int(n) // 7 // 2, int(n) % 7 // 2) for t, n in zip(frame, place, strict=True)}) == 36
+    torch.testing.assert_close(CellMean().merge_video(video).apply(x)[0], x[[0, 1, 7, 8]].mean(0))
+    torch.testing.assert_close(CellMean().merge_video(video).apply(x)[11], x[34])
+    other = CellSample(seed=1).merge_video(video)
+    assert not torch.equal(other.anchor, CellSample().merge_video(video).anchor)

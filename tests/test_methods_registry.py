@@ -23,7 +23,14 @@ def test_every_method_has_a_name_a_class_and_defaults(name: str) -> None:
     cls = method_class(name)
     assert cls.name == name
     assert parse(name) == cls()
-    assert cls.paper.startswith("https://") or name in ("spread", "uniformframes", "randomdrop", "averagepool")
+    assert cls.paper.startswith("https://") or name in (
+        "spread",
+        "uniformframes",
+        "randomdrop",
+        "averagepool",
+        "cellsample",
+        "cellmean",
+    )
 
 
 CHAINS = (

@@ -102,7 +102,7 @@ def test_the_count_has_a_floor_of_one_token(retention: float):
         ("holitom:layer=18", "inside the LLM.*KV cache.*Use layer=None"),
         ("holitom:exact=false", "places before it has seen the video.*exact=True"),
         ("holitom:colour=red", "no parameter 'colour'"),
-        ("holitom|fastv", "inside the LLM.*scheduler.*Use one of holitom, visionzip"),
+        ("holitom|fastv", "inside the LLM.*scheduler.*Use one of holitom, spread, visionzip"),
         ("fastv", "inside the LLM.*Use one of holitom, visionzip"),
         ("framefusion", "inside the LLM"),
         ("dycoke", "needs a retention"),

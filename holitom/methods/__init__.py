@@ -2,6 +2,7 @@
 
 from holitom.methods.base import Method
 from holitom.methods.baselines import AveragePool, RandomDrop, UniformFrames
+from holitom.methods.cells import CellMean, CellSample
 from holitom.methods.chain import Chain
 from holitom.methods.divprune import DivPrune
 from holitom.methods.dycoke import DyCoke
@@ -25,6 +26,8 @@ __all__ = [
     "BUILTIN",
     "EVS",
     "AveragePool",
+    "CellMean",
+    "CellSample",
     "Chain",
     "DivPrune",
     "DyCoke",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from holitom.merge import Merge
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 Need = Literal["scores", "keys", "frame_embeddings"]
 Attention = Literal["none", "last", "coming", "text"]
 Stage = Literal["tower", "before", "inside"]
+Positions = Literal["compact", "original"]
 
 
 STAGES: dict[Stage, str] = {
@@ -33,6 +34,12 @@ class Method:
     * Inside the LLM: :meth:`merge_span` and :meth:`layers`.
 
     A method is a value: it holds its settings and nothing else, and can serve any number of models and threads.
+
+    Args:
+        positions: 1-D rotary positions of the tokens that enter the LLM: ``"compact"`` counts on without gaps, as if
+            the others had never been there; ``"original"`` keeps the place of each output's anchor in the full prompt,
+            and with it the time between tokens. Models with multi-axis positions (mrope) keep the places in any case.
+            A method whose default differs overrides this field.
 
     Class attributes:
         name: what the command line calls it.
@@ -53,6 +60,8 @@ class Method:
     attention: ClassVar[Attention] = "none"
     exact_count: ClassVar[bool] = False
     compacts: ClassVar[bool] = False
+
+    positions: Positions = field(default="compact", kw_only=True)
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -110,7 +119,7 @@ class Method:
             raise ValueError(f"a video of {frames} frames of {grid} has 1..{total} tokens to keep, not {count}")
         names = {field.name for field in dataclasses.fields(self)}
         if "retention" in names and ("exact" in names or self.exact_count):
-            changes = {"retention": count / total, **({"exact": True} if "exact" in names else {})}
+            changes: dict[str, Any] = {"retention": count / total, **({"exact": True} if "exact" in names else {})}
             found = dataclasses.replace(self, **changes)
             if found.token_count(frames, grid) == count:
                 return found
@@ -118,6 +127,10 @@ class Method:
             f"{self.name} cannot keep a given number of tokens: give a share of them instead, or use a method with "
             "exact=True (see `holitom methods`)"
         )
+
+    def with_positions(self, positions: Positions) -> Method:
+        """This method with other positions of what enters the LLM, see the class."""
+        return dataclasses.replace(self, positions=positions)
 
     def __call__(self, model: Any, **options: Any) -> Session:
         """``with method(model) as session:`` compresses inside the block and restores the model after it.

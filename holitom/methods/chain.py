@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from holitom.merge import Merge
-from holitom.methods.base import STAGES, Method, Stage
+from holitom.methods.base import STAGES, Method, Positions, Stage
 from holitom.tokens import SpanStates, TowerStates, VideoTokens
 
 
@@ -30,6 +30,7 @@ class Chain(Method):
     before: Method | None = None
     inside: Method | None = None
     tower: Method | None = None
+    positions: Positions = field(default="compact", init=False)  # those of the method before the LLM
 
     def __post_init__(self) -> None:
         placed = {stage: part for stage in STAGES if (part := getattr(self, stage)) is not None}
@@ -43,6 +44,7 @@ class Chain(Method):
         for name, value in (
             ("name", "|".join(part.name for part in self.parts)),
             ("stages", stages),
+            ("positions", before.positions),
             ("needs", before.needs),
             ("exact_count", before.exact_count),
             ("attention", inside.attention),
@@ -105,6 +107,13 @@ class Chain(Method):
         """This chain with another method before the LLM: see :meth:`Method.with_token_count`."""
         before = self._at("before")
         return self.replaced(before, before.with_token_count(count, frames, grid))
+
+    def with_positions(self, positions: Positions) -> Chain:
+        """This chain with the positions of its method before the LLM: see :meth:`Method.with_positions`."""
+        before = self.stage("before")
+        if before is None:
+            return self  # nothing leaves the prompt before the LLM
+        return self.replaced(before, before.with_positions(positions))
 
     def replaced(self, part: Method, by: Method) -> Chain:
         """This chain with another method in place of one of its parts."""

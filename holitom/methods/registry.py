@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from holitom.methods.base import STAGES, Method
 from holitom.methods.baselines import AveragePool, RandomDrop, UniformFrames
+from holitom.methods.cells import CellMean, CellSample
 from holitom.methods.chain import Chain
 from holitom.methods.divprune import DivPrune
 from holitom.methods.dycoke import DyCoke
@@ -51,6 +52,8 @@ BUILTIN: dict[str, type[Method]] = {
         UniformFrames,
         RandomDrop,
         AveragePool,
+        CellSample,
+        CellMean,
     )
 }
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import torch
 
 from holitom.merge import DROPPED, Merge
-from holitom.methods.base import Method
+from holitom.methods.base import Method, Positions
 from holitom.ops.spread import directions, sketch, spread_in_order, spread_in_rounds
 from holitom.tokens import VideoTokens, check_share, exact_count
 
@@ -21,8 +21,8 @@ class Spread(Method):
     video's mean; what is picked next is the token with the largest distance to its nearest pick times the norm of its
     centred feature. Every other token joins its nearest pick if that is nearer than ``join``. Needs no patch scores and
     no segments, has no threshold on raw cosines, and what it keeps at a smaller retention is a part of what it keeps at
-    a larger one. Outputs stand in the order of their picks' places. Made for positions that keep their places, which is
-    its default.
+    a larger one. Outputs stand in the order of their picks' places. The time between picks is part of what they say, so
+    they keep their ``positions`` unless told otherwise.
 
     Args:
         retention: share of the visual tokens that enter the LLM: exactly ``exact_count(T, (h, w), retention)``.
@@ -49,6 +49,7 @@ class Spread(Method):
     width: int = 64
     pick: Literal["auto", "order", "rounds"] = "auto"
     exact: bool = True
+    positions: Positions = field(default="original", kw_only=True)
 
     def __post_init__(self) -> None:
         check_share("retention", self.retention)

@@ -7,14 +7,14 @@ import threading
 import weakref
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
 from holitom.cost import CostReport, ModelShape
-from holitom.methods.base import Method
+from holitom.methods.base import Method, Positions
 from holitom.models.base import Adapter, VideoLayout, adapter_for
 from holitom.runtime.encoder import layouts_of, watch_encoder
 from holitom.runtime.flight import Flight
@@ -26,8 +26,6 @@ from holitom.runtime.state import CacheState
 from holitom.runtime.summary import Summary
 from holitom.runtime.taps import observe, release
 from holitom.runtime.wrap import Wrapped, bound_arguments
-
-Positions = Literal["compact", "original"]
 
 _stacks: weakref.WeakKeyDictionary[nn.Module, list[Session]] = weakref.WeakKeyDictionary()
 _wraps: weakref.WeakKeyDictionary[nn.Module, list[Wrapped]] = weakref.WeakKeyDictionary()
@@ -44,9 +42,7 @@ class Session:
     Args:
         method: the method.
         model: a transformers video LLM, see ``holitom.models``.
-        positions: 1-D rotary positions of what is left: ``"compact"`` counts on without gaps, as if the dropped tokens
-            had never been there; ``"original"`` keeps each token at its place in the full prompt. Models with
-            multi-axis positions (mrope) always keep the anchors' places.
+        positions: ``"compact"`` or ``"original"`` instead of the method's own, see :class:`~holitom.methods.Method`.
         timer: an object with ``stage(name) -> context manager`` that is told when the vision tower ("vision tower") and
             the method ("compression") work, as ``holitom.cost.StageTimer``.
 
@@ -55,10 +51,11 @@ class Session:
         ValueError: when the method's inner stage does not fit the model.
     """
 
-    def __init__(self, method: Method, model: Any, *, positions: Positions = "compact", timer: Any = None) -> None:
-        if positions not in ("compact", "original"):
+    def __init__(self, method: Method, model: Any, *, positions: Positions | None = None, timer: Any = None) -> None:
+        if positions not in ("compact", "original", None):
             raise ValueError(f"positions must be 'compact' or 'original', got {positions!r}")
-        self.method, self.model, self.positions, self.timer = method, model, positions, timer
+        method = method if positions is None else method.with_positions(positions)
+        self.method, self.model, self.positions, self.timer = method, model, method.positions, timer
         self.adapter: Adapter = adapter_for(model)
         self.layers = method.layers(len(self.adapter.layers))
         if self.layers and not self.adapter.inner:
