@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +13,15 @@ from holitom.corpus.reading import Video
 from holitom.corpus.sources import Item
 
 
+class Ready:
+    """Needs nothing."""
+
+    def load(self) -> None:
+        pass
+
+
 @dataclass(frozen=True)
-class Crashing:
+class Crashing(Ready):
     """Some videos take their process down, one sleeps, one cannot be read, the others come back."""
 
     marks: str
@@ -31,7 +40,7 @@ class Crashing:
 
 
 @dataclass(frozen=True)
-class Counting:
+class Counting(Ready):
     """Leaves a file for each video that was read."""
 
     folder: str
@@ -42,7 +51,7 @@ class Counting:
 
 
 @dataclass(frozen=True)
-class Telling:
+class Telling(Ready):
     """Tells with how many threads the process works, and how nice it is."""
 
     def read(self, item: Item) -> Video:
@@ -52,3 +61,73 @@ class Telling:
 
         told = {"torch": torch.get_num_threads(), "decoder": decoder_threads.get(), "nice": os.nice(0)}
         return Video(item.path, told)
+
+
+@dataclass(frozen=True)
+class Large(Ready):
+    """Gives arrays that no pipe takes at once."""
+
+    def read(self, item: Item) -> Video:
+        import numpy as np
+
+        frames = np.arange(30_000_000, dtype=np.uint8).reshape(100, -1)
+        return Video(item.path, {"frames": frames, "empty": np.zeros((0, 3))})
+
+
+@dataclass(frozen=True)
+class Stopping:
+    """Is stopped, as by Ctrl-Z or a hung disk, in the middle of sending a video."""
+
+    def load(self) -> None:
+        from holitom.corpus.pool import SIZE, Channel
+
+        send = Channel.send
+
+        def send_half(channel: Channel, content: object, seconds: float | None = None) -> None:
+            if getattr(content, "path", None) == "stops":
+                channel.line.sendall(SIZE.pack(1) + SIZE.pack(1000) + b"half of it")
+                os.kill(os.getpid(), signal.SIGSTOP)
+            send(channel, content, seconds)
+
+        Channel.send = send_half  # type: ignore[method-assign]
+
+    def read(self, item: Item) -> Video:
+        return Video(item.path, None)
+
+
+@dataclass(frozen=True)
+class Loading:
+    """Takes its time before the first video."""
+
+    seconds: float
+
+    def load(self) -> None:
+        time.sleep(self.seconds)
+
+    def read(self, item: Item) -> Video:
+        return Video(item.path, None)
+
+
+@dataclass(frozen=True)
+class Unloadable:
+    """Cannot load what it needs."""
+
+    def load(self) -> None:
+        raise OSError("there is no model here")
+
+    def read(self, item: Item) -> Video:
+        raise AssertionError("was asked to read")
+
+
+@dataclass(frozen=True)
+class Leaving(Ready):
+    """Leaves a temporary file with each video, and dies or sleeps over some."""
+
+    def read(self, item: Item) -> Video:
+        handle, _ = tempfile.mkstemp()
+        os.close(handle)
+        if item.path == "dies":
+            os._exit(11)
+        if item.path == "sleeps":
+            time.sleep(60)
+        return Video(item.path, {"pid": os.getpid()})

@@ -54,6 +54,9 @@ class Deadly:
 
     inner: PromptReader
 
+    def load(self) -> None:
+        self.inner.load()
+
     def read(self, item: Item) -> Video:
         if item.path.endswith("clip-001.mp4"):
             os._exit(11)

@@ -16,7 +16,7 @@ from tiny_checkpoints import build_llava_onevision
 
 from holitom import HoliTom
 from holitom.corpus import Item, Plan, PromptReader, Row, Store, TransformersEngine, list_videos, run
-from holitom.corpus.pool import BEHIND, Pool
+from holitom.corpus.pool import NICENESS, Pool
 from holitom.corpus.reading import Failure, Video, attempt
 from holitom.pipeline import Pipeline
 from holitom.video import VideoError, read_video
@@ -159,7 +159,7 @@ def test_a_video_that_vanishes_is_a_row_with_its_error(checkpoint, tmp_path):
 
 def test_no_death_of_a_worker_is_a_hang(tmp_path):
     names = ["a", "dies", "b", "once", "bad", "c", "sleeps", "d"]
-    with Pool(Crashing(f"{tmp_path}/"), workers=2, patience=8.0) as pool:
+    with Pool(Crashing(f"{tmp_path}/"), workers=2, timeout=8.0) as pool:
         found = list(pool.read([Item(name, name) for name in names]))
     assert [each.path for each in found] == names
     errors = {each.path: each.error for each in found if isinstance(each, Failure)}
@@ -170,7 +170,7 @@ def test_no_death_of_a_worker_is_a_hang(tmp_path):
 
 
 def test_no_more_videos_are_read_ahead_than_allowed(tmp_path):
-    with Pool(Counting(str(tmp_path)), workers=2, ahead=3) as pool:
+    with Pool(Counting(str(tmp_path)), workers=2, prefetch=3) as pool:
         stream = pool.read([Item(str(number), "") for number in range(20)])
         for taken in range(1, 6):
             assert isinstance(next(stream), Video)
@@ -184,7 +184,7 @@ def test_workers_share_the_cores_and_give_way_to_the_model():
     for workers in (1, 2):
         with Pool(Telling(), workers) as pool:
             [video] = pool.read([Item("a", "a")])
-        want = {"torch": 1, "decoder": max(1, cores // workers), "nice": min(19, own + BEHIND)}
+        want = {"torch": 1, "decoder": max(1, cores // workers), "nice": min(19, own + NICENESS)}
         assert video.content == want
     torch.set_num_threads(2)
     try:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import re
+
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from media import write_video
 
 from holitom.corpus import list_questions, list_videos
 from holitom.corpus.batches import groups, pack
-from holitom.corpus.sources import fetched
+from holitom.video.remote import fetched
 
 
 @pytest.fixture
@@ -65,6 +69,8 @@ def test_sources_without_videos_are_refused(tmp_path):
         list_videos(str(tmp_path / "nowhere"))
     with pytest.raises(ValueError, match="holds no video"):
         list_videos(str(tmp_path))
+    with pytest.raises(ValueError, match=r"there is no .*gone\.csv"):
+        list_videos(str(tmp_path / "gone.csv"))
     (tmp_path / "list.jsonl").write_text('{"path": "a.mp4"}\n{"path": 3}\n')
     with pytest.raises(ValueError, match="row 2: column 'path' must hold text, got 3"):
         list_videos(str(tmp_path / "list.jsonl"))
@@ -73,13 +79,84 @@ def test_sources_without_videos_are_refused(tmp_path):
         list_videos(str(tmp_path / "list.jsonl"))
 
 
+def test_folders_take_what_is_a_video_by_its_content_and_say_what_is_left_out(tmp_path, caplog):
+    from PIL import Image
+
+    (tmp_path / "below").mkdir()
+    for name in ("film.mp4", "below/capture", "shots.dat"):
+        write_video(tmp_path / "made.mp4", 4).rename(tmp_path / name)
+    (tmp_path / "broken.mkv").write_bytes(b"cut off")  # by its name it should be one: a row with its error
+    still = Image.new("RGB", (32, 32), "red")
+    still.save(tmp_path / "moves.webp", save_all=True, append_images=[Image.new("RGB", (32, 32), "blue")])
+    still.save(tmp_path / "photo.JPG")
+    (tmp_path / "notes.txt").write_text("What to film:\n1. The lake.\n" * 20)
+    (tmp_path / "table.csv").write_text("a,b\n1,2\n")
+    (tmp_path / "empty").touch()
+    found = [item.path.removeprefix(f"{tmp_path}/") for item in list_videos(str(tmp_path))]
+    assert found == ["below/capture", "broken.mkv", "film.mp4", "moves.webp", "photo.JPG", "shots.dat"]
+    assert "3 files that are no videos are left out" in caplog.text
+    assert all(name in caplog.text for name in ("notes.txt", "table.csv", "empty"))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names as bytes")
+def test_names_that_are_no_utf8_are_spelled_out(tmp_path):
+    folder, literal = os.fsencode(tmp_path), tmp_path / r"caf\xe9.mp4"
+    literal.write_bytes(b"another name")
+    with open(folder + b"/caf\xe9.mp4", "wb") as file:
+        file.write(b"film")
+    items = list_videos(str(tmp_path))
+    assert sorted(item.path.removeprefix(f"{tmp_path}/").partition(" ")[0] for item in items) == [r"caf\xe9.mp4"] * 2
+    assert len({item.path for item in items}) == 2
+    assert {os.fsencode(item.address) for item in items} == {folder + b"/caf\xe9.mp4", os.fsencode(literal)}
+    assert all(item.path.encode("utf-8") for item in items)
+    assert len(list_videos(os.fsdecode(folder + b"/caf\xe9.mp4"))) == 1
+
+
+def test_tables_as_spreadsheets_write_them(folder, caplog):
+    for name, data in {
+        "wide.csv": "id,path\r\n1,ä.mp4\r\n2,b.mp4\r\n".encode("utf-16"),
+        "german.csv": "id;path\n1;ä.mp4\n2;b.mp4\n".encode("utf-8-sig"),
+        "tabs.csv": "id\tpath\n1\tä.mp4\n2\tb.mp4\n".encode(),
+        "list [1]?.csv": 'id,path\n1,"ä.mp4"\n2,b.mp4\n'.encode(),
+        "line [a].jsonl": '{"path": "ä.mp4", "note": "one\u2028two\u0085three"}\n{"path": "b.mp4"}\n'.encode(),
+    }.items():
+        (folder / name).write_bytes(data)
+        assert [item.path for item in list_videos(str(folder / name))] == ["ä.mp4", "b.mp4"], name
+        assert [item.address for item in list_videos(str(folder / name))] == [f"{folder}/ä.mp4", f"{folder}/b.mp4"]
+    (folder / "film [2].mp4").write_bytes(b"x")
+    assert names(list_videos(f"{folder}/film [2].mp4")) == ["film [2].mp4"]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "says"),
+    [
+        ("latin.csv", "path\nä.mp4\n".encode("latin-1"), "latin.csv is neither UTF-8 nor UTF-16 text (at byte 5)"),
+        ("bare.csv", "path\na.mp4\n".encode("utf-16-le"), "bare.csv is no text file, or UTF-16 without its mark"),
+        ("comma.csv", b"path,n\na,b.mp4,1\n", "comma.csv, row 1 has more columns than the first line"),
+        ("two.csv", b"a,b\n1,2\n", "two.csv has no column 'path' or 'video'"),
+        ("false.parquet", b"no table", "false.parquet is no Parquet file"),
+        ("gap.csv", b"n,path\n1,a.mp4\n2\n", "gap.csv, row 2: column 'path' must hold text, got None"),
+    ],
+)
+def test_tables_that_cannot_be_read_are_named(tmp_path, name, data, says):
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(ValueError, match=re.escape(says)):
+        list_videos(str(tmp_path / name))
+
+
 def test_questions(tmp_path):
     (tmp_path / "asked.txt").write_text("What?\n\n  Who? \n")
     (tmp_path / "asked.csv").write_text('task,question\na,"What, where?"\n')
     assert list_questions(["When?"], str(tmp_path / "asked.txt")) == ("When?", "What?", "Who?")
     assert list_questions([], str(tmp_path / "asked.csv")) == ("What, where?",)
+    (tmp_path / "wide.txt").write_text("Was? \n", encoding="utf-16")
+    assert list_questions([], str(tmp_path / "wide.txt")) == ("Was?",)
     with pytest.raises(ValueError, match="there is nothing to ask"):
         list_questions([], None)
+    with pytest.raises(ValueError, match="the question is empty"):
+        list_questions(["What?", "  "], None)
+    with pytest.raises(ValueError, match=r"'\\udce9' is no UTF-8 text"):
+        list_questions(["\udce9"], None)
     with pytest.raises(ValueError, match=r"asked more than once: 'What\?'"):
         list_questions(["What?"], str(tmp_path / "asked.txt"))
 

@@ -20,7 +20,11 @@ ENDINGS = (".parquet", ".jsonl")
 
 
 def row(number: int, **more) -> Row:
-    return Row(f"clip-{number}.mp4", "What?", **{"answer": f"ä\n{number}", "prompt_tokens": 10 + number, **more})
+    return Row(
+        f"clip-{number}.mp4",
+        "What?",
+        **{"answer": f"ä\n{number}", "prompt_tokens": 10 + number, "model": "tiny", **more},
+    )
 
 
 @contextmanager
@@ -104,6 +108,33 @@ def test_other_settings_are_refused_and_the_difference_is_shown(tmp_path, ending
     with Store(out, {**SETTINGS, "frames": 16}, restart=True) as store:
         assert len(store) == 0
     assert rows_of(out) == []
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_store_without_a_row_takes_other_settings(tmp_path, ending):
+    out = tmp_path / f"out{ending}"
+    with pytest.raises(OSError, match="no model"), Store(out, SETTINGS):
+        raise OSError("there is no model")
+    assert list(tmp_path.iterdir()) == [], "a start that failed leaves nothing behind"
+    with Store(out, SETTINGS):
+        pass
+    out.with_name(f"{out.name}.run").write_bytes(b'{"frames": 99}\n')  # as a killed start leaves it
+    with Store(out, {**SETTINGS, "frames": 16}) as store:
+        store.add([row(1)])
+    with Store(out, {**SETTINGS, "frames": 16}) as store:
+        assert len(store) == 1
+    with pytest.raises(ValueError, match="frames was 16 and is now 8"):
+        Store(out, SETTINGS)
+    store.run.unlink()
+    if ending == ".parquet":
+        with pytest.raises(ValueError, match="frames was 16 and is now 8"):
+            Store(out, SETTINGS)
+
+
+def test_every_row_names_the_model(tmp_path):
+    with Store(tmp_path / "out.jsonl", SETTINGS) as store:
+        store.add([Row("a.mp4", "What?", error="broken"), Row("b.mp4", "What?", answer="a")])
+    assert {each["model"] for each in rows_of(tmp_path / "out.jsonl")} == {"tiny"}
 
 
 def test_without_its_companion_parquet_knows_its_settings_and_jsonl_says_what_is_missing(tmp_path):
@@ -195,6 +226,9 @@ def test_a_run_survives_without_room_for_out_as_long_as_rows_can_be_kept(tmp_pat
 def test_names_and_foreign_files(tmp_path):
     with pytest.raises(ValueError, match=r"must end with \.parquet or \.jsonl"):
         Store(tmp_path / "out.csv", SETTINGS)
+    (tmp_path / "out.parquet").write_bytes(b"no table" * 10)
+    with pytest.raises(ValueError, match=r"out\.parquet is no Parquet file"):
+        Store(tmp_path / "out.parquet", SETTINGS)
     (tmp_path / "out.jsonl").write_text("no row\n")
     (tmp_path / "out.jsonl.run").write_text(json.dumps(SETTINGS, sort_keys=True) + "\n")
     with pytest.raises(ValueError, match=r"out\.jsonl, line 1 is no row of this command"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 
 import typer
@@ -55,8 +56,11 @@ app.add_typer(clips.app, name="clips")
 
 def main() -> None:
     """The console script. Exit codes: 0 done, 1 it could not be done, 2 wrong usage, 130 interrupted."""
+    for stream in (sys.stdout, sys.stderr):  # a name that the terminal's encoding cannot hold is no reason to fail
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
-        app()
+        app(prog_name="holitom")  # also as python -m holitom: --install-completion asks by this name
     except KeyboardInterrupt:
         sys.exit(130)
     except (ValueError, TypeError, OSError, ImportError, RuntimeError, MemoryError) as error:

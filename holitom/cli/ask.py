@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,28 +13,24 @@ from rich.progress import BarColumn, TaskProgressColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 from rich.table import Table
 
-from holitom.cli.console import err, out
-from holitom.cli.loading import load
+from holitom.cli.checks import check_question, check_video
+from holitom.cli.choices import DEVICE, FRAMES, METHOD, MODEL, RETENTION, check_windows, choose
+from holitom.cli.console import err, say, show, warn
+from holitom.cli.loading import chosen_model, load
 
 if TYPE_CHECKING:
     from holitom.long_video import Progress
     from holitom.methods.base import Method
-    from holitom.pipeline import Answer
+    from holitom.pipeline import Answer, Pipeline
 
 
 def ask(
     video: Annotated[str, typer.Argument(help="A video file, an animated GIF, or a folder of images.")],
     question: Annotated[str, typer.Argument(help="What to ask about it.")],
-    model: Annotated[str, typer.Option(help="Path or hub id of a checkpoint, or `tiny`, the one inside.")] = "tiny",
-    method: Annotated[
-        str, typer.Option(help="A method of `holitom methods`, with settings as name:key=value,..., or `none`.")
-    ] = "holitom",
-    retention: Annotated[
-        float | None, typer.Option(help="Share of the visual tokens that may enter the LLM, in (0, 1].  [default: 0.1]")
-    ] = None,
-    frames: Annotated[
-        int | None, typer.Option(min=1, help="Frames to sample.  [default: what the model was made for, else 32]")
-    ] = None,
+    model: Annotated[str | None, typer.Option(help=MODEL)] = None,
+    method: Annotated[str, typer.Option(help=METHOD)] = "holitom",
+    retention: Annotated[float | None, typer.Option(help=RETENTION)] = None,
+    frames: Annotated[int | None, typer.Option(min=1, help=FRAMES)] = None,
     window: Annotated[
         float | None, typer.Option(help="Read a long video in windows of so many seconds.  [default: 60 with --tokens]")
     ] = None,
@@ -46,81 +41,74 @@ def ask(
         float | None, typer.Option(help="Frames per second of a video read in windows.  [default: 1]")
     ] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="The longest answer.")] = 128,
-    compare: Annotated[bool, typer.Option("--compare", help="Also run uncompressed, and print ratios.")] = False,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Also run uncompressed, each twice and in turns, and print ratios.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, auto.  [default: a GPU if any]")] = None,
+    device: Annotated[str | None, typer.Option(help=DEVICE)] = None,
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     attention: Annotated[str | None, typer.Option(help="sdpa, eager, flash_attention_2, ...")] = None,
 ) -> None:
     """Ask a question about a video, and see what compression saved."""
-    chosen = choose(method, retention)
     windows = {"window": window, "tokens": tokens, "fps": fps}
     if any(value is not None for value in windows.values()):
         check_windows(windows, frames, retention, compare)
+    check_question(question)
+    check_video(video)
+    model = chosen_model(model)
+    chosen = choose(method, retention, model)
     pipeline = load(model, device, dtype, attention, quiet=as_json)
     settings: dict[str, Any] = {"frames": frames, "max_new_tokens": max_new_tokens, **windows}
+    full = None
     if compare:
-        pipeline.warm_up(video, chosen, frames=frames)
-    with reading_bar(hidden=as_json) as progress:
-        answer = pipeline.ask(video, question, chosen, **settings, progress=progress)
-    full = pipeline.ask(video, question, None, **settings) if compare else None
-    if answer.warning and not as_json:
-        err.print(f"[yellow]warning:[/] {answer.warning}", soft_wrap=True)
+        with err.status("asking, with and without the method ...") if not as_json else nullcontext():
+            answer, full = compared(pipeline, video, question, chosen, settings)
+    else:
+        with reading_bar(hidden=as_json) as progress:
+            answer = pipeline.ask(video, question, chosen, **settings, progress=progress)
     if as_json:
         report = answer.as_dict()
         if full is not None:
             report = {"compressed": report, "uncompressed": full.as_dict()}
-        typer.echo(json.dumps(report, indent=1))
+        say(json.dumps(report, indent=1))
         return
-    out.print(answer.text, markup=False)
+    if answer.warning:
+        warn(answer.warning)
+    say(answer.text)
     if full is not None:
-        out.print(f"[dim]uncompressed:[/] {full.text}")
-    out.print(table(answer, full))
+        say(f"uncompressed: {full.text}")
+    show(table(answer, full))
 
 
-def choose(method: str, retention: float | None) -> Method | None:
-    """The method that the options name.
+def compared(
+    pipeline: Pipeline, video: str, question: str, method: Method | None, settings: dict[str, Any]
+) -> tuple[Answer, Answer]:
+    """The answers with a method and without it, after a call of each that does not count.
 
-    Raises:
-        typer.BadParameter: when there is no such method or setting.
+    They are asked in turns, the one that came first in the first round coming last in the second, and their times are
+    means of both: neither is faster for being second.
+
+    Args:
+        pipeline: model and preprocessor.
+        video: as in :meth:`Pipeline.ask`.
+        question: as in :meth:`Pipeline.ask`.
+        method: the method; None: uncompressed as well.
+        settings: further arguments of :meth:`Pipeline.ask`.
     """
-    from holitom.methods.registry import parse
-
-    if method == "none":
-        if retention is not None:
-            raise typer.BadParameter("without a method there is nothing to retain: leave --retention out")
-        return None
-    try:
-        if retention is not None:
-            outer, bar, inner = method.partition("|")
-            outer += ("," if ":" in outer else ":") + f"retention={retention}"
-            method = outer + bar + inner
-        return parse(method)
-    except (ValueError, TypeError) as error:
-        raise typer.BadParameter(str(error)) from error
+    pipeline.warm_up(video, method, frames=settings["frames"])
+    order = (method, None, None, method)
+    first, second, third, last = (pipeline.ask(video, question, each, **settings) for each in order)
+    return mean_times(first, last), mean_times(second, third)
 
 
-def check_windows(
-    windows: Mapping[str, float | int | None], frames: int | None, retention: float | None, compare: bool
-) -> None:
-    """Refuses options that do not go with reading in windows.
-
-    Raises:
-        typer.BadParameter: naming the options.
-    """
-    for name in ("window", "fps"):
-        value = windows[name]
-        if value is not None and not (math.isfinite(value) and value > 0):
-            raise typer.BadParameter(f"--{name} must be above 0, got {value}")
-    if windows["fps"] is not None and frames is not None:
-        raise typer.BadParameter("--fps and --frames both say how many frames to sample: give one of them")
-    if windows["tokens"] is not None and retention is not None:
-        raise typer.BadParameter("--tokens and --retention both say how much stays: give one of them")
-    if compare:
-        raise typer.BadParameter(
-            "--compare runs the whole video uncompressed, which one read in windows is too long for: leave it out (the "
-            "table counts what it would have cost)"
-        )
+def mean_times(one: Answer, other: Answer) -> Answer:
+    """An answer with the means of the times of two runs."""
+    rates = one.tokens_per_second, other.tokens_per_second
+    return dataclasses.replace(
+        one,
+        seconds={name: (value + other.seconds[name]) / 2 for name, value in one.seconds.items()},
+        tokens_per_second=None if rates[0] is None or rates[1] is None else 2 / (1 / rates[0] + 1 / rates[1]),
+    )
 
 
 @contextmanager
@@ -132,34 +120,10 @@ def reading_bar(hidden: bool) -> Iterator[Progress]:
     ) as bar:
         task = bar.add_task("reading", total=None, visible=False, kept=0)
 
-        def tell(done: int, total: int, kept: int) -> None:
+        def update(done: int, total: int, kept: int) -> None:
             bar.update(task, completed=done, total=total, kept=kept, visible=done < total)
 
-        yield tell
-
-
-def choose_all(names: list[str], retentions: list[float]) -> list[Method]:
-    """The methods that repeated options name: each at each retention, those without a retention of their own once.
-
-    ``all`` stands for every known method.
-
-    Raises:
-        typer.BadParameter: when there is no such method or setting.
-    """
-    from holitom.methods.registry import method_class
-    from holitom.methods.registry import names as known
-
-    found: list[Method] = []
-    for name in [each for given in names for each in (known() if given == "all" else [given])]:
-        bare, _, settings = name.partition("|")[0].partition(":")
-        fixed = "retention=" in settings
-        if not fixed and bare in known():
-            fixed = "retention" not in {field.name for field in dataclasses.fields(method_class(bare))}
-        for share in [None] if fixed else retentions:
-            chosen = choose(name, share)
-            if chosen is not None and chosen not in found:
-                found.append(chosen)
-    return found
+        yield update
 
 
 def table(answer: Answer, full: Answer | None) -> Table:

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from holitom.cli.ask import choose_all
-from holitom.cli.console import err, out, quiet_libraries
+from holitom.cli.checks import check_device, check_folder
+from holitom.cli.choices import choose_all
+from holitom.cli.console import err, note, quiet_libraries, say, show
 from holitom.cli.loading import load
 
 if TYPE_CHECKING:
@@ -83,6 +83,10 @@ def bench(
         raise typer.BadParameter("a profile is made of files: give --out", param_hint="--profile")
     if clock not in CLOCKS:
         raise typer.BadParameter(f"{clock!r} is none of {', '.join(CLOCKS)}", param_hint="--clock")
+    check_device(device)
+    check_folder("--out", out_folder)
+    if accuracy is not None and not accuracy.is_file():
+        raise typer.BadParameter(f"there is no file {accuracy}", param_hint="--accuracy")
     methods = [Uncompressed(), *choose_all(method or ["holitom"], retention or [0.1])]
     settings: dict[str, Any] = {
         "model": model or preset,
@@ -162,8 +166,7 @@ def _maker(
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--preset") from error
     quiet_libraries()
-    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    built = build(name, place, kind, attention)
+    built = build(name, device or ("cuda" if torch.cuda.is_available() else "cpu"), kind, attention)
     return lambda frames: from_preset(name, built, frames, batch, text, answer)
 
 
@@ -175,14 +178,14 @@ def _video() -> str:
 
 def _show(report: Report, profiles: dict[str, Any] | None, as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps({**report.as_dict(), **({"profiles": profiles} if profiles else {})}, indent=1))
+        say(json.dumps({**report.as_dict(), **({"profiles": profiles} if profiles else {})}, indent=1))
         return
     from holitom.report.bench import bench_rich
 
-    out.print(bench_rich(report))
+    show(bench_rich(report))
     for name, found in (profiles or {}).items():
         parts = ", ".join(f"{stage} {1e3 * entry['host']:,.1f} ms" for stage, entry in found["stages"].items())
-        out.print(f"profile of {name}: {parts}; {found['trace']}", highlight=False, markup=False)
+        say(f"profile of {name}: {parts}; {found['trace']}")
 
 
 def _profile(workload: Workload, methods: list[Method], report: Report, folder: Path, quiet: bool) -> dict[str, Any]:
@@ -210,7 +213,7 @@ def _plots(report: Report, folder: Path, accuracy: Path | None) -> None:
             title = f"{table['clips']} clips, model {table['model']}"
             accuracy_plot(table["methods"], folder / "accuracy_over_flops.png", title)
     except ImportError as error:
-        err.print(f"[yellow]no plot:[/] {escape(str(error))}")
+        note(f"no plot: {error}")
     except (KeyError, json.JSONDecodeError) as error:
         raise ValueError(f"{accuracy} is no accuracy.json of `holitom eval`: {error}") from error
 
@@ -250,8 +253,8 @@ def _sweep(
         try:
             sweep_plot(found, folder / "sweep.png")
         except ImportError as error:
-            err.print(f"[yellow]no plot:[/] {escape(str(error))}")
+            note(f"no plot: {error}")
     if as_json:
-        typer.echo(json.dumps({"settings": settings, "machine": where, **found}, indent=1))
+        say(json.dumps({"settings": settings, "machine": where, **found}, indent=1))
         return
-    out.print(sweep_rich(found))
+    show(sweep_rich(found))

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Column
 
 from holitom import __version__
-from holitom.cli.ask import check_windows, choose
-from holitom.cli.console import err
-from holitom.cli.loading import load, resolve
+from holitom.cli.checks import check_device, check_dtype, check_file, require
+from holitom.cli.choices import DEVICE, FRAMES, METHOD, MODEL, RETENTION, check_windows, choose, renamed
+from holitom.cli.console import err, note, say
+from holitom.cli.loading import check_model, chosen_model, load, resolve
 from holitom.cli.threads import wait_briefly
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from holitom.corpus.reading import Reader
     from holitom.long_video import Reading
     from holitom.methods.base import Method
+    from holitom.video.remote import FetchLimits
 
 
 def caption(
@@ -43,16 +45,10 @@ def caption(
     column: Annotated[
         str | None, typer.Option(help="The column of paths in a table.  [default: path, video, file, url or uri]")
     ] = None,
-    model: Annotated[str, typer.Option(help="Path or hub id of a checkpoint, or `tiny`, the one inside.")] = "tiny",
-    method: Annotated[
-        str, typer.Option(help="A method of `holitom methods`, with settings as name:key=value,..., or `none`.")
-    ] = "holitom",
-    retention: Annotated[
-        float | None, typer.Option(help="Share of the visual tokens that may enter the LLM, in (0, 1].  [default: 0.1]")
-    ] = None,
-    frames: Annotated[
-        int | None, typer.Option(min=1, help="Frames to sample.  [default: what the model was made for, else 32]")
-    ] = None,
+    model: Annotated[str | None, typer.Option(help=MODEL)] = None,
+    method: Annotated[str, typer.Option(help=METHOD)] = "holitom",
+    retention: Annotated[float | None, typer.Option(help=RETENTION)] = None,
+    frames: Annotated[int | None, typer.Option(min=1, help=FRAMES)] = None,
     window: Annotated[
         float | None, typer.Option(help="Read long videos in windows of so many seconds.  [default: 60 with --tokens]")
     ] = None,
@@ -70,20 +66,33 @@ def caption(
     summary: Annotated[
         str | None, typer.Option(help="Write what was done, and would have been uncompressed, as JSON; - prints it.")
     ] = None,
-    workers: Annotated[int, typer.Option(min=0, help="Processes that decode ahead; 0: none.")] = 2,
-    ahead: Annotated[
-        int | None, typer.Option(min=1, help="Videos decoded ahead; bounds memory.  [default: 2 for each worker]")
+    fail_under: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, help="Exit with 1 where a smaller share of rows has an answer.  [default: none has]"
+        ),
     ] = None,
-    patience: Annotated[float, typer.Option(min=1, help="Seconds that decoding one video may take.")] = 600.0,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that read videos; 0: none, and no --timeout.")] = 2,
+    prefetch: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Videos read before the model needs them; bounds memory.  [default: 2 for each worker]"
+        ),
+    ] = None,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds that reading one video may take.")] = 600.0,
+    download_size: Annotated[float, typer.Option(min=0.001, help="The largest remote video, in MB.")] = 4000.0,
+    download_time: Annotated[float, typer.Option(min=1, help="Seconds that fetching one may take.")] = 300.0,
     batch_tokens: Annotated[int, typer.Option(min=1, help="Tokens answered at a time, padding included.")] = 16_384,
     group: Annotated[int, typer.Option(min=1, help="Neighbouring videos among which batches are made.")] = 16,
     engine: Annotated[str, typer.Option(help="transformers or vllm.")] = "transformers",
     ray: Annotated[bool, typer.Option("--ray", help="Run on Ray, here or at --ray-address ('holitom[ray]').")] = False,
     ray_address: Annotated[str | None, typer.Option(help="A Ray cluster, as `auto` or ray://HOST:PORT.")] = None,
     actors: Annotated[int, typer.Option(min=1, help="With --ray: copies of the model, each with a GPU if any.")] = 1,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, auto.  [default: a GPU if any]")] = None,
+    device: Annotated[str | None, typer.Option(help=DEVICE)] = None,
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     attention: Annotated[str | None, typer.Option(help="sdpa, eager, flash_attention_2, ...")] = None,
+    patience: Annotated[float | None, typer.Option(hidden=True, callback=renamed("--patience", "--timeout"))] = None,
+    ahead: Annotated[int | None, typer.Option(hidden=True, callback=renamed("--ahead", "--prefetch"))] = None,
 ) -> None:
     """Ask questions about all videos of a folder, a pattern or a table, into a Parquet or JSON-lines file.
 
@@ -92,45 +101,71 @@ def caption(
     """
     if workers:
         wait_briefly()
-    from holitom.corpus import Plan, Stop, Store, Totals, list_questions, list_videos
+    from holitom.corpus import Plan, Scratch, Stop, Store, Totals, list_questions, list_videos
+    from holitom.video.remote import FetchLimits
 
-    if engine not in ("transformers", "vllm"):
-        raise typer.BadParameter(f"{engine!r} is neither transformers nor vllm", param_hint="--engine")
     reading = _reading(window, tokens, fps, frames, retention, engine)
-    chosen = choose(method, retention) if engine == "transformers" else _servable(method, retention)
+    _check(engine, ray or ray_address is not None, out_file, summary, device, dtype)
+    model = chosen_model(model)
+    check_model(model)
+    chosen = choose(method, retention, model) if engine == "transformers" else _servable(method, retention)
     plan = Plan(
         list_videos(source, column),
         list_questions(question or [], questions),
         frames=frames,
         workers=0 if reading else workers,  # whoever merges windows decodes them
-        ahead=ahead,
-        patience=patience,
+        prefetch=prefetch,
+        timeout=timeout,
         batch_tokens=batch_tokens,
         group=group,
     )
     settings = _settings(model, chosen, engine, plan, reading, max_new_tokens, dtype, attention)
     totals = Totals(plan.rows)
+    limits = FetchLimits(download_size, download_time)
+    make = _Factory(engine, model, chosen, plan.questions, reading, max_new_tokens, device, dtype, attention, limits)
     options: dict[str, Any] = {"restart": not resume, "retry_errors": retry_errors, "seen": totals.add}
-    with Store(out_file, settings, **options) as store, Stop().on_interrupt() as stop:
+    with Scratch(), Store(out_file, settings, **options) as store, Stop().on_interrupt() as stop:
         if len(store):
-            err.print(f"{out_file} holds {len(store)} rows already", highlight=False, soft_wrap=True)
+            note(f"{out_file} holds {len(store)} rows already")
         totals.begin()
         if plan.left(store.found):
-            make = _Maker(engine, model, chosen, plan.questions, reading, max_new_tokens, device, dtype, attention)
-            with _progress(totals, summary == "-") as told:
+            with _progress(totals, summary == "-") as renew:
                 if ray or ray_address is not None:
                     from holitom.corpus.with_ray import run_on_ray
 
-                    run_on_ray(plan, make, store, stop, told, address=ray_address, actors=actors)
+                    run_on_ray(plan, make, store, stop, renew, address=ray_address, actors=actors)
                 else:
-                    _run_here(plan, make, store, stop, told)
-    _tell(out_file, totals, bool(stop), settings, summary)
+                    _run_here(plan, make, store, stop, renew)
+    _report(out_file, totals, bool(stop), settings, summary)
     if stop and len(store) < plan.rows:
         sys.exit(130)
+    answered = 1 - totals.errors / totals.rows
+    if answered == 0 or (fail_under is not None and answered < fail_under):
+        wanted = "no row has an answer" if answered == 0 else f"--fail-under {fail_under:g}"
+        note(f"{totals.errors} of {totals.rows} rows have an error instead of an answer: {wanted}")
+        sys.exit(1)
+
+
+def _check(engine: str, ray: bool, out_file: Path, summary: str | None, device: str | None, dtype: str) -> None:
+    """Refuses what cannot end well, before anything is written or loaded.
+
+    Raises:
+        typer.BadParameter, ImportError: names the option or the package.
+    """
+    if engine not in ("transformers", "vllm"):
+        raise typer.BadParameter(f"{engine!r} is neither transformers nor vllm", param_hint="--engine")
+    if engine == "vllm":
+        require("vllm", "--engine vllm", "'holitom[vllm]'")
+    if ray:
+        require("ray", "--ray", "'holitom[ray]'")
+    check_file("--out", out_file, (".parquet", ".jsonl"), make=True)
+    check_file("--summary", None if summary == "-" else summary)
+    check_device(device)
+    check_dtype(dtype)
 
 
 @dataclass(frozen=True)
-class _Maker:
+class _Factory:
     """The options that decide which engine is made, and how."""
 
     engine: str
@@ -142,6 +177,7 @@ class _Maker:
     device: str | None
     dtype: str
     attention: str | None
+    limits: FetchLimits
 
     def __call__(self) -> Engine:
         """Loads the model."""
@@ -154,7 +190,7 @@ class _Maker:
 
         pipeline = load(self.model, self.device, self.dtype, self.attention)
         if self.reading is not None:
-            return WindowsEngine(pipeline, self.method, self.reading, self.questions, self.max_new_tokens)
+            return WindowsEngine(pipeline, self.method, self.reading, self.questions, self.max_new_tokens, self.limits)
         return TransformersEngine(pipeline, self.method, self.max_new_tokens)
 
     def reader(self, questions: Sequence[str], frames: int | None) -> Reader:
@@ -162,12 +198,12 @@ class _Maker:
         if self.engine == "vllm":
             from holitom.integrations.vllm.corpus import VllmReader
 
-            return VllmReader(resolve(self.model), tuple(questions), frames)
+            return VllmReader(resolve(self.model), tuple(questions), frames, self.limits)
         from holitom.corpus import PathReader, PromptReader
 
         if self.reading is not None:
             return PathReader()
-        return PromptReader(resolve(self.model), tuple(questions), frames)
+        return PromptReader(resolve(self.model), tuple(questions), frames, self.limits)
 
 
 def _reading(
@@ -194,12 +230,12 @@ def _reading(
     return Reading.of(window, tokens, fps, frames)
 
 
-def _run_here(plan: Plan, make: _Maker, store: Store, stop: Stop, told: Any) -> None:
+def _run_here(plan: Plan, make: _Factory, store: Store, stop: Stop, renew: Any) -> None:
     from holitom.corpus import run
 
     engine = make()
     try:
-        run(plan, engine, make.reader(plan.questions, plan.frames), store, stop, told)
+        run(plan, engine, make.reader(plan.questions, plan.frames), store, stop, renew)
     finally:
         engine.close()
 
@@ -243,16 +279,21 @@ def _settings(
 @contextmanager
 def _progress(totals: Totals, quiet: bool) -> Iterator[Any]:
     """A bar with rows, errors, rate, time left and tokens saved; gives the function that renews it."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[more]}"))
-    with nullcontext() if quiet else Progress(*columns, console=err) as bar:
+    counts = Column(no_wrap=True, overflow="ignore")  # never cut, however narrow the terminal
+    columns = (
+        TextColumn("{task.completed}/{task.total} rows", table_column=counts),
+        BarColumn(None, table_column=Column(ratio=1)),
+        TextColumn("{task.fields[more]}", table_column=Column(ratio=2)),
+    )
+    with nullcontext() if quiet else Progress(*columns, console=err, expand=True) as bar:
         task = bar.add_task("rows", total=totals.expected, more="") if bar is not None else None
 
-        def told() -> None:
+        def renew() -> None:
             if bar is not None and task is not None:
                 bar.update(task, completed=totals.rows, more=_line(totals))
 
-        told()
-        yield told
+        renew()
+        yield renew
 
 
 def _line(totals: Totals) -> str:
@@ -266,13 +307,12 @@ def _line(totals: Totals) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def _tell(path: Path, totals: Totals, stopped: bool, settings: dict[str, Any], summary: str | None) -> None:
+def _report(path: Path, totals: Totals, stopped: bool, settings: dict[str, Any], summary: str | None) -> None:
     report = json.dumps(totals.summary(settings), indent=1)
     if summary == "-":
-        typer.echo(report)
+        say(report)
     elif summary is not None:
         Path(summary).write_text(report + "\n", encoding="utf-8")
     left = totals.expected - totals.rows
     state = f"stopped; {left} rows are left: the same command goes on" if stopped and left else "done"
-    text = f"{path}: {totals.rows} rows, {totals.errors} with errors; {state}"
-    err.print(escape(text), highlight=False, soft_wrap=True)
+    note(f"{path}: {totals.rows} rows, {totals.errors} with errors; {state}")

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+
+from holitom.cli.checks import check_folder
+from holitom.cli.console import say
 
 app = typer.Typer(help="Synthetic clips with questions, the data of the offline testbed.", no_args_is_help=True)
 
@@ -29,5 +31,6 @@ def make(
 
     if split not in SPLITS:
         raise typer.BadParameter(f"{split!r} is none of {', '.join(SPLITS)}", param_hint="--split")
+    check_folder("--out", out)
     path = write_clips(out, n, split, seed)
-    Console().print(f"{n} clips written to {out}, their questions to {path}")
+    say(f"{n} clips written to {out}, their questions to {path}")

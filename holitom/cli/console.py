@@ -3,22 +3,59 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from typing import NoReturn
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.markup import escape
+from rich.measure import Measurement
 
 out = Console()
 err = Console(stderr=True)
 
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def clean(text: object) -> str:
+    """Text for a terminal: what would steer it (escape sequences in a file's name, say) is spelled out."""
+    return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), str(text))
+
+
+def say(text: str) -> None:
+    """What a model said, on standard output and as it is; only a terminal gets it :func:`clean`."""
+    sys.stdout.write((clean(text) if sys.stdout.isatty() else text) + "\n")
+    sys.stdout.flush()
+
+
+def show(table: RenderableType) -> None:
+    """Prints a table, none of whose words and numbers is cut, however narrow the terminal."""
+    least = Measurement.get(out, out.options.update(width=10_000), table).minimum
+    out.print(table, width=max(out.width, least), crop=False, soft_wrap=False)
+
+
+def note(text: str) -> None:
+    """A line beside a command's output."""
+    err.print(escape(clean(text)), highlight=False, emoji=False, soft_wrap=True)
+
+
+def warn(text: str) -> None:
+    """A warning beside a command's output."""
+    err.print(f"[yellow]warning:[/] {escape(clean(text))}", highlight=False, emoji=False, soft_wrap=True)
+
 
 def fail(error: BaseException) -> NoReturn:
-    """Tells an error as a sentence and exits with 1. ``--log-level debug`` of Python's logging shows where it arose."""
+    """Tells an error as a sentence and exits with 1. The logger ``holitom`` has the traceback, at level DEBUG."""
     logging.getLogger("holitom").debug("failed", exc_info=error)
-    text = str(error).strip() or type(error).__name__
-    err.print(f"[red bold]error:[/] {escape(text)}", highlight=False, soft_wrap=True)
+    err.print(f"[red bold]error:[/] {escape(clean(sentence(error)))}", highlight=False, emoji=False, soft_wrap=True)
     sys.exit(1)
+
+
+def sentence(error: BaseException) -> str:
+    """An error in words, without the number that an operating system gives it."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error).strip() or type(error).__name__
 
 
 def quiet_libraries() -> None:

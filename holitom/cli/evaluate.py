@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from holitom.cli.ask import choose_all
-from holitom.cli.console import err, out
+from holitom.cli.checks import check_folder
+from holitom.cli.choices import choose_all
+from holitom.cli.console import err, note, say, show
 from holitom.cli.loading import load, resolve
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def evaluate(
 
     if split not in SPLITS:
         raise typer.BadParameter(f"{split!r} is none of {', '.join(SPLITS)}", param_hint="--split")
+    check_folder("--out", out_folder)
     methods = [UNCOMPRESSED, *choose_all([*(method or ["holitom"]), *NAIVE], retention or [0.1])]
     count = number or (QUICK if quick else FULL)
     pipeline = load(model, device, dtype, None, quiet=as_json)
@@ -64,7 +65,7 @@ def evaluate(
 
     def leave_out(refusing: Method, error: Exception) -> None:
         refused[label(refusing)] = str(error)
-        err.print(f"[yellow]left out[/] {label(refusing)}: {error}", soft_wrap=True)
+        note(f"left out {label(refusing)}: {error}")
 
     with Progress(*columns, console=err, disable=as_json) as progress:
         bar = progress.add_task("clips", total=count)
@@ -77,11 +78,11 @@ def evaluate(
     if out_folder is not None:
         _write(out_folder, report)
     if as_json:
-        typer.echo(json.dumps(report, indent=1))
+        say(json.dumps(report, indent=1))
         return
     from holitom.report.accuracy import accuracy_rich
 
-    out.print(accuracy_rich(table))
+    show(accuracy_rich(table))
 
 
 def _write(folder: Path, report: dict[str, Any]) -> None:
@@ -92,4 +93,4 @@ def _write(folder: Path, report: dict[str, Any]) -> None:
     try:
         accuracy_plot(report["methods"], folder / "accuracy.png", f"{report['clips']} clips, model {report['model']}")
     except ImportError as error:
-        err.print(f"[yellow]no plot:[/] {escape(str(error))}")
+        note(f"no plot: {error}")

@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from holitom.cli.console import err, quiet_libraries
+from holitom.cli.checks import check_device, check_dtype
+from holitom.cli.console import err, note, quiet_libraries
 
 if TYPE_CHECKING:
     from holitom.pipeline import Pipeline
 
 TINY = Path(__file__).parent.parent / "assets" / "tiny"
+TINY_RETENTION = 0.25  # the least at which it answers about its sample clips as it does uncompressed
+HUB_SECONDS = 4.0
+
+
+def chosen_model(name: str | None) -> str:
+    """The model that a command works with: without --model the one inside the package, and then it says so."""
+    if name is None:
+        note(
+            "without --model the tiny model inside the package answers, which knows nothing but synthetic clips of "
+            "coloured shapes: give --model with the path or hub id of a video model"
+        )
+    return name or "tiny"
+
+
+def own_retention(model: str) -> float | None:
+    """The retention that suits a model where the user names none; None: the method's default."""
+    return TINY_RETENTION if model == "tiny" else None
 
 
 def resolve(name: str) -> str:
@@ -32,8 +51,49 @@ def resolve(name: str) -> str:
     return name
 
 
+def check_model(name: str) -> None:
+    """Refuses a model that is neither here nor on the hub, after a few seconds at most.
+
+    Raises:
+        ValueError: says whether there is no such model or no network.
+    """
+    path = resolve(name)
+    if Path(path).exists():
+        return
+    from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
+
+    found: list[Exception | None] = []
+
+    def look() -> None:
+        try:
+            if not isinstance(try_to_load_from_cache(name, "config.json"), str):
+                HfApi().model_info(name, timeout=HUB_SECONDS)
+            found.append(None)
+        except Exception as error:
+            found.append(error)
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    thread.join(HUB_SECONDS + 0.5)
+    problem = found[0] if found else TimeoutError(f"no answer in {HUB_SECONDS:g} s")
+    if isinstance(problem, HFValidationError | RepositoryNotFoundError):
+        raise ValueError(
+            f"there is no folder {name} here, and no such model on the hub that you may read: give the path or hub id "
+            "of a checkpoint, or `tiny`"
+        ) from problem
+    if problem is not None:
+        raise ValueError(
+            f"there is no folder {name} here, and the hub cannot be reached ({problem}): give the path of a checkpoint "
+            "on this machine, or `tiny`"
+        ) from problem
+
+
 def load(name: str, device: str | None, dtype: str, attention: str | None, quiet: bool = False) -> Pipeline:
     """A pipeline, with a spinner while it loads."""
+    check_device(device)
+    check_dtype(dtype)
+    check_model(name)
     import torch
 
     from holitom.pipeline import Pipeline

@@ -7,8 +7,9 @@ import json
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
+
+from holitom.cli.console import say, show
 
 LEGEND = """\
 before: tokens go before the LLM. inside: in the middle of it, by the attention of
@@ -55,7 +56,7 @@ def methods(
     """List the methods: where they work, what they need, and whether their token count is known in advance."""
     rows = catalogue()
     if as_json:
-        typer.echo(json.dumps(rows, indent=1))
+        say(json.dumps(rows, indent=1))
         return
     table = Table()
     for title in ("method", "before", "inside", "needs", "count", "paper"):
@@ -69,6 +70,5 @@ def methods(
             row["count"],
             row["paper"].removeprefix("https://").replace("arxiv.org/abs/", "arXiv "),
         )
-    console = Console()
-    console.print(table)
-    console.print(LEGEND, highlight=False)
+    show(table)
+    say(LEGEND)

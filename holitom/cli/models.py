@@ -6,8 +6,9 @@ import json
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
+
+from holitom.cli.console import say, show
 
 TESTED = "tiny models, alone and in batches, against a computation by hand"
 LEGEND = f"""\
@@ -42,7 +43,7 @@ def models(
     """List the families of models: their classes, the stages that work, and where patch scores come from."""
     rows = catalogue()
     if as_json:
-        typer.echo(json.dumps(rows, indent=1))
+        say(json.dumps(rows, indent=1))
         return
     table = Table()
     for title in ("family", "class", "before", "inside", "patch scores"):
@@ -55,6 +56,5 @@ def models(
             "yes" if row["inside"] else "no",
             row["scores"],
         )
-    console = Console()
-    console.print(table)
-    console.print("…: ForConditionalGeneration\n" + LEGEND, highlight=False, soft_wrap=True)
+    show(table)
+    say("…: ForConditionalGeneration\n" + LEGEND)

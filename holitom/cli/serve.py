@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from holitom.cli.console import err
+from holitom.cli.console import note, say, warn
 from holitom.cli.loading import resolve
 
 
@@ -49,11 +49,11 @@ def serve(
         check_version(launcher)
     words = command(launcher, resolve(model), config, more or [])
     if dry_run:
-        typer.echo(printed(words))
+        say(printed(words))
         return
     if not launcher.tested:
-        err.print(f"[yellow]warning:[/] vLLM {launcher.version} was not tested with this holitom", highlight=False)
-    err.print(printed(words), markup=False, highlight=False, soft_wrap=True)
+        warn(f"vLLM {launcher.version} was not tested with this holitom")
+    note(printed(words))
     sys.stdout.flush()
     sys.stderr.flush()
     os.execv(words[0], words)

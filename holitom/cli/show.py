@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
-from holitom.cli.ask import choose
-from holitom.cli.console import err, out
-from holitom.cli.loading import load
+from holitom.cli.checks import check_file, check_question, check_video
+from holitom.cli.choices import DEVICE, FRAMES, MODEL, RETENTION, choose
+from holitom.cli.console import err, say, warn
+from holitom.cli.loading import chosen_model, load
 
 
 def show(
@@ -23,19 +24,15 @@ def show(
             help="A method of `holitom methods`, with settings; several times: side by side.  [default: holitom]"
         ),
     ] = None,
-    retention: Annotated[
-        float | None, typer.Option(help="Share of the visual tokens that may enter the LLM, for each --method.")
-    ] = None,
+    retention: Annotated[float | None, typer.Option(help=RETENTION)] = None,
     path: Annotated[Path | None, typer.Option("--out", help="The page to write.  [default: report.html]")] = None,
     png: Annotated[Path | None, typer.Option(help="Also write all frames with the overlay as one picture.")] = None,
     gif: Annotated[Path | None, typer.Option(help="Also write an animation of them.")] = None,
     mp4: Annotated[Path | None, typer.Option(help="Also write a film of them.")] = None,
-    model: Annotated[str, typer.Option(help="Path or hub id of a checkpoint, or `tiny`, the one inside.")] = "tiny",
-    frames: Annotated[
-        int | None, typer.Option(min=1, help="Frames to sample.  [default: what the model was made for, else 32]")
-    ] = None,
+    model: Annotated[str | None, typer.Option(help=MODEL)] = None,
+    frames: Annotated[int | None, typer.Option(min=1, help=FRAMES)] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="The longest answer.")] = 32,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, auto.  [default: a GPU if any]")] = None,
+    device: Annotated[str | None, typer.Option(help=DEVICE)] = None,
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     attention: Annotated[str | None, typer.Option(help="sdpa, eager, flash_attention_2, ...")] = None,
 ) -> None:
@@ -43,10 +40,19 @@ def show(
 
     Pictures hold the first method. Without --out, and with one of them, no page is written.
     """
+    check_question(question)
+    check_video(video)
+    page = path or (None if png or gif or mp4 else Path("report.html"))
+    check_file("--out", page)
+    check_file("--png", png, (".png",))
+    check_file("--gif", gif, (".gif",))
+    check_file("--mp4", mp4, (".mp4",))
     from holitom.report.trace import trace
 
-    methods = [chosen for name in method or ["holitom"] if (chosen := choose(name, retention)) is not None]
-    if len(methods) < len(method or [1]):
+    model = chosen_model(model)
+    chosen = [choose(name, retention, model) for name in method or ["holitom"]]
+    methods = [each for each in chosen if each is not None]
+    if len(methods) < len(chosen):
         raise typer.BadParameter(
             "the page always holds the uncompressed answer: leave `none` out", param_hint="--method"
         )
@@ -63,12 +69,12 @@ def show(
             tell=lambda text: status.update(f"{text} ..."),
         )
     if found.clip.warning:
-        err.print(f"[yellow]warning:[/] {found.clip.warning}", soft_wrap=True)
+        warn(found.clip.warning)
     written = []
-    if path is not None or not (png or gif or mp4):
+    if page is not None:
         from holitom.report.page import write_page
 
-        written.append(write_page(found, path or Path("report.html")))
+        written.append(write_page(found, page))
     if png or gif or mp4:
         from holitom.report import overlay
 
@@ -77,4 +83,4 @@ def show(
         written += [overlay.write_gif(pictures, gif)] if gif else []
         written += [overlay.write_mp4(pictures, mp4)] if mp4 else []
     for file in written:
-        out.print(f"{file} ({file.stat().st_size / 1e6:.2f} MB)", markup=False, highlight=False, soft_wrap=True)
+        say(f"{file} ({file.stat().st_size / 1e6:.2f} MB)")

@@ -1,10 +1,12 @@
 """Thousands of videos, some questions, one table of answers: resumable, on one machine or on Ray."""
 
-from holitom.corpus.engine import Encoded, Engine, Maker, Said
+from holitom.corpus.engine import Encoded, Engine, EngineFactory, Reply
+from holitom.corpus.pool import Pool, Worker, WorkerError
 from holitom.corpus.questions import list_questions
 from holitom.corpus.reading import PromptReader
 from holitom.corpus.rows import Row
 from holitom.corpus.run import Plan, Stop, run
+from holitom.corpus.scratch import Scratch
 from holitom.corpus.sources import Item, list_videos
 from holitom.corpus.store import Store, StoreError
 from holitom.corpus.totals import Totals
@@ -14,19 +16,23 @@ from holitom.corpus.with_windows import PathReader, WindowsEngine
 __all__ = [
     "Encoded",
     "Engine",
+    "EngineFactory",
     "Item",
-    "Maker",
     "PathReader",
     "Plan",
+    "Pool",
     "PromptReader",
+    "Reply",
     "Row",
-    "Said",
+    "Scratch",
     "Stop",
     "Store",
     "StoreError",
     "Totals",
     "TransformersEngine",
     "WindowsEngine",
+    "Worker",
+    "WorkerError",
     "list_questions",
     "list_videos",
     "run",

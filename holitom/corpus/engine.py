@@ -17,8 +17,13 @@ class Counts:
     """Tokens of one prompt and what they cost; the costs are None where the model's shape is not known.
 
     Args:
-        prompt: tokens of the full prompt. visual_in, visual_out: visual tokens of it, and those that enter the LLM.
-        prefill_flops, kv_bytes: as it ran. full_prefill_flops, full_kv_bytes: without compression.
+        prompt: tokens of the full prompt.
+        visual_in: visual tokens of the full prompt.
+        visual_out: visual tokens that enter the LLM.
+        prefill_flops: FLOPs of the prefill as it ran.
+        full_prefill_flops: the same without compression.
+        kv_bytes: bytes of the KV cache as it ran.
+        full_kv_bytes: the same without compression.
     """
 
     prompt: int
@@ -31,7 +36,7 @@ class Counts:
 
 
 @dataclass(frozen=True)
-class Said:
+class Reply:
     """An answer, and the counts of its prompt. Tokens are those of the whole prompt; costs are less what was shared."""
 
     text: str
@@ -59,10 +64,11 @@ class Engine(Protocol):
     def encode(self, video: Video) -> Encoded:
         """Turns a video into what all its questions share: here, a compressed prefix in a KV cache."""
 
-    def answer(self, rows: Sequence[tuple[Any, int]], shared: Sequence[bool]) -> list[Said]:
-        """Answers questions, given as the encoded video and the question's number, as one batch.
+    def answer(self, rows: Sequence[tuple[Any, int]], shared: Sequence[bool]) -> list[Reply]:
+        """Answers questions as one batch.
 
         Args:
+            rows: for each, the encoded video and the question's number.
             shared: for each row, whether an earlier row of the run has paid for its video's prefix already.
         """
 
@@ -70,7 +76,7 @@ class Engine(Protocol):
         """Gives back what the engine holds."""
 
 
-class Maker(Protocol):
+class EngineFactory(Protocol):
     """How to make an engine, here or, pickled, somewhere else, and what prepares videos for it."""
 
     def __call__(self) -> Engine:
@@ -81,18 +87,19 @@ class Maker(Protocol):
 
 
 @dataclass(frozen=True)
-class Load:
+class LayerTokens:
     """Tokens in each decoder layer: those that one row brings, behind those that were there already.
 
     Args:
-        new: for each layer. past: for each layer; all 0 for a row that pays for its video itself.
+        new: for each layer.
+        past: for each layer; all 0 for a row that pays for its video itself.
     """
 
     new: list[int]
     past: list[int]
 
     @classmethod
-    def of(cls, tokens: Sequence[int], held: Sequence[int] | None) -> Load:
+    def of(cls, tokens: Sequence[int], held: Sequence[int] | None) -> LayerTokens:
         """Of a prompt of so many tokens in each layer, of which ``held`` are in the cache."""
         past = list(held) if held is not None else [0] * len(tokens)
         return cls([count - before for count, before in zip(tokens, past, strict=True)], past)

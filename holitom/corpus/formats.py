@@ -58,7 +58,7 @@ class Jsonl(Format):
         """See :meth:`Format.read`."""
         with path.open(encoding="utf-8") as lines:
             for number, line in enumerate(lines, 1):
-                with _told(path, number):
+                with _row_of(path, number):
                     yield Row.of(json.loads(line))
 
     def settings(self, path: Path) -> dict[str, Any] | None:
@@ -80,17 +80,14 @@ class Parquet(Format):
 
     def read(self, path: Path) -> Iterator[Row]:
         """See :meth:`Format.read`."""
-        import pyarrow.parquet as pq
-
-        with pq.ParquetFile(path) as file:
+        with _parquet(path) as file:
             for batch in file.iter_batches(CHUNK):
                 yield from map(Row.of, batch.to_pylist())
 
     def settings(self, path: Path) -> dict[str, Any] | None:
         """See :meth:`Format.settings`."""
-        import pyarrow.parquet as pq
-
-        written = (pq.read_schema(path).metadata or {}).get(SETTINGS)
+        with _parquet(path) as file:
+            written = (file.schema_arrow.metadata or {}).get(SETTINGS)
         return None if written is None else json.loads(written)
 
     def write(self, old: Path | None, rows: Iterable[Row], new: Path, settings: dict[str, Any], keep: Keep) -> None:
@@ -148,8 +145,26 @@ def _arrow_type(name: str) -> Any:
     return pa.float64() if name.startswith("seconds") else pa.int64()
 
 
+def _parquet(path: Path) -> Any:
+    """An opened file.
+
+    Raises:
+        ValueError: when it is no Parquet file, or one of something else.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(path)
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{path} is no Parquet file ({error}): give another --out, or --restart") from error
+    if not {"path", "question"} <= set(file.schema_arrow.names):
+        raise ValueError(f"{path} is a Parquet file of something else: give another --out, or --restart")
+    return file
+
+
 @contextmanager
-def _told(path: Path, number: int) -> Iterator[None]:
+def _row_of(path: Path, number: int) -> Iterator[None]:
     try:
         yield
     except (json.JSONDecodeError, TypeError, KeyError) as error:

@@ -1,4 +1,4 @@
-"""Worker processes that read videos ahead of the model: a bounded number of videos, and no death is a hang."""
+"""Worker processes that read videos while the model is busy: a bounded number of videos, and no death is a hang."""
 
 from __future__ import annotations
 
@@ -7,47 +7,59 @@ import multiprocessing
 import os
 import pickle
 import signal
+import socket
+import struct
 import threading
+import time
 from collections.abc import Iterable, Iterator
-from multiprocessing.connection import Connection
+from multiprocessing.connection import wait
 from types import TracebackType
 from typing import Any
 
 from typing_extensions import Self
 
-from holitom.corpus.reading import Failure, Reader, Video, attempt, use_cores
+from holitom.corpus.reading import Failure, Reader, Video, attempt, one_line, use_cores
+from holitom.corpus.scratch import Scratch, clear_scratch
 from holitom.corpus.sources import Item
 
-START = 300.0  # seconds until a worker has imported what it needs
-BEHIND = 19  # niceness of a worker: where both want a core, the model goes first, and then waits for videos
+START = 300.0  # seconds until a worker has imported and loaded what it needs
+NICENESS = 19  # of a worker: where both want a core, the model goes first, and then waits for videos
 ATTEMPTS = 2  # a worker may die of something else than the video it holds
+SIZE = struct.Struct("!Q")
+
+
+class WorkerError(RuntimeError):
+    """Worker processes cannot be started."""
 
 
 class Pool:
     """Reads videos in worker processes and gives them back in order.
 
-    At most ``ahead`` videos are in work or waiting, so memory is bounded by so many. A worker that dies is replaced
-    and its video tried once more; then it is a :class:`Failure`. So is one that takes longer than ``patience``.
+    At most ``prefetch`` videos are in work or waiting, so memory is bounded by so many. A worker that dies is replaced
+    and its video tried once more; then it is a :class:`Failure`. So is one that takes longer than ``timeout``.
 
     Args:
-        reader: what a worker does. workers: processes; 0: read in this one, nothing runs ahead.
-        ahead: videos in work or waiting; None: two for each worker.
-        patience: seconds that one video may take.
+        reader: what a worker does.
+        workers: processes; 0: read in this one, one video at a time and without a time limit.
+        prefetch: videos in work or waiting; None: two for each worker.
+        timeout: seconds from sending a video to a worker until all of what was read has come back. Starting a worker
+            and loading its preprocessor do not count.
     """
 
-    def __init__(self, reader: Reader, workers: int, ahead: int | None = None, patience: float = 600.0) -> None:
-        if workers < 0 or (ahead is not None and ahead < 1) or patience <= 0:
+    def __init__(self, reader: Reader, workers: int, prefetch: int | None = None, timeout: float = 600.0) -> None:
+        if workers < 0 or (prefetch is not None and prefetch < 1) or not timeout > 0:
             raise ValueError(
-                f"workers must be at least 0, ahead at least 1 and patience above 0, got {workers}, {ahead}, {patience}"
+                "workers must be at least 0, prefetch at least 1 and timeout above 0, got "
+                f"{workers}, {prefetch} and {timeout}"
             )
-        self.reader, self.patience = reader, patience
-        self._room = threading.Semaphore(ahead or max(1, 2 * workers))
+        self.reader = reader
+        self._slots = threading.Semaphore(prefetch or max(1, 2 * workers))
         self._changed = threading.Condition()
         self._work: Iterator[tuple[int, Item]] = iter(())
         self._ready: dict[int, Video | Failure | BaseException] = {}
         self._closed = False
         share = max(1, _cores() // max(1, workers))
-        self.hands = [_Hand(reader, patience, share) for _ in range(workers)]
+        self.workers = [Worker(reader, timeout, share) for _ in range(workers)]
 
     def __enter__(self) -> Self:
         return self
@@ -57,22 +69,35 @@ class Pool:
     ) -> None:
         self.close()
 
-    def read(self, items: Iterable[Item]) -> Iterator[Video | Failure]:
-        """The videos, in order, as they are asked for. Once for each pool."""
+    def read(self, items: Iterable[Item], stop: Any = False) -> Iterator[Video | Failure]:
+        """The videos, in order, as they are asked for. Once for each pool.
+
+        Args:
+            items: the videos.
+            stop: true when nobody waits for videos any more: ends the iteration, also while one is being read by a
+                worker.
+
+        Raises:
+            WorkerError: when worker processes cannot be started, or cannot load what they need.
+        """
         items = list(items)
-        if not self.hands:
+        if not self.workers:
+            if items:
+                self.reader.load()
             for item in items:
                 yield attempt(self.reader, item)
             return
         self._work = iter(enumerate(items))
-        for hand in self.hands:
-            threading.Thread(target=self._serve, args=(hand,), daemon=True).start()
+        for worker in self.workers:
+            threading.Thread(target=self._serve, args=(worker,), daemon=True).start()
         for number in range(len(items)):
             with self._changed:
                 while number not in self._ready:
-                    self._changed.wait()
+                    if stop:
+                        return
+                    self._changed.wait(0.2)
                 found = self._ready.pop(number)
-            self._room.release()
+            self._slots.release()
             if isinstance(found, BaseException):
                 raise found
             yield found
@@ -80,78 +105,182 @@ class Pool:
     def close(self) -> None:
         """Ends the workers."""
         self._closed = True
-        for hand in self.hands:
-            hand.end()
+        for worker in self.workers:
+            self._slots.release()  # its thread may wait for one
+            worker.end()
+        clear_scratch()
 
-    def _serve(self, hand: _Hand) -> None:
+    def _serve(self, worker: Worker) -> None:
         while not self._closed:
-            self._room.acquire()
+            self._slots.acquire()
             with self._changed:
                 number, item = next(self._work, (-1, None))
-            if item is None:
-                self._room.release()
-                return
+            if item is None or self._closed:
+                self._slots.release()
+                break
             try:
-                found: Video | Failure | BaseException = hand.read(item)
-            except BaseException as error:  # workers cannot be started at all: the one who reads is told
+                found: Video | Failure | BaseException = worker.read(item)
+            except BaseException as error:  # raised where the video is waited for
                 found = error
             with self._changed:
                 self._ready[number] = found
                 self._changed.notify_all()
+        if self._closed:
+            worker.end()  # it may have been started since
 
 
-class _Hand:
-    """One worker process and the thread of this process that serves it."""
+class Worker:
+    """One process that reads videos, started when it is needed and again when it has died. For one thread at a time.
 
-    def __init__(self, reader: Reader, patience: float, cores: int) -> None:
-        self.reader, self.patience, self.cores = reader, patience, cores
+    Args:
+        reader: what it does.
+        timeout: seconds for one video, see :class:`Pool`.
+        cores: threads that it may decode with.
+    """
+
+    def __init__(self, reader: Reader, timeout: float, cores: int = 1) -> None:
+        self.reader, self.timeout, self.cores = reader, timeout, cores
         self.process: Any = None
-        self.line: Connection | None = None
-        self.ended = False
+        self._channel: Channel | None = None
+        self._ended = False
+        self._lock = threading.Lock()  # end() may be called by another thread, while this one starts the process
 
     def read(self, item: Item) -> Video | Failure:
-        """Has the worker read one video."""
+        """Reads one video.
+
+        Raises:
+            WorkerError: when the process cannot be started, or cannot load what it needs.
+        """
         why = ""
         for _ in range(ATTEMPTS):
+            channel = self.start()
             try:
-                line = self._start()
-                line.send(item)
-                if not line.poll(self.patience):
-                    self._stop()
-                    return Failure(item.path, f"it took longer than {self.patience:g} s to read and was given up")
-                return _receive(line)
-            except (EOFError, OSError):
-                self.process.join(10)
-                why = f"the worker process that read it died (exit code {self.process.exitcode})"
+                channel.send(item, self.timeout)
+                found: Video | Failure = channel.receive(self.timeout)
+                return found
+            except TimeoutError:
                 self._stop()
-            if self.ended:
+                return Failure(item.path, f"it took longer than {self.timeout:g} s to read and was given up")
+            except (EOFError, OSError):
+                why = f"the worker process that read it died (exit code {self._stop()})"
+            if self._ended:
                 break
         return Failure(item.path, f"{why}, {ATTEMPTS} times; the file may crash its decoder, or memory ran out")
 
+    def start(self) -> Channel:
+        """The channel to the process, which is started where there is none.
+
+        Raises:
+            WorkerError: see :meth:`read`.
+        """
+        why = ""
+        for _ in range(ATTEMPTS):
+            if self._channel is not None:
+                return self._channel
+            if self._ended:
+                break
+            try:
+                channel = self._launch()
+                problem: str | None = channel.receive(START)
+            except TimeoutError:
+                self._stop()
+                why = f"it was not ready after {START:g} s"
+            except (EOFError, OSError):
+                why = f"it died (exit code {self._stop()})"
+            else:
+                if problem is None:
+                    return channel
+                self._stop()
+                raise WorkerError(problem)
+        raise WorkerError(f"a worker process cannot be started: {why or 'the pool was closed'}")
+
     def end(self) -> None:
-        """Ends the worker for good."""
-        self.ended = True
+        """Ends the process for good."""
+        self._ended = True
         self._stop()
 
-    def _start(self) -> Connection:
-        if self.line is None:
-            context = multiprocessing.get_context("spawn")
-            self.line, theirs = context.Pipe()
-            self.process = context.Process(target=_work, args=(theirs, self.reader, self.cores), daemon=True)
-            self.process.start()
-            theirs.close()
-            if not self.line.poll(START):
+    def _launch(self) -> Channel:
+        ours, theirs = socket.socketpair()
+        context = multiprocessing.get_context("spawn")
+        process = context.Process(target=_work, args=(theirs, self.reader, self.cores), daemon=True)
+        with self._lock:
+            if self._ended:
                 raise EOFError
-            self.line.recv()
-        return self.line
+            process.start()
+            self.process, self._channel = process, Channel(ours)
+        theirs.close()
+        return self._channel
 
-    def _stop(self) -> None:
-        line, process, self.line = self.line, self.process, None
-        if line is not None:
-            with contextlib.suppress(OSError):
-                line.close()
-        if process is not None and process.is_alive():
+    def _stop(self) -> int | None:
+        """Kills the process and clears its temporary files; returns its exit code, None where it has not died yet."""
+        with self._lock:
+            channel, process, self._channel = self._channel, self.process, None
+        if channel is not None:
+            channel.close()
+        if process is None:
+            return None
+        process.join(0.5)  # one that has died by itself keeps its exit code
+        if process.is_alive():
             process.kill()
+            process.join(5)
+        clear_scratch()
+        code: int | None = process.exitcode
+        return code
+
+
+class Channel:
+    """Messages between two processes, each of which comes within a time limit or not at all."""
+
+    def __init__(self, line: socket.socket) -> None:
+        self.line = line
+
+    def send(self, content: Any, seconds: float | None = None) -> None:
+        """Sends a message; arrays go behind the rest as they are, so that nothing large is copied into a pickle.
+
+        Raises:
+            TimeoutError: when it was not taken within so many seconds.
+            OSError: when nobody is there to take it.
+        """
+        buffers: list[pickle.PickleBuffer] = []
+        body = pickle.dumps(content, protocol=5, buffer_callback=buffers.append)
+        parts = [memoryview(body), *(buffer.raw() for buffer in buffers)]
+        self.line.settimeout(seconds)
+        self.line.sendall(b"".join(map(SIZE.pack, [len(parts), *(part.nbytes for part in parts)])))
+        for part in parts:
+            self.line.sendall(part)
+
+    def receive(self, seconds: float | None = None) -> Any:
+        """The next message, all of it.
+
+        Raises:
+            TimeoutError: when it was not complete after so many seconds.
+            EOFError, OSError: when the other side has gone.
+        """
+        end = None if seconds is None else time.monotonic() + seconds
+        (count,) = SIZE.unpack(self._take(SIZE.size, end))
+        sizes = [SIZE.unpack(self._take(SIZE.size, end))[0] for _ in range(count)]
+        body, *buffers = [self._take(size, end) for size in sizes]
+        return pickle.loads(body, buffers=buffers)
+
+    def close(self) -> None:
+        """Ends the connection, also for a thread that is waiting in :meth:`receive`."""
+        with contextlib.suppress(OSError):
+            self.line.shutdown(socket.SHUT_RDWR)
+        self.line.close()
+
+    def _take(self, size: int, end: float | None) -> bytearray:
+        taken = bytearray(size)
+        left = memoryview(taken)
+        while left:
+            if end is not None:
+                self.line.settimeout(max(1e-3, end - time.monotonic()))
+                if time.monotonic() > end:
+                    raise TimeoutError
+            count = self.line.recv_into(left)
+            if not count:
+                raise EOFError
+            left = left[count:]
+        return taken
 
 
 def _cores() -> int:
@@ -161,32 +290,28 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-def _work(line: Connection, reader: Reader, cores: int) -> None:
+def _work(line: socket.socket, reader: Reader, cores: int) -> None:
     """The worker: reads what it is sent until nobody sends any more. Ctrl-C is for the process that asks."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
     use_cores(cores)
     if hasattr(os, "nice"):
-        os.nice(BEHIND)
-    with contextlib.suppress(EOFError, OSError):
-        line.send(None)  # started
+        os.nice(NICENESS)
+    channel, problem = Channel(line), None
+    with Scratch(), contextlib.suppress(EOFError, OSError):
+        try:
+            reader.load()
+        except Exception as error:
+            problem = one_line(error)
+        channel.send(problem)
         while True:
-            _send(line, attempt(reader, line.recv()))
+            channel.send(attempt(reader, channel.receive()))
 
 
-def _send(line: Connection, found: Video | Failure) -> None:
-    """Arrays go behind the rest as they are: nothing large is copied into a pickle."""
-    buffers: list[pickle.PickleBuffer] = []
-    body = pickle.dumps(found, protocol=5, buffer_callback=buffers.append)
-    line.send((body, [buffer.raw().nbytes for buffer in buffers]))
-    for buffer in buffers:
-        line.send_bytes(buffer.raw())
-
-
-def _receive(line: Connection) -> Video | Failure:
-    body, sizes = line.recv()
-    buffers = [bytearray(size) for size in sizes]
-    for buffer in buffers:
-        line.recv_bytes_into(buffer)
-    found: Video | Failure = pickle.loads(body, buffers=buffers)
-    return found
+def _die_with_parent() -> None:
+    """Ends this process when the one that started it was killed, whatever it is reading."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)

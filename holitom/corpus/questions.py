@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fsspec
-
-from holitom.corpus.tables import TABLES, column_of, suffix_of
+from holitom.corpus.tables import TABLES, column_of, suffix_of, text_of
 
 
 def list_questions(texts: list[str], file: str | None) -> tuple[str, ...]:
@@ -15,17 +13,33 @@ def list_questions(texts: list[str], file: str | None) -> tuple[str, ...]:
         file: with one question a line, or a table (.csv, .tsv, .jsonl, .parquet) with a column ``question``.
 
     Raises:
-        ValueError: when there is none, or one comes twice.
+        ValueError: when there is none, one is empty or no text, or one comes twice.
+        OSError: when the file cannot be read.
     """
     found = [text.strip() for text in texts]
     if file is not None and suffix_of(file) in TABLES:
         found += [text.strip() for text in column_of(file, None, ("question", "text", "prompt"))]
     elif file is not None:
-        with fsspec.open(file, "r", encoding="utf-8") as lines:
-            found += [line.strip() for line in lines if line.strip()]
-    if not all(found) or not found:
+        found += [line.strip() for line in text_of(file).split("\n") if line.strip()]
+    if not found:
         raise ValueError("there is nothing to ask: give --question TEXT, or --questions FILE with one question a line")
+    for text in found:
+        check_question(text)
     twice = sorted({text for text in found if found.count(text) > 1})
     if twice:
         raise ValueError(f"asked more than once: {'; '.join(map(repr, twice))}")
     return tuple(found)
+
+
+def check_question(text: str) -> None:
+    """Refuses what cannot be asked.
+
+    Raises:
+        ValueError: when it is empty or holds bytes that are no UTF-8.
+    """
+    if not text.strip():
+        raise ValueError("the question is empty: there is nothing to ask")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError(f"the question {text!r} is no UTF-8 text: check the encoding of your terminal") from error

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from holitom.corpus.sources import Item, fetched
+from holitom.corpus.sources import Item
+from holitom.video.remote import LIMITS, FetchLimits, fetched
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +40,13 @@ class Failure:
 class Reader(Protocol):
     """What a worker process does with one video. It is pickled, and keeps what it loads."""
 
+    def load(self) -> None:
+        """Loads what all videos need. Called once in each process, outside of the time limit of a video.
+
+        Raises:
+            Exception: when that cannot be loaded; it ends the run.
+        """
+
     def read(self, item: Item) -> Video:
         """Reads one video.
 
@@ -65,12 +73,18 @@ def attempt(reader: Reader, item: Item) -> Video | Failure:
     try:
         return reader.read(item)
     except Exception as error:  # a bad video must not cost the others, whatever a codec or a store raises
-        return Failure(item.path, told(error).replace(item.address, item.path))
+        return Failure(item.path, one_line(error, item))
 
 
-def told(error: BaseException) -> str:
-    """An error as one line."""
-    return " ".join(str(error).split()) or type(error).__name__
+def one_line(error: BaseException, item: Item | None = None) -> str:
+    """An error as one line of text that every file format can hold; the video in it as the output names it."""
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror:  # without "[Errno 28]"
+        text = error.strerror + (f": {error.filename}" if error.filename else "")
+    if item is not None:
+        text = text.replace(item.address, item.path)
+    text = " ".join(text.split()) or type(error).__name__
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,12 +107,21 @@ class PromptReader:
 
     Args:
         model: path or hub id of the checkpoint, of which only the preprocessor is loaded.
-        questions: asked about every video. frames: to sample; None: what the checkpoint asks for.
+        questions: asked about every video.
+        frames: to sample; None: what the checkpoint asks for.
+        limits: of fetching a video from a remote store.
     """
 
     model: str
     questions: tuple[str, ...]
     frames: int | None
+    limits: FetchLimits = LIMITS
+
+    def load(self) -> None:
+        """See :meth:`Reader.load`."""
+        import holitom.video  # noqa: F401
+
+        loaded(self.model)
 
     def read(self, item: Item) -> Video:
         """See :meth:`Reader.read`."""
@@ -106,7 +129,7 @@ class PromptReader:
 
         preprocessor, video_token = loaded(self.model)
         began = time.perf_counter()
-        with fetched(item.address) as path:
+        with fetched(item.address, self.limits) as path:
             try:
                 clip = read_video(path, self.frames or preprocessor.frames)
             except ValueError as error:
@@ -149,7 +172,9 @@ def shared_start(
     """Cuts the prompts of one video where they begin to differ behind it.
 
     Args:
-        inputs: of the first prompt, ``input_ids`` (1, L) and all else. whole: the ids of every prompt.
+        inputs: of the first prompt, ``input_ids`` (1, L) and all else.
+        whole: the ids of every prompt.
+        video_token: the id of the video's placeholder.
 
     Returns:
         The inputs of what they share, and for each prompt the ids that follow.
@@ -158,7 +183,7 @@ def shared_start(
         ValueError: when the prompts do not begin alike.
     """
     placeholders = _placeholders(whole[0], video_token)
-    last = max(place for place, token in enumerate(whole[0]) if token in placeholders)
+    last = max(index for index, token in enumerate(whole[0]) if token in placeholders)
     cut = last + 1 + (len({ids[last + 1] for ids in whole if len(ids) > last + 1}) == 1)
     if any(ids[:cut] != whole[0][:cut] or len(ids) <= cut for ids in whole):
         raise ValueError(
@@ -194,8 +219,8 @@ def behind_video(preprocessor: Any, clip: Any, question: str, video_token: int) 
     else:
         text = preprocessor.processor.apply_chat_template(conversation, add_generation_prompt=True, tokenize=False)
     ids: list[int] = preprocessor.tokenizer(text, add_special_tokens=False)["input_ids"]
-    places = [place for place, token in enumerate(ids) if token == video_token]
-    return text, ids[places[-1] + 1 :] if places else None
+    found = [index for index, token in enumerate(ids) if token == video_token]
+    return text, ids[found[-1] + 1 :] if found else None
 
 
 @functools.cache

@@ -17,16 +17,23 @@ class Row:
     the first one and is 0 in the others, so that columns can be summed.
 
     Args:
-        path: the video as the source names it. question, answer: answer is None where there is an error.
+        path: the video as the source names it; bytes that are no UTF-8 as ``\\xff``.
+        question: what was asked.
+        answer: None where there is an error.
         prompt_tokens: tokens of the full prompt, text and visual, before compression.
-        visual_tokens_in: visual tokens of the full prompt. visual_tokens_out: those that entered the LLM.
-        seconds_decode, seconds_preprocess: in a worker, while the model was busy with other videos.
-        seconds_prefix: vision tower, compression, and the LLM up to the question. seconds_answer: this row's share of
-            its batch's.
-        prefill_flops, kv_bytes: of the language model, as it ran; None where the model's shape is not known.
-        full_prefill_flops, full_kv_bytes: the same without compression.
+        visual_tokens_in: visual tokens of the full prompt.
+        visual_tokens_out: visual tokens that entered the LLM.
+        seconds_decode: in a worker, while the model was busy with other videos.
+        seconds_preprocess: in a worker as well.
+        seconds_prefix: vision tower, compression, and the LLM up to the question.
+        seconds_answer: this row's share of its batch's.
+        prefill_flops: FLOPs of the language model, as it ran; None where the model's shape is not known.
+        full_prefill_flops: the same without compression.
+        kv_bytes: bytes of the KV cache, as it ran; None where the model's shape is not known.
+        full_kv_bytes: the same without compression.
         warning: what is wrong with a video of which only a part could be read.
         error: why there is no answer.
+        model: that answered, or would have.
     """
 
     path: str
@@ -45,6 +52,7 @@ class Row:
     full_kv_bytes: int | None = None
     warning: str | None = None
     error: str | None = None
+    model: str | None = None
 
     @property
     def key(self) -> Key:
@@ -69,5 +77,5 @@ class Row:
 
 
 COLUMNS = tuple(field.name for field in fields(Row))
-TEXT = frozenset({"path", "question", "answer", "warning", "error"})
+TEXT = frozenset({"path", "question", "answer", "warning", "error", "model"})
 """The columns of text; those that begin with ``seconds`` are floating point, all others whole numbers."""

@@ -13,9 +13,9 @@ from types import FrameType
 from typing import Any
 
 from holitom.corpus.batches import groups, pack
-from holitom.corpus.engine import Encoded, Engine, Said
+from holitom.corpus.engine import Encoded, Engine, Reply
 from holitom.corpus.pool import Pool
-from holitom.corpus.reading import Failure, Reader, Video, told
+from holitom.corpus.reading import Failure, Reader, Video, one_line
 from holitom.corpus.rows import Key, Row
 from holitom.corpus.sources import Item
 from holitom.corpus.store import Store
@@ -28,18 +28,22 @@ class Plan:
     """What is to be done, and in which portions; none of it changes an answer but by rounding.
 
     Args:
-        items: the videos. questions: asked about each of them.
+        items: the videos.
+        questions: asked about each of them.
         frames: to sample; None: what the checkpoint asks for.
-        workers: processes that read videos. ahead: videos that they may be ahead. patience: seconds for one video.
-        batch_tokens: tokens of a batch, padding included. group: videos among which batches are made.
+        workers: processes that read videos.
+        prefetch: videos that are read and not yet encoded, at most; None: two for each worker.
+        timeout: seconds for reading one video, see :class:`holitom.corpus.pool.Pool`.
+        batch_tokens: tokens of a batch, padding included.
+        group: videos among which batches are made.
     """
 
     items: Sequence[Item]
     questions: tuple[str, ...]
     frames: int | None = None
     workers: int = 2
-    ahead: int | None = None
-    patience: float = 600.0
+    prefetch: int | None = None
+    timeout: float = 600.0
     batch_tokens: int = 16_384
     group: int = 16
 
@@ -109,16 +113,21 @@ def run(
     """Answers everything that is not in the store yet.
 
     Args:
+        plan: what is to be done.
+        engine: answers.
         reader: prepares videos for the engine, in worker processes.
-        stop: true when the run is to end after the batch in flight. done: called after each batch.
+        store: gets the rows.
+        stop: true when the run is to end after the batch in flight.
+        done: called after each batch.
 
     Raises:
         StoreError: when the output cannot be written any more.
+        WorkerError: when worker processes cannot be started.
     """
     todo = plan.left(store.found)
     unread = [item for group in todo for item in plan.unread(group, store.found)]
-    with Pool(reader, plan.workers, plan.ahead, plan.patience) as pool:
-        videos = pool.read(unread)
+    with Pool(reader, plan.workers, plan.prefetch, plan.timeout) as pool:
+        videos = pool.read(unread, stop)
         for group in todo:
             for rows in answer_group(plan, group, engine, videos, store.found, stop):
                 store.add(rows)
@@ -138,15 +147,21 @@ def answer_group(
     """The rows of a group that are missing, batch by batch.
 
     Args:
+        plan: of the run.
+        group: neighbouring videos.
+        engine: answers.
         videos: the group's videos of which a row is missing, in order.
-        found: rows that are finished. They still have their place in the batches, so that these stay the same.
+        found: rows that are finished. They still count when batches are made, so that these stay the same.
+        stop: as in :func:`run`.
     """
     encoded: dict[str, Encoded] = {}
     read: dict[str, Video] = {}
     for item in plan.unread(group, found):
         if stop:
             return
-        video = next(videos)
+        video = next(videos, None)
+        if video is None:  # stopped while it was read
+            return
         if isinstance(video, Video):
             try:
                 encoded[item.path] = engine.encode(video)
@@ -155,7 +170,7 @@ def answer_group(
                 continue
             except Exception as error:
                 logger.debug("%s", item.path, exc_info=error)
-                video = Failure(item.path, told(error))
+                video = Failure(item.path, one_line(error, item))
         missing = [question for question in plan.questions if (item.path, question) not in found]
         yield [Row(item.path, question, error=video.error) for question in missing]
     keys = [(item.path, question) for item in group for question in plan.questions]
@@ -192,7 +207,7 @@ def _rows(
     asked = [(encoded[path], plan.questions.index(question)) for path, question in keys]
     began = time.perf_counter()
     try:
-        said: list[Said | Exception] = list(engine.answer(asked, shared))
+        said: list[Reply | Exception] = list(engine.answer(asked, shared))
     except Exception as error:
         logger.debug("a batch of %d rows failed", len(keys), exc_info=error)
         said = [error] if len(keys) == 1 else [_alone(engine, *one) for one in zip(asked, shared, strict=True)]
@@ -200,19 +215,19 @@ def _rows(
     return [_row(key, one, first, read[key[0]], seconds) for key, one, first in zip(keys, said, shared, strict=True)]
 
 
-def _alone(engine: Engine, row: tuple[Encoded, int], shared: bool) -> Said | Exception:
+def _alone(engine: Engine, row: tuple[Encoded, int], shared: bool) -> Reply | Exception:
     try:
         return engine.answer([row], [shared])[0]
     except Exception as error:
         return error
 
 
-def _row(key: Key, said: Said | Exception, shared: bool, video: Video, seconds: float) -> Row:
+def _row(key: Key, said: Reply | Exception, shared: bool, video: Video, seconds: float) -> Row:
     spent = {name: 0.0 if shared else video.seconds.get(name, 0.0) for name in ("decode", "preprocess", "prefix")}
     common: dict[str, Any] = {f"seconds_{name}": value for name, value in spent.items()}
     common |= {"seconds_answer": seconds, "warning": video.warning}
     if isinstance(said, Exception):
-        return Row(*key, **common, error=told(said))
+        return Row(*key, **common, error=one_line(said))
     counts = said.counts
     return Row(
         *key,

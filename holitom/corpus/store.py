@@ -8,11 +8,13 @@ which are told apart by path and question. A line of OUT.run that a kill or a fu
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -37,10 +39,10 @@ class Store:
 
     Args:
         path: OUT, ending with .parquet or .jsonl.
-        settings: what must be the same for rows to belong together; plain JSON.
+        settings: what must be the same for rows to belong together; plain JSON. Their "model" is written into each row.
         restart: throw away what is there.
         retry_errors: forget rows with an error, so that they are tried again.
-        seen: told of every row, those found at the start included.
+        seen: called with every row, those found at the start included.
 
     Raises:
         ValueError: when OUT was made with other settings, naming the difference, or by something else.
@@ -81,7 +83,10 @@ class Store:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if self._pending or not self.path.exists():
+            if error is not None and not self.found and not self.path.exists():
+                with contextlib.suppress(OSError):  # Windows keeps files that are open
+                    self.run.unlink()  # a start that failed leaves nothing behind
+            elif self._pending or not self.path.exists():
                 self.publish()
         except StoreError:
             if error is None:
@@ -106,7 +111,7 @@ class Store:
         fresh = {row.key: row for row in rows if row.key not in self.found}
         if not fresh:
             return
-        rows = list(fresh.values())
+        rows = [replace(row, model=self.settings.get("model")) for row in fresh.values()]
         lines = json.dumps([row.as_dict() for row in rows], ensure_ascii=False)
         self._append(lines.encode() + b"\n")
         for row in rows:
@@ -142,9 +147,8 @@ class Store:
 
     def _recover(self, retry_errors: bool) -> None:
         lines = list(self._lines())
-        known = lines[0] if lines else self._settings_of_out()
-        if known is not None:
-            self._check(known)
+        if not self._empty(lines):
+            self._check(lines[0] if lines else self._settings_of_out())
         failed = 0
         rows = self.format.read(self.path) if self.path.exists() else iter(())
         for row in rows:
@@ -164,9 +168,11 @@ class Store:
         else:
             self._begin()
 
-    def _settings_of_out(self) -> dict[str, Any] | None:
-        if not self.path.exists():
-            return None
+    def _empty(self, lines: list[Any]) -> bool:
+        """Whether no row was ever finished, as after a start that failed; then nothing depends on the settings."""
+        return not any(lines[1:]) and (not self.path.exists() or next(self.format.read(self.path), None) is None)
+
+    def _settings_of_out(self) -> dict[str, Any]:
         known = self.format.settings(self.path)
         if known is None:
             raise ValueError(
@@ -176,11 +182,11 @@ class Store:
         return known
 
     def _check(self, known: dict[str, Any]) -> None:
-        told = "; ".join(differences(known, self.settings))
-        if told:
+        changed = "; ".join(differences(known, self.settings))
+        if changed:
             raise ValueError(
-                f"{self.path} was made with other settings: {told}. Give the same settings to go on, another --out, or "
-                "--restart to throw it away"
+                f"{self.path} was made with other settings: {changed}. Give the same settings to go on, another --out, "
+                "or --restart to throw it away"
             )
 
     def _take(self, row: Row) -> None:

@@ -12,10 +12,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from holitom.corpus.engine import Maker
+from holitom.corpus.engine import EngineFactory
 from holitom.corpus.reading import Failure, Reader, Video, attempt, use_cores
 from holitom.corpus.rows import Key, Row
 from holitom.corpus.run import Plan, answer_group
+from holitom.corpus.scratch import Scratch
 from holitom.corpus.sources import Item
 from holitom.corpus.store import Store
 
@@ -31,7 +32,7 @@ class _Task:
 
 def run_on_ray(
     plan: Plan,
-    make: Maker,
+    make: EngineFactory,
     store: Store,
     stop: Any = False,
     done: Callable[[], None] = lambda: None,
@@ -45,12 +46,17 @@ def run_on_ray(
     video that still does not come back becomes rows with an error.
 
     Args:
-        make: makes the engine, in each actor. stop, done: as in :func:`holitom.corpus.run.run`.
+        plan: what is to be done.
+        make: makes the engine, in each actor.
+        store: gets the rows.
+        stop: as in :func:`holitom.corpus.run.run`.
+        done: as in :func:`holitom.corpus.run.run`.
         address: of a cluster; None: Ray as it is running in this process, or started here for this run.
         actors: copies of the model, each with a GPU where the cluster has any.
 
     Raises:
-        ImportError: without Ray. StoreError: when the output cannot be written any more.
+        ImportError: without Ray.
+        StoreError: when the output cannot be written any more.
     """
     try:
         import ray
@@ -73,7 +79,7 @@ def run_on_ray(
 def _pass(
     plan: Plan,
     todo: Sequence[list[Item]],
-    make: Maker,
+    make: EngineFactory,
     store: Store,
     stop: Any,
     done: Callable[[], None],
@@ -125,14 +131,16 @@ class _Read:
         """Reads the videos of a group, as a task on any core of the cluster."""
         use_cores()
         task: _Task = pickle.loads(row["task"])
-        videos = [attempt(self.reader, item) for item in self.plan.unread(task.group, task.found)]
+        with Scratch():
+            self.reader.load()
+            videos = [attempt(self.reader, item) for item in self.plan.unread(task.group, task.found)]
         return {"task": pickle.dumps(replace(task, videos=videos), protocol=5)}
 
 
 class _Answer:
     """The second stage: an actor that holds the model."""
 
-    def __init__(self, plan: Plan, make: Maker) -> None:
+    def __init__(self, plan: Plan, make: EngineFactory) -> None:
         self.plan, self.engine = plan, make()
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from holitom.corpus.engine import Counts, Load, Said
+from holitom.corpus.engine import Counts, LayerTokens, Reply
 from holitom.corpus.reading import Prompts, Video
 from holitom.cost import ModelShape, synchronize
 from holitom.methods.base import Method
@@ -37,7 +37,8 @@ class TransformersEngine:
 
     Args:
         pipeline: model and preprocessor.
-        method: None: uncompressed. max_new_tokens: the longest answer.
+        method: None: uncompressed.
+        max_new_tokens: the longest answer.
     """
 
     def __init__(self, pipeline: Pipeline, method: Method | None, max_new_tokens: int = 128) -> None:
@@ -69,7 +70,7 @@ class TransformersEngine:
         return PrefixedVideo(prefix, prompts.rest)
 
     @torch.inference_mode()
-    def answer(self, rows: Sequence[tuple[Any, int]], shared: Sequence[bool]) -> list[Said]:
+    def answer(self, rows: Sequence[tuple[Any, int]], shared: Sequence[bool]) -> list[Reply]:
         """See :class:`Engine`."""
         tokenizer = self.pipeline.preprocessor.tokenizer
         pad = tokenizer.pad_token_id
@@ -88,7 +89,7 @@ class TransformersEngine:
             self._count(record, video.prefix, paid)
             for record, (video, _), paid in zip(records, rows, shared, strict=True)
         ]
-        return [Said(text.strip(), count) for text, count in zip(said, counts, strict=True)]
+        return [Reply(text.strip(), count) for text, count in zip(said, counts, strict=True)]
 
     def _count(self, record: PromptRecord, prefix: Prefix, shared: bool) -> Counts:
         """The counts of one row; what an earlier row has paid for is taken off, compressed and not."""
@@ -99,8 +100,8 @@ class TransformersEngine:
         dtype, depth = next(self.pipeline.model.parameters()).dtype, len(record.by_layer)
         first = next(iter(self.session.layers), depth)
         held = [prefix.tokens if layer < first else 0 for layer in range(depth)]
-        ran = Load.of(record.by_layer, held if shared else None)
-        full = Load.of([record.tokens] * depth, [prefix.record.tokens] * depth if shared else None)
+        ran = LayerTokens.of(record.by_layer, held if shared else None)
+        full = LayerTokens.of([record.tokens] * depth, [prefix.record.tokens] * depth if shared else None)
         return replace(
             plain,
             prefill_flops=ran.flops(self._shape),

@@ -9,18 +9,22 @@ from dataclasses import dataclass
 import torch
 
 from holitom.corpus.reading import Video, shared_start
-from holitom.corpus.sources import Item, fetched
+from holitom.corpus.sources import Item
 from holitom.corpus.with_transformers import PrefixedVideo, TransformersEngine
 from holitom.cost import synchronize
 from holitom.long_video import Reading
 from holitom.methods.base import Method
 from holitom.pipeline import Pipeline
 from holitom.runtime.prefix import hold
+from holitom.video.remote import LIMITS, FetchLimits, fetched
 
 
 @dataclass(frozen=True)
 class PathReader:
     """Hands videos on unread: a film of hours is decoded where its windows are merged, never in one piece."""
+
+    def load(self) -> None:
+        """Nothing is needed."""
 
     def read(self, item: Item) -> Video:
         """See :meth:`Reader.read`."""
@@ -32,8 +36,11 @@ class WindowsEngine(TransformersEngine):
 
     Args:
         pipeline: model and preprocessor, of a family that can be read in windows.
-        method: None: uncompressed. reading: window, budget and sampling, the same for every video.
-        questions: asked about every video. max_new_tokens: the longest answer.
+        method: None: uncompressed.
+        reading: window, budget and sampling, the same for every video.
+        questions: asked about every video.
+        max_new_tokens: the longest answer.
+        limits: of fetching a video from a remote store.
 
     Raises:
         TypeError: when videos of the model's family cannot be read in windows.
@@ -46,6 +53,7 @@ class WindowsEngine(TransformersEngine):
         reading: Reading,
         questions: Sequence[str],
         max_new_tokens: int = 128,
+        limits: FetchLimits = LIMITS,
     ) -> None:
         super().__init__(pipeline, method, max_new_tokens)
         try:
@@ -53,13 +61,13 @@ class WindowsEngine(TransformersEngine):
         except TypeError:
             self.close()
             raise
-        self.reading, self.questions = reading, tuple(questions)
+        self.reading, self.questions, self.limits = reading, tuple(questions), limits
 
     @torch.inference_mode()
     def encode(self, video: Video) -> PrefixedVideo:
         """See :class:`Engine`. The seconds of the vision tower and of merging count as the prefix's."""
         item: Item = video.content
-        with fetched(item.address) as path:
+        with fetched(item.address, self.limits) as path:
             try:
                 read = self.pipeline.compress(path, self.session.method, self.reading)
             except ValueError as error:

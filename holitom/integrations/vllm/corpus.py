@@ -11,14 +11,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from holitom.corpus import Said
-from holitom.corpus.engine import Counts, Load
+from holitom.corpus import Reply
+from holitom.corpus.engine import Counts, LayerTokens
 from holitom.corpus.reading import Video, behind_video, loaded
-from holitom.corpus.sources import Item, fetched
+from holitom.corpus.sources import Item
 from holitom.cost import ModelShape
 from holitom.integrations.vllm.config import ServingConfig, engine_arguments
 from holitom.integrations.vllm.launch import architecture_of
 from holitom.methods.base import Method
+from holitom.video.remote import LIMITS, FetchLimits, fetched
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,9 +27,12 @@ class Asked:
     """What vLLM is sent about one video.
 
     Args:
-        frames: (T, H, W, 3) uint8. metadata: what its processors want to know about the video.
+        frames: (T, H, W, 3) uint8.
+        metadata: what vLLM's processors want to know about the video.
         prompts: for each question, with one placeholder.
-        lengths: tokens of each prompt before compression. visual: how many of them are visual.
+        lengths: tokens of each prompt before compression.
+        visual: how many of them are visual.
+        warning: what is wrong with a video of which only a part could be read.
     """
 
     frames: Any
@@ -44,12 +48,20 @@ class VllmReader:
     """Decodes for vLLM, which makes pixels itself, and counts the tokens of the full prompts.
 
     Args:
-        model: path or hub id of the checkpoint. questions: asked about every video. frames: to sample.
+        model: path or hub id of the checkpoint.
+        questions: asked about every video.
+        frames: to sample; None: what the checkpoint asks for.
+        limits: of fetching a video from a remote store.
     """
 
     model: str
     questions: tuple[str, ...]
     frames: int | None
+    limits: FetchLimits = LIMITS
+
+    def load(self) -> None:
+        """See :class:`holitom.corpus.reading.Reader`."""
+        loaded(self.model)
 
     def read(self, item: Item) -> Video:
         """See :class:`holitom.corpus.reading.Reader`."""
@@ -58,7 +70,7 @@ class VllmReader:
 
         preprocessor, video_token = loaded(self.model)
         began = time.perf_counter()
-        with fetched(item.address) as path:
+        with fetched(item.address, self.limits) as path:
             clip = read_video(path, self.frames or preprocessor.frames)
         decoded = time.perf_counter()
         first = preprocessor(self.questions[0], clip)["input_ids"][0].tolist()
@@ -74,8 +86,10 @@ class VllmEngine:
     """Answers with vLLM in this process.
 
     Args:
-        model: path or hub id. method: a method whose token count is known from a video's shape, see ``ServingConfig``.
-        max_new_tokens: the longest answer. options: further arguments of ``vllm.LLM``.
+        model: path or hub id.
+        method: a method whose token count is known from a video's shape, see ``ServingConfig``.
+        max_new_tokens: the longest answer.
+        options: further arguments of ``vllm.LLM``.
 
     Raises:
         ValueError: when vLLM cannot serve the method or the model; says what works.
@@ -108,7 +122,7 @@ class VllmEngine:
         asked: Asked = video.content
         return asked
 
-    def answer(self, rows: Sequence[tuple[Any, int]], shared: Sequence[bool]) -> list[Said]:
+    def answer(self, rows: Sequence[tuple[Any, int]], shared: Sequence[bool]) -> list[Reply]:
         """See :class:`holitom.corpus.engine.Engine`; what was shared is what vLLM found in its prefix cache."""
         requests = [
             {
@@ -119,7 +133,7 @@ class VllmEngine:
         ]
         outputs = self.llm.generate(requests, self.sampling, use_tqdm=False)
         return [
-            Said(output.outputs[0].text.strip(), self._count(asked, number, output))
+            Reply(output.outputs[0].text.strip(), self._count(asked, number, output))
             for (asked, number), output in zip(rows, outputs, strict=True)
         ]
 
@@ -130,8 +144,8 @@ class VllmEngine:
         if self._shape is None:
             return plain
         depth = self._shape.depth
-        ran = Load.of([entered] * depth, [cached] * depth)
-        full = Load.of([prompt] * depth, [cached + gone if cached else 0] * depth)
+        ran = LayerTokens.of([entered] * depth, [cached] * depth)
+        full = LayerTokens.of([prompt] * depth, [cached + gone if cached else 0] * depth)
         return Counts(
             plain.prompt,
             plain.visual_in,

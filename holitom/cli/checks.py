@@ -1,0 +1,142 @@
+"""What can be known to be wrong before a model is loaded."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+
+import typer
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+def check_question(text: str) -> None:
+    """Refuses an empty question, and one that is no text.
+
+    Raises:
+        typer.BadParameter: says why.
+    """
+    from holitom.corpus.questions import check_question as check
+
+    try:
+        check(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="QUESTION") from error
+
+
+def check_video(video: str) -> None:
+    """Refuses a path at which there is no video; addresses are left to whoever fetches them.
+
+    Raises:
+        holitom.video.VideoError: says what is wrong with it.
+    """
+    from holitom.video.decode import existing
+
+    if "://" not in video:
+        existing(video)
+
+
+def check_device(device: str | None) -> None:
+    """Refuses a device that torch does not have here.
+
+    Raises:
+        typer.BadParameter: says why.
+    """
+    if device is None:
+        return
+    if device == "auto":
+        require("accelerate", "--device auto")
+        return
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+        usable = device != "meta"
+        why = "it computes nothing"
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        usable, why = False, str(error).strip().partition("\n")[0]
+    if not usable:
+        raise typer.BadParameter(f"{device!r} cannot be used here ({why})", param_hint="--device")
+
+
+def check_dtype(dtype: str) -> None:
+    """Refuses what is no floating type of models.
+
+    Raises:
+        typer.BadParameter: names those that are.
+    """
+    if dtype not in DTYPES:
+        raise typer.BadParameter(f"{dtype!r} is none of {', '.join(DTYPES)}", param_hint="--dtype")
+
+
+def check_file(option: str, path: str | Path | None, endings: tuple[str, ...] = (), make: bool = False) -> None:
+    """Refuses a place where a file cannot be written.
+
+    Args:
+        option: that names it.
+        path: of the file; None: it is not wanted.
+        endings: that its name may have, with the dot; none: any.
+        make: whether missing folders will be made.
+
+    Raises:
+        typer.BadParameter: says why.
+    """
+    if path is None:
+        return
+    path = Path(path)
+    problem = None
+    if endings and path.suffix.lower() not in endings:
+        problem = f"the name must end with {' or '.join(endings)}"
+    elif path.is_dir():
+        problem = "it is a folder: name a file"
+    elif path.exists() and not os.access(path, os.W_OK):
+        problem = "the file must not be written by you"
+    else:
+        problem = _folder_problem(path.absolute().parent, make)
+    if problem:
+        raise typer.BadParameter(f"{path}: {problem}", param_hint=option)
+
+
+def check_folder(option: str, path: Path | None) -> None:
+    """Refuses a place where no folder can be made or written into.
+
+    Args:
+        option: that names it.
+        path: of the folder; None: it is not wanted.
+
+    Raises:
+        typer.BadParameter: says why.
+    """
+    problem = None if path is None else _folder_problem(path.absolute(), make=True)
+    if problem:
+        raise typer.BadParameter(f"{path}: {problem}", param_hint=option)
+
+
+def require(module: str, what: str, install: str | None = None) -> None:
+    """Refuses to begin without an optional package.
+
+    Args:
+        module: that will be imported.
+        what: needs it.
+        install: what pip is to install; None: the module's name.
+
+    Raises:
+        ImportError: says how to install it.
+    """
+    try:
+        found = find_spec(module) is not None
+    except (ValueError, ImportError):  # a module without a spec, or one that was set to None
+        found = False
+    if not found:
+        raise ImportError(f"{what} needs {module}: pip install {install or module}")
+
+
+def _folder_problem(folder: Path, make: bool) -> str | None:
+    if not folder.exists():
+        if not make:
+            return f"there is no folder {folder}: make it first"
+        folder = next(each for each in folder.parents if each.exists())
+    if not folder.is_dir():
+        return f"{folder} is no folder"
+    return None if os.access(folder, os.W_OK | os.X_OK) else f"{folder} must not be written by you"

@@ -1,0 +1,123 @@
+"""What several commands choose by their options: methods, and how long videos are read."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from holitom.cli.loading import own_retention
+
+if TYPE_CHECKING:
+    from holitom.methods.base import Method
+
+MODEL = "Path or hub id of a checkpoint, or `tiny`, the one inside.  [default: tiny, a toy]"
+METHOD = "A method of `holitom methods`, with settings as name:key=value,..., or `none`."
+RETENTION = (
+    "The method's setting `retention`, in (0, 1]: with most methods the share of the visual tokens that enter the LLM."
+    "  [default: the method's own; with the tiny model 0.25]"
+)
+FRAMES = "Frames to sample.  [default: what the model was made for, else 32]"
+DEVICE = "cpu, cuda, cuda:1, auto.  [default: a GPU if any]"
+
+COUNTING = frozenset({"retention", "pruning_rate", "dominant", "contextual"})
+"""Settings that say how many tokens enter the LLM."""
+
+
+def renamed(old: str, new: str) -> Callable[[Any], Any]:
+    """A callback for an option that has another name now.
+
+    Args:
+        old: what it was called.
+        new: what it is called.
+    """
+
+    def refuse(value: Any) -> Any:
+        if value is not None:
+            raise typer.BadParameter(f"is called {new} now", param_hint=old)
+        return value
+
+    return refuse
+
+
+def choose(method: str, retention: float | None, model: str = "") -> Method | None:
+    """The method that the options name.
+
+    Args:
+        method: as the command line writes it; ``none``: no method.
+        retention: for the method's first stage; None: as the method says, or the model's own.
+        model: whose own retention counts where the method has that setting and nobody set it.
+
+    Raises:
+        typer.BadParameter: when there is no such method or setting.
+    """
+    from holitom.methods.registry import method_class, parse, split_text
+
+    if method == "none":
+        if retention is not None:
+            raise typer.BadParameter("without a method there is nothing to retain: leave --retention out")
+        return None
+    try:
+        own = own_retention(model)
+        if retention is None and own is not None:
+            name, settings = split_text(method.partition("|")[0].strip())
+            defaults = {field.name: field.default for field in dataclasses.fields(method_class(name))}
+            if isinstance(defaults.get("retention"), float) and not COUNTING & settings.keys():
+                retention = own
+        if retention is not None:
+            outer, bar, inner = method.partition("|")
+            outer += ("," if ":" in outer else ":") + f"retention={retention}"
+            method = outer + bar + inner
+        return parse(method)
+    except (ValueError, TypeError) as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def check_windows(
+    windows: Mapping[str, float | int | None], frames: int | None, retention: float | None, compare: bool
+) -> None:
+    """Refuses options that do not go with reading in windows.
+
+    Raises:
+        typer.BadParameter: naming the options.
+    """
+    for name in ("window", "fps"):
+        value = windows[name]
+        if value is not None and not (math.isfinite(value) and value > 0):
+            raise typer.BadParameter(f"--{name} must be above 0, got {value}")
+    if windows["fps"] is not None and frames is not None:
+        raise typer.BadParameter("--fps and --frames both say how many frames to sample: give one of them")
+    if windows["tokens"] is not None and retention is not None:
+        raise typer.BadParameter("--tokens and --retention both say how much stays: give one of them")
+    if compare:
+        raise typer.BadParameter(
+            "--compare runs the whole video uncompressed, which one read in windows is too long for: leave it out (the "
+            "table counts what it would have cost)"
+        )
+
+
+def choose_all(names: list[str], retentions: list[float]) -> list[Method]:
+    """The methods that repeated options name: each at each retention, those without a retention of their own once.
+
+    ``all`` stands for every known method.
+
+    Raises:
+        typer.BadParameter: when there is no such method or setting.
+    """
+    from holitom.methods.registry import method_class
+    from holitom.methods.registry import names as known
+
+    found: list[Method] = []
+    for name in [each for given in names for each in (known() if given == "all" else [given])]:
+        bare, _, settings = name.partition("|")[0].partition(":")
+        fixed = "retention=" in settings
+        if not fixed and bare in known():
+            fixed = "retention" not in {field.name for field in dataclasses.fields(method_class(bare))}
+        for share in [None] if fixed else retentions:
+            chosen = choose(name, share)
+            if chosen is not None and chosen not in found:
+                found.append(chosen)
+    return found
