@@ -133,9 +133,9 @@ def table(answer: Answer, full: Answer | None) -> Table:
     """
     summary, cost = answer.summary, answer.summary.cost
     grid = Table(box=None, pad_edge=False)
-    grid.add_column("")
+    grid.add_column("", no_wrap=True)
     for column in (summary.name, "uncompressed", "ratio"):
-        grid.add_column(str(column), justify="right")
+        grid.add_column(str(column), justify="right", no_wrap=True)
     whole, entering, leaving = summary.visual_tokens
 
     def row(name: str, part: float | None, base: float | None, write: Any) -> None:

@@ -61,16 +61,16 @@ def choose(method: str, retention: float | None, model: str = "") -> Method | No
             raise typer.BadParameter("without a method there is nothing to retain: leave --retention out")
         return None
     try:
+        stages = [split_text(part.strip()) for part in method.split("|")]
+        fields = [{field.name: field.default for field in dataclasses.fields(method_class(name))} for name, _ in stages]
+        index = next((index for index, each in enumerate(fields) if "retention" in each), 0)
         own = own_retention(model)
-        if retention is None and own is not None:
-            name, settings = split_text(method.partition("|")[0].strip())
-            defaults = {field.name: field.default for field in dataclasses.fields(method_class(name))}
-            if isinstance(defaults.get("retention"), float) and not COUNTING & settings.keys():
-                retention = own
+        if retention is None and isinstance(fields[index].get("retention"), float):
+            retention = None if COUNTING & stages[index][1].keys() else own
         if retention is not None:
-            outer, bar, inner = method.partition("|")
-            outer += ("," if ":" in outer else ":") + f"retention={retention}"
-            method = outer + bar + inner
+            parts = method.split("|")
+            parts[index] += ("," if ":" in parts[index] else ":") + f"retention={retention}"
+            method = "|".join(parts)
         return parse(method)
     except (ValueError, TypeError) as error:
         raise typer.BadParameter(str(error)) from error

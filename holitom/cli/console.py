@@ -7,9 +7,10 @@ import re
 import sys
 from typing import NoReturn
 
-from rich.console import Console, RenderableType
+from rich.console import Console, Group
 from rich.markup import escape
 from rich.measure import Measurement
+from rich.table import Table
 
 out = Console()
 err = Console(stderr=True)
@@ -28,10 +29,15 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
-def show(table: RenderableType) -> None:
-    """Prints a table, none of whose words and numbers is cut, however narrow the terminal."""
-    least = Measurement.get(out, out.options.update(width=10_000), table).minimum
-    out.print(table, width=max(out.width, least), crop=False, soft_wrap=False)
+def show(table: Table | Group) -> None:
+    """Prints a table, or several; columns that do not wrap are never cut, however narrow the terminal."""
+    wide = out.options.update(width=10_000)
+    for each in table.renderables if isinstance(table, Group) else [table]:
+        for column in each.columns if isinstance(each, Table) else ():
+            if column.no_wrap:
+                cells = [column.header, *column.cells]
+                column.min_width = max(Measurement.get(out, wide, cell).maximum for cell in cells)
+    Console(width=max(out.width, Measurement.get(out, wide, table).minimum)).print(table)
 
 
 def note(text: str) -> None:

@@ -60,7 +60,7 @@ def methods(
         return
     table = Table()
     for title in ("method", "before", "inside", "needs", "count", "paper"):
-        table.add_column(title, no_wrap=title == "method", overflow="fold")
+        table.add_column(title, no_wrap=title not in ("needs", "paper"), overflow="fold")
     for row in rows:
         table.add_row(
             row["name"],
