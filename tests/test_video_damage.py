@@ -129,7 +129,7 @@ def folder(path: Path, **files: bytes) -> Path:
 
 BAD = {
     "missing": (lambda d: d / "none.mp4", "none.mp4: no such file or folder. Check the path"),
-    "address": (lambda d: "https://example.org/a.mp4", "an address, not a local file. Download it first"),
+    "address": (lambda d: "s3://bucket/a.mp4", "an address of the kind s3, which is not read. Download it first"),
     "no bytes": (lambda d: written(d / "a.mp4", b""), "the file is empty .0 bytes.. Copy or download it again"),
     "noise": (lambda d: written(d / "a.mp4", np.random.default_rng(0).bytes(9000)), "not a video that FFmpeg can read"),
     "page": (lambda d: written(d / "a.html", b"<html></html>" * 90), "not a video that FFmpeg can read"),
@@ -222,5 +222,7 @@ def test_process_memory_does_not_grow_with_the_film(tmp_path):
 def test_images_of_two_sizes_are_refused(tmp_path):
     for name, side in (("a.png", 8), ("b.png", 12)):
         Image.new("RGB", (side, 8)).save(tmp_path / name)
-    with pytest.raises(VideoError, match=r"b.png: is 12x8 pixels, while a.png is 8x8. Give all frames of a folder one"):
+    with pytest.raises(
+        VideoError, match=r"b.png: is 12x8 pixels, while the first frame is 8x8. Give all frames of one"
+    ):
         read_video(tmp_path)

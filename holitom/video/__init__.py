@@ -6,6 +6,7 @@ from holitom.video.decode import read_video
 from holitom.video.errors import VideoError
 from holitom.video.prepare import Preprocessor, to_device
 from holitom.video.sampling import SamplingRule, sample_by_rate, sample_indexes
+from holitom.video.sources import Source
 from holitom.video.stream import VideoStream, open_video
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "Message",
     "Preprocessor",
     "SamplingRule",
+    "Source",
     "VideoError",
     "VideoStream",
     "model_turn",

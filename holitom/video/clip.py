@@ -19,7 +19,7 @@ class Clip:
         fps: average frames per second of the whole video, above 0.
         total_frames: frames in the video that can be decoded, above every index.
         duration: seconds from the first frame to the end of the last one.
-        source: the path as the caller gave it.
+        source: the path or address as the caller gave it; a word in angle brackets for what has none.
         warning: what is wrong with a video of which only a part could be read; None for a sound one.
     """
 

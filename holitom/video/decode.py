@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +13,11 @@ from holitom.video.clip import Clip
 from holitom.video.container import REPAIR
 from holitom.video.errors import VideoError
 from holitom.video.film import USUAL_RATE, Film, Frames
-from holitom.video.images import is_picture, refuse_tiles
+from holitom.video.images import folder_names, is_picture, refuse_tiles
 from holitom.video.limits import require_kept
 from holitom.video.pictures import Pictures
 from holitom.video.sampling import SamplingRule, sample_by_rate, sample_indexes
+from holitom.video.sources import DOWNLOAD_SIZE, DOWNLOAD_TIME, Located, Source, located
 
 logger = logging.getLogger(__name__)
 
@@ -58,19 +58,21 @@ class Sampling:
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise ValueError(f"{name} must be above 0, got {value}")
 
-    def open(self, source: str | Path) -> Film | Pictures:
+    def open(self, place: Located) -> Film | Pictures:
         """Looks through a video without decoding it.
 
         Raises:
             VideoError: when there is none that can be read.
         """
-        path = existing(source)
-        if path.is_dir():
-            return Pictures.folder(path, str(source), self.folder_fps)
-        if is_picture(path):
-            return Pictures.file(path, str(source))
-        refuse_tiles(path, str(source))
-        return Film.scanned(path, str(source), self.playlists)
+        if place.pictures is not None:
+            return Pictures.listed(place.pictures, place.name, self.folder_fps)
+        assert place.path is not None
+        if place.path.is_dir():
+            return Pictures.listed(folder_names(place.path, place.name), place.name, self.folder_fps)
+        if is_picture(place.path):
+            return Pictures.file(place.path, place.name)
+        refuse_tiles(place.path, place.name)
+        return Film.scanned(place.path, place.name, self.playlists)
 
     def take(self, video: Film | Pictures) -> NDArray[np.int64]:
         """(T,) the indexes of the frames to take from it."""
@@ -86,7 +88,7 @@ def average_rate(video: Film | Pictures) -> float:
 
 
 def read_video(
-    source: str | Path,
+    source: Source,
     frames: int | None = None,
     *,
     fps: float | None = None,
@@ -94,47 +96,55 @@ def read_video(
     size: int | None = None,
     folder_fps: float = 1.0,
     playlists: bool = False,
+    download_size: int = DOWNLOAD_SIZE,
+    timeout: float = DOWNLOAD_TIME,
 ) -> Clip:
     """Decode a few frames of a video: so many, spread evenly by frame number, or so many a second.
 
     Memory grows with the frames that are kept, not with the length of the film.
 
     Args:
-        source: a video file, an animated GIF, WebP or PNG, a still image, or a folder of images (one frame each, in
-            natural order of their names).
+        source: path or address (file, http, https) of a video, an animated GIF, WebP, PNG or AVIF or a still image;
+            path of a folder of images (one frame each, in natural order of their names); the bytes of a file, or an
+            open binary file; frames in memory as an array or tensor (T, H, W, 3) or (T, 3, H, W), uint8 or floats
+            from 0 to 1; a list of PIL images, paths or arrays (H, W, 3).
         frames: frames wanted, at least 1; a video with fewer gives all it has. 32 when ``fps`` is not given either.
         fps: take the frame on display at 0, 1/fps, 2/fps, ... seconds instead; one that stays longer is taken once.
         rule: where ``frames`` are taken, see :func:`holitom.video.sample_indexes`.
         size: bring the shorter side down to this many pixels while decoding; None keeps the size of the file.
-        folder_fps: frames per second that a folder of images stands for.
+        folder_fps: frames per second that a folder, a list or an array of images stands for.
         playlists: open a playlist (HLS, DASH, concat) and the local files that it names. Only where all are trusted.
+        download_size: the most bytes that are fetched from an address, or read from an open file.
+        timeout: the most seconds that fetching may take.
 
     Returns:
         A :class:`Clip` of T frames (T, H, W, 3) uint8 RGB. A damaged or cut-off video of which some frames decode gives
         a clip sampled over those, with ``warning`` set and logged.
 
     Raises:
-        VideoError: the file is missing, empty, no video, or not one frame of it can be decoded.
+        VideoError: the file is missing, empty, no video, too large, or not one frame of it can be decoded.
+        TypeError: the source is of another kind.
         TypeError, ValueError: a parameter is out of its range.
     """
     if frames is None and fps is None:
         frames = 32
     sampling = Sampling(frames, fps, rule, size, folder_fps, playlists)
-    video = sampling.open(source)
+    place = located(source, download_size, timeout)
+    video = sampling.open(place)
     while True:
         indexes = sampling.take(video)
-        kept, warning = _kept(video.frames(indexes, size, stand_in=False), len(indexes), str(source))
+        kept, warning = _kept(video.frames(indexes, size, stand_in=False), len(indexes), place.name)
         better = video.better
         if better is None or (better.counted and np.array_equal(sampling.take(better), indexes)):
             video = better or video
             break
         video = better
     if kept is None:
-        raise VideoError(source, "decodes differently each time it is read", f"The file is damaged. {REPAIR}")
+        raise VideoError(place.name, "decodes differently each time it is read", f"The file is damaged. {REPAIR}")
     total = len(video.begins)
-    clip = Clip(kept, indexes, video.begins[indexes], average_rate(video), total, video.duration, str(source), warning)
+    clip = Clip(kept, indexes, video.begins[indexes], average_rate(video), total, video.duration, place.name, warning)
     if warning is not None:
-        logger.warning("%s: %s; sampling the %d frames that decode. %s", source, warning, total, REPAIR)
+        logger.warning("%s: %s; sampling the %d frames that decode. %s", place.name, warning, total, REPAIR)
     return clip
 
 
@@ -152,25 +162,3 @@ def _kept(frames: Frames, count: int, source: str) -> tuple[NDArray[np.uint8] | 
             kept = np.empty((count, *frame.shape), dtype=np.uint8)
         kept[slot] = frame
         slots.add(slot)
-
-
-def existing(source: str | Path) -> Path:
-    """The path of a video that can be opened.
-
-    Raises:
-        VideoError: when there is no such file or folder, or it is empty.
-    """
-    name = str(source)
-    if "://" in name:
-        raise VideoError(name, "an address, not a local file", "Download it first and give the path of the file.")
-    try:
-        path = Path(source).expanduser()
-        if not path.exists():
-            raise VideoError(name, "no such file or folder", "Check the path.")
-        if path.is_file() and path.stat().st_size == 0:
-            raise VideoError(name, "the file is empty (0 bytes)", "Copy or download it again.")
-        if not (path.is_file() or path.is_dir()):
-            raise VideoError(name, "neither a file nor a folder", "Give a video file or a folder of images.")
-    except OSError as error:
-        raise VideoError(name, f"cannot be opened ({error.strerror})", "Check the path and its permissions.") from error
-    return path

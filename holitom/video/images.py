@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -57,14 +57,18 @@ def refuse_tiles(path: Path, source: str) -> None:
 
 
 @contextmanager
-def opened(path: Path, source: str) -> Iterator[Image.Image]:
+def opened(picture: Path | Image.Image, source: str) -> Iterator[Image.Image]:
     """A picture, with every failure turned into ours, those of what is done with it included.
 
     Raises:
         VideoError: when it cannot be read or is too large.
     """
     try:
-        with Image.open(path, formats=formats()) as image:
+        with (
+            nullcontext(picture)
+            if isinstance(picture, Image.Image)
+            else Image.open(picture, formats=formats()) as image
+        ):
             require_frame(source, image.height * image.width)
             yield image
     except VideoError:
@@ -76,7 +80,7 @@ def opened(path: Path, source: str) -> Iterator[Image.Image]:
     except MemoryError as error:
         raise VideoError(source, "does not fit into memory", "Make it smaller.") from error
     except Exception as error:  # Pillow raises almost anything, depending on where its readers stumble
-        said = " ".join(str(error).replace(str(path), source).split()) or type(error).__name__
+        said = " ".join(str(error).replace(str(picture), source).split()) or type(error).__name__
         raise VideoError(source, f"not one frame of it could be decoded ({said})", "Replace the file.") from error
 
 
@@ -99,28 +103,35 @@ def folder_names(path: Path, source: str) -> list[Path]:
     return names
 
 
-def folder_frames(
-    names: list[Path], indexes: NDArray[np.int64], size: int | None = None
+def frames_of(
+    pictures: Sequence[Path | Image.Image | NDArray[np.uint8]],
+    source: str,
+    indexes: NDArray[np.int64],
+    size: int | None = None,
 ) -> Generator[tuple[int, NDArray[np.uint8]], None, int]:
-    """The images at ``indexes``, one after the other: (slot, (H, W, 3)). Returns how many images there are.
+    """The pictures at ``indexes``, one after the other: (slot, (H, W, 3)). Returns how many there are.
 
     Raises:
-        VideoError: for an image that cannot be read or differs in size from the first one.
+        VideoError: for a picture that cannot be read or differs in size from the first one.
     """
     shape: tuple[int, ...] | None = None
     for slot, index in enumerate(indexes):
-        name = names[index]
-        with opened(name, str(name)) as image:
-            frame = to_rgb(image, size)
+        picture = pictures[index]
+        name = str(picture) if isinstance(picture, Path) else f"{source}[{index}]"
+        if isinstance(picture, np.ndarray):
+            frame = picture if size is None else to_rgb(Image.fromarray(picture), size)
+        else:
+            with opened(picture, name) as image:
+                frame = to_rgb(image, size)
         shape = frame.shape if shape is None else shape
         if frame.shape != shape:
             raise VideoError(
-                str(name),
-                f"is {frame.shape[1]}x{frame.shape[0]} pixels, while {names[indexes[0]].name} is {shape[1]}x{shape[0]}",
-                "Give all frames of a folder one size.",
+                name,
+                f"is {frame.shape[1]}x{frame.shape[0]} pixels, while the first frame is {shape[1]}x{shape[0]}",
+                "Give all frames of one video one size.",
             )
         yield slot, frame
-    return len(names)
+    return len(pictures)
 
 
 def to_rgb(image: Image.Image, size: int | None) -> NDArray[np.uint8]:

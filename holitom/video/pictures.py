@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from PIL import Image
 from holitom.video.errors import VideoError
 from holitom.video.film import Frames
 from holitom.video.gif import GifBlocks
-from holitom.video.images import folder_frames, folder_names, opened, to_rgb
+from holitom.video.images import frames_of, opened, to_rgb
 from holitom.video.limits import require_decoded
 
 ANIMATED = {"AVIF", "GIF", "PNG", "WEBP"}  # pages of a TIFF and further pictures of a JPEG are no frames
@@ -42,22 +42,10 @@ class Pictures:
     counted = True
 
     @classmethod
-    def of_delays(
-        cls, delays: list[float], read: Callable[..., Generator[tuple[int, NDArray[np.uint8]], None, int]]
-    ) -> Pictures:
-        """Pictures that are shown for so many seconds each."""
-        ends = np.cumsum(delays)
-        return cls(np.concatenate([[0.0], ends[:-1]]), float(ends[-1]), read)
-
-    @classmethod
-    def folder(cls, path: Path, source: str, fps: float) -> Pictures:
-        """The images of a folder in natural order, ``fps`` of them a second; only those that are taken are opened.
-
-        Raises:
-            VideoError: when there are none.
-        """
-        names = folder_names(path, source)
-        return cls(np.arange(len(names)) / fps, len(names) / fps, lambda *taken: folder_frames(names, *taken))
+    def listed(cls, pictures: Sequence[Path | Image.Image | NDArray[np.uint8]], source: str, fps: float) -> Pictures:
+        """Pictures that follow each other, ``fps`` of them a second; only those that are taken are opened."""
+        count = len(pictures)
+        return cls(np.arange(count) / fps, count / fps, lambda *taken: frames_of(pictures, source, *taken))
 
     @classmethod
     def file(cls, path: Path, source: str) -> Pictures:
@@ -67,9 +55,9 @@ class Pictures:
             VideoError: when not one frame can be read, or there are too many pixels in all of them.
         """
         delays, whole = _delays(path, source)
-        found = cls.of_delays(delays, lambda *taken: _frames(path, source, *taken))
-        found.warning = None if whole else CUT_OFF
-        return found
+        ends = np.cumsum([0.0, *delays])
+        warning = None if whole else CUT_OFF
+        return cls(ends[:-1], float(ends[-1]), lambda *taken: _frames(path, source, *taken), warning)
 
     def frames(self, indexes: NDArray[np.int64], size: int | None, stand_in: bool) -> Frames:
         """As of :class:`holitom.video.film.Film`; no other picture stands in for one that does not decode."""

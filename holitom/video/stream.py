@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +14,7 @@ from holitom.video.container import REPAIR
 from holitom.video.decode import Sampling, average_rate
 from holitom.video.errors import VideoError
 from holitom.video.film import Film, Frames
+from holitom.video.sources import DOWNLOAD_SIZE, DOWNLOAD_TIME, Located, Source, located
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +30,7 @@ class VideoStream:
         fps: average frames per second of the whole video. total_frames: its frames. duration: in seconds.
         source: the path as the caller gave it.
         warning: what is wrong with the video; complete once it has been read to its end.
+        place: keeps a temporary copy of what was fetched, or None.
     """
 
     indexes: NDArray[np.int64]
@@ -40,6 +41,7 @@ class VideoStream:
     source: str
     read: Callable[[], Frames]
     warning: str | None = None
+    place: Located | None = None
 
     def __len__(self) -> int:
         return len(self.indexes)
@@ -108,13 +110,15 @@ class VideoStream:
 
 
 def open_video(
-    source: str | Path,
+    source: Source,
     *,
     fps: float | None = None,
     frames: int | None = None,
     size: int | None = None,
     folder_fps: float = 1.0,
     playlists: bool = False,
+    download_size: int = DOWNLOAD_SIZE,
+    timeout: float = DOWNLOAD_TIME,
 ) -> VideoStream:
     """Looks through a video and says which frames will be sampled; decodes them in one pass when they are asked for.
 
@@ -122,18 +126,19 @@ def open_video(
     is decoded once more to count its frames and find their order.
 
     Args:
-        source: a file or a folder of images, as for :func:`holitom.video.read_video`.
+        source: as for :func:`holitom.video.read_video`.
         fps: take the frame on display at 0, 1/fps, 2/fps, ... seconds; one that stays longer is taken once. Exact
             also where the frame rate varies.
         frames: take so many, as :func:`read_video` does, instead of ``fps``.
-        size, folder_fps, playlists: as for :func:`read_video`.
+        size, folder_fps, playlists, download_size, timeout: as for :func:`read_video`.
 
     Raises:
         VideoError: the file is missing, empty or no video.
         ValueError: unless exactly one of ``fps`` and ``frames`` is given, above 0.
     """
     sampling = Sampling(frames, fps, "floor", size, folder_fps, playlists)
-    video = sampling.open(source)
+    place = located(source, download_size, timeout)
+    video = sampling.open(place)
     if isinstance(video, Film):
         video = video.checked()
     indexes = sampling.take(video)
@@ -143,6 +148,7 @@ def open_video(
         average_rate(video),
         len(video.begins),
         video.duration,
-        str(source),
+        place.name,
         lambda: video.frames(indexes, size, stand_in=True),
+        place=place,
     )
