@@ -26,15 +26,15 @@ def check_question(text: str) -> None:
 
 
 def check_video(video: str) -> None:
-    """Refuses a path at which there is no video; addresses are left to whoever fetches them.
+    """Refuses a path at which there is no video; what has to be fetched is left to whoever fetches it.
 
     Raises:
         holitom.video.VideoError: says what is wrong with it.
     """
-    from holitom.video.decode import existing
+    from holitom.video.sources import located
 
-    if "://" not in video:
-        existing(video)
+    if not video.lower().startswith(("http://", "https://")):
+        located(video)
 
 
 def check_device(device: str | None) -> None:
