@@ -7,7 +7,7 @@ here, for every method.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -50,14 +50,12 @@ class Merge:
 
     Args:
         target: (S,) int64, the output a source goes to; -1: dropped.
-        weight: (S,) floating point, the source's share in that output. The weights of one output sum to 1, except in
-            parity modes that reproduce an official quirk. Kept as float32; ignored where the source is dropped.
+        weight: (S,) floating point, the source's share in that output; the weights of one output sum to 1. Kept as
+            float32; ignored where the source is dropped.
         anchor: (M,) int64, the source whose place (order, position ids, row, frame) the output takes.
         shares: further shares for methods in which one source feeds several outputs, otherwise None.
         spans: the (first, last) frames of the segments that the method cut the video into, for reports and pictures;
             None for a method that cuts none.
-        kept: how many sources are not dropped, where the method knows; None: a GPU is asked for it, and waited for. A
-            wrong number makes wrong sums, like any other wrong field.
 
     Raises:
         TypeError, ValueError: when shapes, dtypes or devices do not fit. Values are checked by :meth:`validate`,
@@ -69,7 +67,7 @@ class Merge:
     anchor: Tensor
     shares: Shares | None = None
     spans: tuple[tuple[int, int], ...] | None = None
-    kept: int | None = None
+    _kept: int | None = field(default=None, init=False, repr=False)  # sources not dropped; None: a GPU is asked for it
 
     def __post_init__(self) -> None:
         for name, tensor in (("target", self.target), ("anchor", self.anchor)):
@@ -90,13 +88,18 @@ class Merge:
                 f"target on {self.target.device}, weight on {self.weight.device}, anchor on {self.anchor.device}"
             )
         if self.weight.dtype != torch.float32:
-            object.__setattr__(self, "weight", self.weight.float())
+            object.__setattr__(self, "weight", self.weight.to(torch.float32))
+
+    def _knowing(self, kept: int | None) -> Merge:
+        """This map, of which its maker knows how many sources are not dropped."""
+        object.__setattr__(self, "_kept", kept)
+        return self
 
     @classmethod
     def identity(cls, tokens: int, device: torch.device | str | None = None) -> Merge:
         """The map that keeps ``tokens`` tokens as they are."""
         places = torch.arange(tokens, device=device)
-        return cls(places, torch.ones(tokens, device=device), places, kept=tokens)
+        return cls(places, torch.ones(tokens, dtype=torch.float32, device=device), places)._knowing(tokens)
 
     @classmethod
     def keep(cls, index: Tensor, sources: int) -> Merge:
@@ -109,7 +112,8 @@ class Merge:
             raise TypeError(f"Merge.keep takes int64 indexes, got {index.dtype}: use .long() or mask.nonzero()[:, 0]")
         target = index.new_full((sources,), DROPPED)
         target[index] = torch.arange(len(index), device=index.device)
-        return cls(target, torch.ones(sources, device=index.device), index, kept=len(index))
+        weight = torch.ones(sources, dtype=torch.float32, device=index.device)
+        return cls(target, weight, index)._knowing(len(index))
 
     @property
     def inputs(self) -> int:
@@ -145,7 +149,7 @@ class Merge:
             return x[:0]
         rows = x.reshape(self.inputs, -1)
         wide = torch.promote_types(x.dtype, torch.float32)
-        if self.kept == self.outputs and self.shares is None:  # each output has one source, its anchor
+        if self._kept == self.outputs and self.shares is None:  # each output has one source, its anchor
             weighed = rows[self.anchor].to(wide).mul_(self.weight[self.anchor, None])
             return weighed.to(x.dtype).reshape(self.outputs, *x.shape[1:])
         source, output, weight = self._by_output
@@ -163,7 +167,7 @@ class Merge:
         return out.to(x.dtype).reshape(self.outputs, *x.shape[1:])
 
     def gather(self, x: Tensor) -> Tensor:
-        """(S, ...) -> (M, ...): each output takes its anchor's row. For what cannot be averaged, as position ids."""
+        """(S, ...) -> (M, ...): the rows of the anchors, for what cannot be averaged, as position ids."""
         return x[self.anchor]
 
     def expand(self, rows: Tensor) -> Tensor:
@@ -172,7 +176,7 @@ class Merge:
         Raises:
             ValueError: for other than M rows, or where a source is dropped or feeds several outputs.
         """
-        whole = self.shares is None and (self.kept == self.inputs or not bool((self.target < 0).any()))
+        whole = self.shares is None and (self._kept == self.inputs or not bool((self.target < 0).any()))
         if not whole or rows.shape[0] != self.outputs:
             raise ValueError(f"{self!r} cannot expand {len(rows)} rows: it needs each source to go to one output")
         return rows[self.target]
@@ -197,10 +201,8 @@ class Merge:
     def edges(self) -> tuple[Tensor, Tensor, Tensor]:
         """All shares as edges: source (E,) int64, output (E,) int64, weight (E,) float32, in order of the source."""
         dropped = self.target < 0
-        if self.kept is None or dropped.device.type == "cpu":
-            source = (~dropped).nonzero()[:, 0]
-        else:
-            source = dropped.to(torch.uint8).argsort(stable=True)[: self.kept]
+        on_host = self._kept is None or dropped.device.type == "cpu"
+        source = (~dropped).nonzero()[:, 0] if on_host else dropped.byte().argsort(stable=True)[: self._kept]
         output, weight = self.target[source], self.weight[source]
         if self.shares is None:
             return source, output, weight
@@ -230,12 +232,11 @@ class Merge:
         first[1:] = source[1:] != source[:-1]
         target = source.new_full((sources,), DROPPED)
         target[source[first]] = output[first]
-        share = torch.zeros(sources, device=source.device)
+        share = torch.zeros(sources, dtype=torch.float32, device=source.device)
         share[source[first]] = weight[first]
         rest = ~first
         more = Shares(source[rest], output[rest], weight[rest])
-        kept = int(first.sum()) if first.device.type == "cpu" else None
-        return cls(target, share, anchor, more if more.source.numel() else None, kept=kept)
+        return cls(target, share, anchor, more if more.source.numel() else None)
 
     def sources(self, output: int) -> tuple[Tensor, Tensor]:
         """The sources of one output: (k,) int64 indexes ascending, (k,) float32 weights.
@@ -259,7 +260,8 @@ class Merge:
         more = self.shares
         if more is not None:
             more = Shares(moved(more.source), moved(more.output), moved(more.weight))
-        return Merge(moved(self.target), moved(self.weight), moved(self.anchor), more, self.spans, self.kept)
+        kept = int((self.target >= 0).sum()) if self.target.device.type == "cpu" else self._kept
+        return Merge(moved(self.target), moved(self.weight), moved(self.anchor), more, self.spans)._knowing(kept)
 
     def validate(self, normalised: bool = True, tolerance: float = 1e-4) -> Merge:
         """Checks the values (a GPU has to wait for it) and returns the map itself.
@@ -271,9 +273,6 @@ class Merge:
         Raises:
             ValueError: naming the first source or output that is wrong.
         """
-        going = int((self.target >= 0).sum())
-        if self.kept is not None and self.kept != going:
-            raise ValueError(f"{going} sources are not dropped, Merge.kept says {self.kept}: is one named twice?")
         low, high = (int(self.target.min()), int(self.target.max())) if self.inputs else (DROPPED, DROPPED)
         if low < DROPPED or high >= self.outputs:
             raise ValueError(f"Merge.target must lie in -1..{self.outputs - 1}, got values from {low} to {high}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from hypothesis import strategies as st
+from official import OfficialFlashVID, OfficialVCast, OfficialVisionZip
 
 from holitom.methods.base import Method
 from holitom.methods.baselines import AveragePool, RandomDrop, UniformFrames
@@ -56,11 +57,11 @@ VARIANTS: tuple[Method, ...] = (
     Spread(pick="rounds", retention=0.2),
     Spread(step=0.0, join=1.0, width=4),
 )
-PARITY: tuple[Method, ...] = (
-    VisionZip(parity=True),
-    FlashVID(parity=True),
-    FlashVID(parity=True, retention=0.7, min_segments=1),
-    VCast(parity=True),
+OFFICIAL: tuple[Method, ...] = (
+    OfficialVisionZip(),
+    OfficialFlashVID(),
+    OfficialFlashVID(retention=0.7, min_segments=1),
+    OfficialVCast(),
 )
 
 

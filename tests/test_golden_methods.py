@@ -5,9 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 from golden import TOLERANCE, Case, assert_reproduces, cases, kept_sequence, of_kind, span, video_of
+from official import (
+    OfficialDyCoke,
+    OfficialFlashVID,
+    OfficialVCast,
+    OfficialVisionZip,
+    decode_selection,
+    visionzip_image,
+)
 
 from holitom.methods.divprune import DivPrune
-from holitom.methods.dycoke import DyCoke, decode_selection
 from holitom.methods.evs import EVS
 from holitom.methods.fastv import FastV
 from holitom.methods.fastvid import FastVID
@@ -15,9 +22,7 @@ from holitom.methods.flashvid import FlashVID
 from holitom.methods.framefusion import FrameFusion
 from holitom.methods.prunevid import PruneVid
 from holitom.methods.pyramiddrop import PyramidDrop
-from holitom.methods.vcast import VCast
 from holitom.methods.vidcom2 import VidCom2
-from holitom.methods.visionzip import VisionZip, visionzip_image
 from holitom.ops import last_query_attention
 from holitom.ops.temporal import frame_means
 
@@ -45,7 +50,7 @@ def test_fastv(case: Case) -> None:
 
 @each(of_kind("visionzip", None))
 def test_visionzip(case: Case) -> None:
-    method = VisionZip(dominant=case.params["dominant"], contextual=case.params["contextual"], parity=True)
+    method = OfficialVisionZip(dominant=case.params["dominant"], contextual=case.params["contextual"])
     merge = method.merge_video(video_of(case, scores=case.attention, keys=case.metric))
     out, index = case.out, case.index
     if case.params["newline"] == "grid":
@@ -69,7 +74,7 @@ def test_visionzip_of_an_image(case: Case) -> None:
 
 @each(of_kind("dycoke", "ttm"))
 def test_dycoke(case: Case) -> None:
-    method = DyCoke(k=case.params["k"], parity=True)
+    method = OfficialDyCoke(k=case.params["k"])
     assert_reproduces(method.merge_video(video_of(case)), case.features, case.index, case.out)
     side = case.params["g"]
     assert method.token_count(case.params["T"], (side, side)) == case.n_out
@@ -106,7 +111,7 @@ def test_divprune(case: Case) -> None:
 
 @each(cases("vcast"))
 def test_vcast(case: Case) -> None:
-    method = VCast(retention=case.params["r"], min_tokens=case.params["min_k"], parity=True)
+    method = OfficialVCast(retention=case.params["r"], min_tokens=case.params["min_k"])
     merge = method.merge_video(video_of(case))
     assert_reproduces(merge, case.features, case.index, None)
     counts = torch.bincount(merge.anchor // case.features.shape[1], minlength=case.params["T"])
@@ -170,7 +175,7 @@ def test_prunevid_inside(case: Case) -> None:
 @each(of_kind("flashvid", "outer"))
 def test_flashvid(case: Case) -> None:
     p = case.params
-    method = FlashVID(
+    method = OfficialFlashVID(
         p["r"],
         p["alpha"],
         p["tau"],
@@ -178,7 +183,6 @@ def test_flashvid(case: Case) -> None:
         p["min_segment_num"],
         p["expansion"],
         selection=p["method"],
-        parity=True,
     )
     segments = [last - first + 1 for first, last in method.cut(frame_means(case.features))]
     assert segments == [n for n in case.segments.tolist() if n] or not p["do_segment"]

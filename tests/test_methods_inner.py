@@ -185,12 +185,10 @@ def test_a_chain_has_up_to_three_stages() -> None:
     ("cls", "wrong"),
     [
         (FastV, {"layer": 0}),
-        (FastV, {"layer": None}),
         (FastV, {"inner_retention": 0.0}),
         (FastV, {"keep": 0}),
         (PyramidDrop, {"shares": (0.5,)}),
         (PyramidDrop, {"shares": (0.25, 0.5, 0.1)}),
-        (PyramidDrop, {"layers_at": (None, 3, 4)}),
         (FrameFusion, {"cost": 0}),
         (FrameFusion, {"similarity": 2}),
         (FrameFusion, {"merge_floor": -1}),

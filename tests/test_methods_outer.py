@@ -9,7 +9,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from method_zoo import OUTER, PARITY, VARIANTS, make_video, videos
+from method_zoo import OFFICIAL, OUTER, VARIANTS, make_video, videos
+from official import OfficialDyCoke, OfficialFlashVID, OfficialVisionZip
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -62,10 +63,10 @@ def test_the_same_video_gives_the_same_map(method: Method, video: VideoTokens) -
     assert same(method.merge_video(video), method.merge_video(video))
 
 
-@pytest.mark.parametrize("method", PARITY, ids=repr)
+@pytest.mark.parametrize("method", OFFICIAL, ids=repr)
 @given(video=videos())
 @settings(max_examples=15, deadline=None)
-def test_parity_maps_are_sound_up_to_their_quirks(method: Method, video: VideoTokens) -> None:
+def test_official_maps_are_sound_up_to_their_quirks(method: Method, video: VideoTokens) -> None:
     method.merge_video(video).validate(normalised=False)
 
 
@@ -163,7 +164,7 @@ def test_static_tokens_become_their_mean_over_time() -> None:
 def test_visionzip_normalises_what_the_official_code_sums() -> None:
     video = make_video(2, (6, 6), 8, 3, 1.0)
     x = video.features.flatten(0, 1)
-    ours, theirs = (VisionZip(parity=parity).merge_video(video) for parity in (False, True))
+    ours, theirs = (method.merge_video(video) for method in (VisionZip(), OfficialVisionZip()))
     alike = torch.cosine_similarity(ours.apply(x), theirs.apply(x), dim=-1)
     torch.testing.assert_close(alike, torch.ones_like(alike))
     assert theirs.apply(x).norm() > ours.apply(x).norm()
@@ -171,11 +172,11 @@ def test_visionzip_normalises_what_the_official_code_sums() -> None:
 
 def test_flashvid_averages_trees_that_the_official_code_lets_grow() -> None:
     video = make_video(12, (4, 4), 8, 3, 0.0)  # nothing moves: trees as deep as the clip
-    still = FlashVID(retention=0.5, min_segments=1)
-    norm = {p: dataclasses.replace(still, parity=p).merge_video(video) for p in (False, True)}
+    kinds = (FlashVID, OfficialFlashVID)
+    norm = [kind(retention=0.5, min_segments=1).merge_video(video) for kind in kinds]
     x = video.features.flatten(0, 1)
-    assert norm[False].apply(x).norm(dim=-1).max() <= x.norm(dim=-1).max() * 1.001
-    assert norm[True].apply(x).norm(dim=-1).max() > x.norm(dim=-1).max() * 1.5
+    assert norm[0].apply(x).norm(dim=-1).max() <= x.norm(dim=-1).max() * 1.001
+    assert norm[1].apply(x).norm(dim=-1).max() > x.norm(dim=-1).max() * 1.5
 
 
 def test_vcast_gives_frames_where_the_video_turns_more() -> None:
@@ -202,24 +203,23 @@ def test_missing_inputs_are_named() -> None:
 @pytest.mark.parametrize(
     ("cls", "wrong"),
     [
-        *((cls, {"retention": value}) for cls in OUTER for value in (0, 1.5, -0.1, float("nan"), "0.1", True)),
+        *((cls, {"retention": value}) for cls in OUTER for value in (0, 1.5, -0.1, float("nan"))),
         (EVS, {"pruning_rate": 1.0}),
         (EVS, {"pruning_rate": 0.5, "exact": True}),
         (VidCom2, {"pruning_rate": -0.1}),
         (VisionZip, {"dominant": 3}),
         (VisionZip, {"dominant": 0, "contextual": 0}),
         (VisionZip, {"compare": "values"}),
+        (FastVID, {"variant": "qwen"}),
+        (FlashVID, {"selection": "best"}),
         (DyCoke, {"k": 1.0}),
         (DyCoke, {"exact": True}),
         (PruneVid, {"tau": 2}),
         (PruneVid, {"exact": True}),
         (PruneVid, {"layer": 0}),
         (FastVID, {"interval": 0}),
-        (FastVID, {"variant": "qwen"}),
-        (FlashVID, {"selection": "best"}),
         (FlashVID, {"expansion": 0}),
         (VCast, {"temperature": 0}),
-        (VCast, {"parity": True, "exact": True}),
     ],
 )
 def test_settings_out_of_range_are_refused(cls: Any, wrong: dict[str, Any]) -> None:
@@ -231,9 +231,7 @@ def test_dycoke_says_what_it_cannot_reach() -> None:
     with pytest.raises(ValueError, match=r"at least 0\.250"):
         DyCoke(retention=0.1).token_count(32, (14, 14))
     assert DyCoke(retention=0.1, exact=True).token_count(32, (14, 14)) == exact_count(32, (14, 14), 0.1)
-    assert DyCoke(parity=True).token_count(32, (14, 14)) == 3098
-    with pytest.raises(ValueError, match="parity"):
-        DyCoke(parity=True).token_count(4, (14, 14))
+    assert OfficialDyCoke().token_count(32, (14, 14)) == 3098
 
 
 def test_controls_keep_one_token_of_every_cell() -> None:

@@ -178,5 +178,5 @@ def test_settings_out_of_range_are_named(settings, message):
 def test_a_tower_without_that_block_is_refused():
     with pytest.raises(ValueError, match=r"layer=9.*blocks 0\.\.8"):
         Renewal(layer=9).tower_layers(9)
-    with pytest.raises(TypeError, match=r"layer must be an int, got 0\.1"):
+    with pytest.raises(TypeError, match=r"layer must be an integer, got 0\.1"):
         Renewal(layer=0.1)

@@ -7,6 +7,7 @@ from holitom.methods.chain import Chain
 from holitom.methods.divprune import DivPrune
 from holitom.methods.dycoke import DyCoke
 from holitom.methods.evs import EVS
+from holitom.methods.exact import ExactMethod
 from holitom.methods.fastv import FastV
 from holitom.methods.fastvid import FastVID
 from holitom.methods.flashvid import FlashVID
@@ -31,6 +32,7 @@ __all__ = [
     "Chain",
     "DivPrune",
     "DyCoke",
+    "ExactMethod",
     "FastV",
     "FastVID",
     "FlashVID",

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from holitom.merge import Merge
+from holitom.methods.settings import normalise
 from holitom.tokens import SpanStates, TowerStates, VideoTokens
 
 if TYPE_CHECKING:
@@ -71,6 +72,10 @@ class Method:
             "inside": Method.merge_span,
         }
         cls.stages = tuple(stage for stage, entry in entries.items() if getattr(cls, entry.__name__) is not entry)
+
+    def __post_init__(self) -> None:
+        """Checks the settings' types. A method that checks more calls it first."""
+        normalise(self)
 
     def stage(self, stage: Stage) -> Method | None:
         """The method that does a stage: this one, or none; of a chain, its part."""
@@ -161,8 +166,6 @@ def check_layer(name: str, value: float | int | None) -> None:
     """Raises unless ``value`` is None, a layer index >= 1 or a share of the depth in (0, 1)."""
     if value is None:
         return
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{name} must be a layer index, a share of the depth, or None; got {value!r}")
     if (isinstance(value, int) and value < 1) or (isinstance(value, float) and not 0 < value < 1):
         raise ValueError(
             f"{name}={value!r} is no inner layer: give an index from 1 (layer 0 has no attention before it), "

@@ -29,6 +29,7 @@ class Cells(Method):
     side: int = 2
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.side < 1:
             raise ValueError(f"side={self.side!r} is the number of rows and columns of a cell, at least 1")
 
@@ -82,5 +83,5 @@ class CellMean(Cells):
         cell = self.cells(video.frames, video.grid)
         sizes = torch.bincount(cell)
         by_cell = cell.argsort(stable=True)
-        merge = Merge(cell, sizes[cell].reciprocal(), by_cell[sizes.cumsum(0) - sizes], kept=len(cell))
-        return merge.to(video.features.device)
+        weight = sizes[cell].to(torch.float32).reciprocal()
+        return Merge(cell, weight, by_cell[sizes.cumsum(0) - sizes]).to(video.features.device)

@@ -33,9 +33,10 @@ class Chain(Method):
     positions: Positions = field(default="compact", init=False)  # those of the method before the LLM
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         placed = {stage: part for stage in STAGES if (part := getattr(self, stage)) is not None}
         for stage, part in placed.items():
-            if isinstance(part, Method) and stage not in part.stages:
+            if stage not in part.stages:
                 raise TypeError(f"{part!r} has no stage {STAGES[stage]}, where this chain has it")
         if _places(tuple(placed.values())) != placed:
             raise TypeError(f"{self!r} leaves out an earlier stage of a method: build chains with |, or Chain.of")

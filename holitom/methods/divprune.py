@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from holitom.merge import Merge
-from holitom.methods.base import Method
+import torch
+from torch import Tensor
+
+from holitom.methods.exact import ExactMethod
 from holitom.ops.diversity import farthest_rows
-from holitom.tokens import VideoTokens, check_share, exact_count
+from holitom.tokens import VideoTokens, exact_count
 
 
 @dataclass(frozen=True)
-class DivPrune(Method):
+class DivPrune(ExactMethod):
     """Keeps the tokens of a video that are most unlike each other: the max-min diversity problem, solved greedily.
 
     Paper: https://arxiv.org/abs/2503.02175. With d = 1 - cos over all tokens of the video, the first pick is the token
@@ -36,17 +38,14 @@ class DivPrune(Method):
     retention: float = 0.098
     exact: bool = True
 
-    def __post_init__(self) -> None:
-        check_share("retention", self.retention)
-
-    def token_count(self, frames: int, grid: tuple[int, int]) -> int:
+    def own_count(self, frames: int, grid: tuple[int, int]) -> int:
         """round(T*N * retention), at least 1."""
         return exact_count(frames, grid, self.retention)
 
-    def merge_video(self, video: VideoTokens) -> Merge:
-        """Keeps the most diverse tokens, in order."""
-        total = video.frames * video.positions
-        count = self.token_count(video.frames, video.grid)
-        if count == total:
-            return Merge.identity(total, video.features.device)
-        return Merge.keep(farthest_rows(video.features.flatten(0, 1), count).sort().values, total)
+    def choose(self, video: VideoTokens) -> tuple[Tensor, Tensor]:
+        """The most diverse tokens."""
+        rows = video.features.flatten(0, 1)
+        kept = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
+        count = self.own_count(video.frames, video.grid)
+        kept = ~kept if count == len(rows) else kept.index_fill_(0, farthest_rows(rows, count), True)
+        return kept, kept.to(torch.float32)

@@ -9,16 +9,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from holitom.merge import Merge
-from holitom.methods.base import Method
-from holitom.ops import neighbour_cosine, top_indexes
-from holitom.tokens import VideoTokens, check_share, exact_count
+from holitom.methods.exact import ExactMethod
+from holitom.ops import neighbour_cosine
+from holitom.tokens import VideoTokens, exact_count
 
 FIRST_FRAME = 255.0  # the change ascribed to a frame without a predecessor: above any 1 - cosine
 
 
 @dataclass(frozen=True)
-class EVS(Method):
+class EVS(ExactMethod):
     """Drops the tokens that change least from one frame to the next: change = 1 - cos(f[t, n], f[t-1, n]).
 
     Paper: https://arxiv.org/abs/2510.14624. Reproduces vLLM's ``evs``. The first frame has no predecessor and stays
@@ -43,34 +42,32 @@ class EVS(Method):
     exact: bool = False
 
     def __post_init__(self) -> None:
-        check_share("retention", self.retention)
+        super().__post_init__()
         check_rate(self.pruning_rate, self.exact)
 
-    def token_count(self, frames: int, grid: tuple[int, int]) -> int:
-        """The number of tokens that stay, a function of the grid."""
+    def own_count(self, frames: int, grid: tuple[int, int]) -> int:
+        """See the class: at least one frame's tokens."""
         positions = grid[0] * grid[1]
         if self.pruning_rate is not None:
             return max(positions, math.floor(frames * positions * (1 - self.pruning_rate)))
-        count = exact_count(frames, grid, self.retention)
-        return count if self.exact else max(positions, count)
+        return max(positions, exact_count(frames, grid, self.retention))
 
     def changes(self, features: Tensor) -> Tensor:
         """(T, N, D) -> (T, N) float32: how much each token differs from the one before it."""
-        change = torch.full(features.shape[:2], FIRST_FRAME, device=features.device)
+        change = torch.full(features.shape[:2], FIRST_FRAME, dtype=torch.float32, device=features.device)
         change[1:] = 1 - neighbour_cosine(features)
         return change
 
-    def merge_video(self, video: VideoTokens) -> Merge:
-        """The tokens with the largest change over the whole video, in order. No synchronisation."""
-        kept = top_indexes(self.changes(video.features).flatten(), self.token_count(video.frames, video.grid))
-        return Merge.keep(kept, video.frames * video.positions)
+    def choose(self, video: VideoTokens) -> tuple[None, Tensor]:
+        """The tokens with the largest change over the whole video. No synchronisation."""
+        return None, self.changes(video.features).flatten()
 
 
 def check_rate(rate: float | None, exact: bool) -> None:
     """Raises ValueError unless a pruning rate is None or in [0, 1), and not combined with ``exact``."""
     if rate is None:
         return
-    if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate < 1:
+    if not 0 <= rate < 1:
         raise ValueError(f"pruning_rate is the share of tokens that go and must lie in [0, 1), got {rate!r}")
     if exact:
         raise ValueError("pruning_rate brings its own count: leave it out with exact=True, or leave exact out")

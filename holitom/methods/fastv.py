@@ -39,10 +39,9 @@ class FastV(Method):
     keep: int | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_layer("layer", self.layer)
         check_share("inner_retention", self.inner_retention)
-        if self.layer is None:
-            raise ValueError("layer=None leaves nothing of FastV, which has no stage before the LLM: give a layer")
         if self.keep is not None and self.keep < 1:
             raise ValueError(f"keep={self.keep!r} is a number of tokens and must be at least 1")
 

@@ -10,19 +10,19 @@ import torch
 from torch import Tensor
 
 from holitom.merge import Merge
-from holitom.methods.base import Method, Need
-from holitom.ops.budget import fit_count
+from holitom.methods.base import Need
+from holitom.methods.exact import ExactMethod
 from holitom.ops.density import density_scores, pairwise_distances
 from holitom.ops.pooling import Anchor, join_anchors
-from holitom.ops.ranking import keep_top
+from holitom.ops.ranking import descending, keep_top
 from holitom.ops.temporal import consecutive_cosine, frame_means, lowest_cuts, spans_of_cuts
-from holitom.tokens import VideoTokens, check_share, exact_count
+from holitom.tokens import VideoTokens
 
 NEIGHBOURS = 4  # of the density estimate
 
 
 @dataclass(frozen=True)
-class FastVID(Method):
+class FastVID(ExactMethod):
     """Keeps salient tokens, and merges the rest of each scene into density peaks of evenly spaced anchor frames.
 
     Paper: https://arxiv.org/abs/2503.11187. A video is cut between frames whose vectors are less alike than tau, and
@@ -66,7 +66,7 @@ class FastVID(Method):
     exact: bool = False
 
     def __post_init__(self) -> None:
-        check_share("retention", self.retention)
+        super().__post_init__()
         if not -1 <= self.tau <= 1:
             raise ValueError(f"tau is a cosine and must lie in [-1, 1], got {self.tau!r}")
         if self.segments < 1 or self.interval < 1:
@@ -74,21 +74,13 @@ class FastVID(Method):
         for name, value in (("context", self.context), ("beta", self.beta)):
             if not 0 <= value <= 1:
                 raise ValueError(f"{name} is a share and must lie in [0, 1], got {value!r}")
-        if self.variant not in ("onevision", "video") or self.scenes not in ("embeddings", "features"):
-            raise ValueError(
-                f"variant must be 'onevision' or 'video' and scenes 'embeddings' or 'features', got {self.variant!r} "
-                f"and {self.scenes!r}"
-            )
         if self.scenes == "embeddings":
             object.__setattr__(self, "needs", frozenset({"scores", "frame_embeddings"}))
 
-    def token_count(self, frames: int, grid: tuple[int, int]) -> int:
-        """T * R for the variant "video", the exact count where asked for; otherwise it depends on the content."""
-        if self.exact:
-            return exact_count(frames, grid, self.retention)
-        if self.variant == "video":
-            return frames * max(1, math.floor(grid[0] * grid[1] * self.retention))
-        return super().token_count(frames, grid)
+    def own_count(self, frames: int, grid: tuple[int, int]) -> int | None:
+        """T * R for the variant "video"; otherwise it depends on the content."""
+        size = max(1, math.floor(grid[0] * grid[1] * self.retention))
+        return frames * size if self.variant == "video" else None
 
     def cut(self, video: VideoTokens) -> list[tuple[int, int]]:
         """The first and last frame of each segment. Waits for the device.
@@ -130,7 +122,7 @@ class FastVID(Method):
             pools.append((first, last, [anchor for anchor in anchors if anchor.size]))
         return salient, [pool for pool in pools if pool[2]]
 
-    def merge_video(self, video: VideoTokens) -> Merge:
+    def choose(self, video: VideoTokens) -> tuple[Merge, Tensor]:
         """Keeps the salient tokens and merges the others into the targets.
 
         Raises:
@@ -165,14 +157,14 @@ class FastVID(Method):
         merge = Merge.from_edges(
             torch.cat(source), place[torch.cat(output)], torch.cat(weight), anchor, video.frames * positions
         )
-        return fit_count(merge, scores.flatten(), self.token_count(video.frames, video.grid)) if self.exact else merge
+        return merge, scores.flatten()
 
     @staticmethod
     def _targets(frame: Tensor, kept: Tensor, count: int) -> Tensor:
         """The density peaks among the tokens of a frame (N, D) that are not kept, in order of score."""
         free = (~kept).nonzero()[:, 0]
         scores = density_scores(pairwise_distances(frame[free]), NEIGHBOURS)
-        return free[scores.argsort(descending=True, stable=True)[:count]]
+        return free[descending(scores)[:count]]
 
 
 def _share_out(

@@ -10,19 +10,19 @@ import torch
 from torch import Tensor
 
 from holitom.merge import Merge
-from holitom.methods.base import Attention, Method, Need, check_layer, resolve_layer
-from holitom.ops.budget import fit_count
+from holitom.methods.base import Attention, Need, check_layer, resolve_layer
+from holitom.methods.exact import ExactMethod
 from holitom.ops.diversity import farthest_batched, token_distances
 from holitom.ops.ranking import top_indexes
 from holitom.ops.temporal import consecutive_cosine, frame_means, lowest_cuts, spans_of_cuts, token_norms
-from holitom.ops.trees import cluster_trees, grow_trees
-from holitom.tokens import SpanStates, VideoTokens, check_share, exact_count
+from holitom.ops.trees import Forest, cluster_trees, grow_trees
+from holitom.tokens import SpanStates, VideoTokens, check_share
 
 NEIGHBOURS = 7  # of the density estimate
 
 
 @dataclass(frozen=True)
-class FlashVID(Method):
+class FlashVID(ExactMethod):
     """Keeps important and diverse tokens, merges the others along trees over time and in clusters over space.
 
     Paper: https://arxiv.org/abs/2602.08024. Of B = ceil(N * retention * expansion) tokens a frame, ceil(B * alpha) are
@@ -32,8 +32,7 @@ class FlashVID(Method):
     that the segment comes down to its budget, up to one token a frame more. Outputs by position.
 
     In the official code a tree is divided by its root's direct children alone, so that deep trees grow in norm; a
-    selected token can be selected again; in a segment of one frame the selected tokens also join clusters.
-    ``parity=True`` restores all of that.
+    selected token can be selected again; in a segment of one frame the selected tokens also join clusters. Here not.
 
     Args:
         retention: share of the visual tokens that enter the LLM. The official r counts the average over 28 layers
@@ -47,7 +46,6 @@ class FlashVID(Method):
             ``"div"`` (unweighted) or ``"attn"`` (the largest scores).
         layer, inner_retention: in front of this layer (published: 20 of 28) the tokens with the largest attention of
             the last prompt token stay: ceil(V * inner_retention). None: the outer stage alone.
-        parity: the official behaviour, see above.
         exact: keep exactly ``exact_count(T, (h, w), retention)`` tokens: additional tokens are the best-scored ones
             that anchor nothing, excess outputs are those with the lowest-scored anchors.
 
@@ -69,12 +67,12 @@ class FlashVID(Method):
     selection: Literal["attn_div_v2", "attn_div", "div", "attn"] = "attn_div_v2"
     layer: float | int | None = 20 / 28
     inner_retention: float = 0.3
-    parity: bool = False
     exact: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("retention", "alpha", "inner_retention"):
-            check_share(name, getattr(self, name))
+        super().__post_init__()
+        check_share("alpha", self.alpha)
+        check_share("inner_retention", self.inner_retention)
         check_layer("layer", self.layer)
         if not -1 <= self.tau <= 1:
             raise ValueError(f"tau is a cosine and must lie in [-1, 1], got {self.tau!r}")
@@ -82,14 +80,6 @@ class FlashVID(Method):
             raise ValueError(
                 f"expansion={self.expansion!r} must be above 0, min_segments={self.min_segments!r} at least 1"
             )
-        if self.selection not in ("attn_div_v2", "attn_div", "div", "attn"):
-            raise ValueError(f"selection must be attn_div_v2, attn_div, div or attn, got {self.selection!r}")
-        if self.exact and self.parity:
-            raise ValueError("exact=True and parity=True exclude each other: parity has the official counts")
-
-    def token_count(self, frames: int, grid: tuple[int, int]) -> int:
-        """The exact count where one is asked for; otherwise it depends on the content."""
-        return exact_count(frames, grid, self.retention) if self.exact else super().token_count(frames, grid)
 
     def split(self, positions: int) -> tuple[int, int]:
         """The selected and the merged tokens of a frame of N positions."""
@@ -121,11 +111,22 @@ class FlashVID(Method):
                 distance *= scores[start : start + step, None]
             if self.selection == "attn_div_v2":
                 distance *= (x @ agreement[start : start + step, :, None]).transpose(1, 2)
-            again = self.parity and self.selection == "attn_div_v2"
-            picked.append(farthest_batched(distance, count, repeat=again))
+            picked.append(self.pick(distance, count))
         return torch.cat(picked)
 
-    def merge_video(self, video: VideoTokens) -> Merge:
+    def pick(self, distance: Tensor, count: int) -> Tensor:
+        """(B, N, N) distances -> (B, count) int64: the selected tokens of some frames."""
+        return farthest_batched(distance, count)
+
+    def pool(self, free: Tensor) -> Tensor:
+        """(n, N) bool, the tokens of a segment that are not selected -> those that take part in its trees."""
+        return free
+
+    def divisor(self, forest: Forest) -> Tensor:
+        """(n*N,) by what the sum of each root's tree is divided."""
+        return forest.size
+
+    def choose(self, video: VideoTokens) -> tuple[Merge, Tensor]:
         """Selects, grows trees and clusters. Waits for the device at every segment.
 
         Raises:
@@ -144,10 +145,10 @@ class FlashVID(Method):
         output = [torch.arange(len(anchors[0]), device=device)]
         base = len(anchors[0])
         for a, b in spans if merged_count else []:
-            pool = free[a : b + 1] | (self.parity and a == b)
+            pool = self.pool(free[a : b + 1])
             forest = grow_trees(features[a : b + 1], pool, self.tau, (selected_count + merged_count) * (b - a + 1))
-            divisor = 1 + forest.children if self.parity else forest.size
-            edges = cluster_trees(features[a : b + 1], pool, forest, divisor, merged_count * (b - a + 1), NEIGHBOURS)
+            divisor, budget = self.divisor(forest), merged_count * (b - a + 1)
+            edges = cluster_trees(features[a : b + 1], pool, forest, divisor, budget, NEIGHBOURS)
             source.append(edges.source + a * positions)
             output.append(edges.output + base)
             weight.append(edges.weight)
@@ -159,7 +160,7 @@ class FlashVID(Method):
         merge = Merge.from_edges(
             torch.cat(source), place[torch.cat(output)], torch.cat(weight), anchor, video.frames * positions
         )
-        return fit_count(merge, scores.flatten(), self.token_count(video.frames, video.grid)) if self.exact else merge
+        return merge, scores.flatten()
 
     def layers(self, depth: int) -> tuple[int, ...]:
         """The layer of the inner stage."""

@@ -54,13 +54,14 @@ class FrameFusion(Method):
     depth: int | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.cost <= 1:
             raise ValueError(f"cost is a share of the full computation and must lie in (0, 1], got {self.cost!r}")
         if not -1 <= self.similarity <= 1:
             raise ValueError(f"similarity is a cosine and must lie in [-1, 1], got {self.similarity!r}")
         if not 0 <= self.merge_floor <= 1:
             raise ValueError(f"merge_floor is a share of tokens and must lie in [0, 1], got {self.merge_floor!r}")
-        if isinstance(self.first, bool) or not isinstance(self.first, int) or self.first < 0:
+        if self.first < 0:
             raise ValueError(f"first={self.first!r} is a layer's index and must be at least 0")
         if self.depth is not None and self.depth < 1:
             raise ValueError(f"depth={self.depth!r} is a number of layers and must be at least 1")

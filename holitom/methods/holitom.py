@@ -11,6 +11,7 @@ from torch import Tensor
 from holitom.merge import DROPPED, Merge
 from holitom.methods._plan import Plan, plan_outer
 from holitom.methods.base import Attention, Need, check_layer, resolve_layer
+from holitom.methods.exact import ExactMethod
 from holitom.methods.segmenting import Segmenting
 from holitom.ops.density_groups import Group, cluster_groups
 from holitom.ops.inner import halving_weights, mean_weights, nearest_kept, split_by_rank
@@ -18,11 +19,11 @@ from holitom.ops.ranking import keep_top
 from holitom.ops.segmentation import Segmentation, segment
 from holitom.ops.similarity import static_links
 from holitom.ops.streaming import SegmentStream
-from holitom.tokens import SpanStates, VideoTokens, check_share, exact_count
+from holitom.tokens import SpanStates, VideoTokens, check_share
 
 
 @dataclass(frozen=True)
-class HoliTom(Segmenting):
+class HoliTom(Segmenting, ExactMethod):
     """Merges what stays the same over time, prunes what is left over space, and merges once more inside the LLM.
 
     Paper: https://arxiv.org/abs/2505.21334. Defaults reproduce the published behaviour, except for its bugs: every
@@ -68,7 +69,7 @@ class HoliTom(Segmenting):
     exact: bool = False
 
     def __post_init__(self) -> None:
-        check_share("retention", self.retention)
+        super().__post_init__()
         check_share("inner_retention", self.inner_retention)
         check_layer("layer", self.layer)
         if self.similarity is not None and not -1 <= self.similarity <= 1:
@@ -79,8 +80,6 @@ class HoliTom(Segmenting):
             )
         if self.neighbours < 1 or self.max_frames < 1:
             raise ValueError(f"neighbours={self.neighbours!r} and max_frames={self.max_frames!r} must be at least 1")
-        if self.inner_merge not in ("halving", "mean"):
-            raise ValueError(f"inner_merge must be 'halving' or 'mean', got {self.inner_merge!r}")
 
     @property
     def threshold(self) -> float:
@@ -88,10 +87,6 @@ class HoliTom(Segmenting):
         if self.similarity is not None:
             return self.similarity
         return 1.0 if self.retention == 1 else 0.80 if self.retention >= 0.15 else 0.65
-
-    def token_count(self, frames: int, grid: tuple[int, int]) -> int:
-        """:func:`~holitom.tokens.exact_count` with ``exact=True``; otherwise the count depends on the content."""
-        return exact_count(frames, grid, self.retention) if self.exact else super().token_count(frames, grid)
 
     def for_window(self, count: int, frames: int, grid: tuple[int, int]) -> HoliTom:
         """See :meth:`Segmenting.for_window`: the similarity is that of the whole video's retention."""
@@ -139,13 +134,14 @@ class HoliTom(Segmenting):
         anchor.scatter_(0, torch.where(stays, place, plan.outputs).flatten(), tokens)
         if len(first):
             sources = int((plan.column >= 0).sum())
-            over_time = Merge(column.flatten(), (1 / length)[column].flatten(), first, kept=sources)
+            over_time = Merge(column.flatten(), (1 / length)[column].flatten(), first)._knowing(sources)
             cluster, leads = self._cluster(over_time, video.features, plan)
             share = self._shares(cluster, leads, plan.outputs)
             target = torch.where(static, cluster[column], target)
             weight = torch.where(static, (share / length)[column], weight)
             anchor.scatter_(0, torch.where(leads, cluster, plan.outputs), first)
-        return Merge(target.flatten(), weight.flatten(), anchor[:-1], spans=tuple(cut.spans), kept=plan.sources)
+        merge = Merge(target.flatten(), weight.flatten(), anchor[:-1], spans=tuple(cut.spans))
+        return merge._knowing(plan.sources)
 
     def _cluster(self, over_time: Merge, features: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:
         """Clusters the columns of each segment by density peaks.
@@ -201,4 +197,4 @@ class HoliTom(Segmenting):
         target, weight = kept.new_empty(length), torch.empty(length, device=hidden.device)
         target[kept], target[dropped] = torch.arange(keep, device=hidden.device), joins
         weight[kept], weight[dropped] = survivors, joiners
-        return Merge(target, weight, kept, kept=length)
+        return Merge(target, weight, kept)._knowing(length)

@@ -10,20 +10,20 @@ import torch
 from torch import Tensor
 
 from holitom.merge import Merge
-from holitom.methods.base import Attention, Method, check_layer, resolve_layer
-from holitom.ops.budget import fit_count
+from holitom.methods.base import Attention, check_layer, resolve_layer
+from holitom.methods.exact import ExactMethod
 from holitom.ops.density import DensityPeaks
 from holitom.ops.ranking import top_indexes
 from holitom.ops.scenes import refine_labels, runs
-from holitom.ops.temporal import frame_means, static_similarity
-from holitom.tokens import SpanStates, VideoTokens, check_share, exact_count
+from holitom.ops.temporal import frame_means, static_similarity, token_norms
+from holitom.tokens import SpanStates, VideoTokens, check_share
 
 NEIGHBOURS = 7  # of the density estimate
 SHORT = 14  # lists of at most so many tokens are not clustered
 
 
 @dataclass(frozen=True)
-class PruneVid(Method):
+class PruneVid(ExactMethod):
     """Averages what is static in each scene, clusters the rest, and inside the LLM keeps what the question looks at.
 
     Paper: https://arxiv.org/abs/2412.16117. Frame means are clustered (DPC) into scenes. A position whose mean cosine
@@ -63,21 +63,12 @@ class PruneVid(Method):
     exact: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("cluster_ratio", "scene_ratio", "inner_retention"):
             check_share(name, getattr(self, name))
-        if self.retention is not None:
-            check_share("retention", self.retention)
         check_layer("layer", self.layer)
         if not -1 <= self.tau <= 1:
             raise ValueError(f"tau is a cosine and must lie in [-1, 1], got {self.tau!r}")
-        if self.exact and self.retention is None:
-            raise ValueError("exact=True needs a retention: PruneVid(retention=0.1, exact=True)")
-
-    def token_count(self, frames: int, grid: tuple[int, int]) -> int:
-        """The exact count where one is asked for; otherwise it depends on the content."""
-        if self.exact and self.retention is not None:
-            return exact_count(frames, grid, self.retention)
-        return super().token_count(frames, grid)
 
     def scenes(self, features: Tensor) -> list[tuple[int, int]]:
         """The first and last frame of each scene of (T, N, D) features. Waits for the device."""
@@ -102,14 +93,13 @@ class PruneVid(Method):
         }
         return min(misses, key=misses.__getitem__)
 
-    def merge_video(self, video: VideoTokens) -> Merge:
+    def choose(self, video: VideoTokens) -> tuple[Merge, Tensor]:
         """Merges static tokens over time, then clusters each list. Waits for the device at every scene."""
         features, positions, device = video.features, video.positions, video.features.device
         found = []
         for first, last in self.scenes(features):
             similarity, mean = static_similarity(features[first : last + 1])
-            static = (similarity > self.tau).nonzero()[:, 0]
-            dynamic = (similarity <= self.tau).nonzero()[:, 0]
+            static, dynamic = (((similarity > self.tau) == where).nonzero()[:, 0] for where in (True, False))
             found.append((first, last, static, dynamic, mean[static].to(features.dtype)))
         lists = [(len(s), 1) for _, _, s, _, _ in found] + [(len(d), b - a + 1) for a, b, _, d, _ in found]
         ratio = self.ratio(lists, video.frames * positions)
@@ -132,10 +122,7 @@ class PruneVid(Method):
                 anchors.append(dynamic[centres] + frame * positions)
                 base += len(centres)
         merge = Merge(target.flatten(), weight.flatten(), torch.cat(anchors))
-        if not self.exact:
-            return merge
-        norms = torch.cat([frame.float().norm(dim=-1) for frame in features])
-        return fit_count(merge, norms, self.token_count(video.frames, video.grid))
+        return merge, token_norms(features).flatten() if self.exact else weight.flatten()
 
     def layers(self, depth: int) -> tuple[int, ...]:
         """The layer of the inner stage."""

@@ -40,15 +40,12 @@ class PyramidDrop(Method):
     shares: tuple[float, ...] = (0.5, 0.25, 0.125)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "layers_at", tuple(self.layers_at))
-        object.__setattr__(self, "shares", tuple(self.shares))
+        super().__post_init__()
         if len(self.layers_at) != len(self.shares) or not self.shares:
             raise ValueError(
                 f"each stage has a layer and a share: got layers_at={self.layers_at!r} and shares={self.shares!r}"
             )
         for layer, share in zip(self.layers_at, self.shares, strict=True):
-            if layer is None:
-                raise ValueError("layers_at holds layer indexes or shares of the depth, not None")
             check_layer("layers_at", layer)
             check_share("shares", share)
         if any(later > earlier for earlier, later in itertools.pairwise(self.shares)):

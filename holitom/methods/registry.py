@@ -6,11 +6,9 @@ import ast
 import dataclasses
 import difflib
 import re
-import types
-import typing
 from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Literal
+from typing import Any
 
 from holitom.methods.base import STAGES, Method
 from holitom.methods.baselines import AveragePool, RandomDrop, UniformFrames
@@ -26,6 +24,7 @@ from holitom.methods.framefusion import FrameFusion
 from holitom.methods.holitom import HoliTom
 from holitom.methods.prunevid import PruneVid
 from holitom.methods.pyramiddrop import PyramidDrop
+from holitom.methods.settings import kinds_of
 from holitom.methods.spread import Spread
 from holitom.methods.vcast import VCast
 from holitom.methods.vidcom2 import VidCom2
@@ -138,16 +137,15 @@ def build(name: str, settings: Mapping[str, Any]) -> Method:
     Raises:
         ValueError, TypeError: naming what is unknown or of the wrong type.
     """
-    cls = method_class(name)
-    kinds = _kinds(cls)
-    for key, value in settings.items():
-        if key not in kinds:
+    cls: Any = method_class(name)
+    known = list(kinds_of(cls))
+    for key in settings:
+        if key not in known:
             raise ValueError(
-                f"{name} has no parameter {key!r}{_nearest(key, list(kinds))}; it has {', '.join(kinds) or 'none'}"
+                f"{name} has no parameter {key!r}{_nearest(key, known)}; it has {', '.join(known) or 'none'}"
             )
-        if not _fits(value, kinds[key]):
-            raise TypeError(f"{name}'s {key} must be {_describe(kinds[key])}, got {value!r}")
-    return cls(**settings)
+    method: Method = cls(**settings)
+    return method
 
 
 def split_text(text: str) -> tuple[str, dict[str, Any]]:
@@ -180,7 +178,7 @@ def _from_mapping(setting: Mapping[str, Any]) -> Method:
                 "settings of a chain belong to its parts: give each under its stage ('before', 'inside', ...)"
             )
         return parse(setting["method"])
-    return build(setting["method"], {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()})
+    return build(setting["method"], settings)
 
 
 def _value(text: str) -> Any:
@@ -193,7 +191,7 @@ def _value(text: str) -> Any:
         value = ast.literal_eval(text)
     except (SyntaxError, ValueError):
         return text
-    return tuple(value) if isinstance(value, list) else value
+    return value
 
 
 def _spell_value(value: object) -> str:
@@ -227,35 +225,3 @@ def _load(point: EntryPoint) -> type[Method]:
 def _nearest(word: str, known: list[str]) -> str:
     close = difflib.get_close_matches(word, known, n=2, cutoff=0.5)
     return f": did you mean {' or '.join(close)}?" if close else ""
-
-
-def _kinds(cls: type[Method]) -> dict[str, Any]:
-    hints = typing.get_type_hints(cls)
-    return {field.name: hints[field.name] for field in dataclasses.fields(cls) if field.init}
-
-
-def _fits(value: object, kind: Any) -> bool:
-    """Whether a value is of a field's type; an int is a float too, a bool is neither. Unknown types take anything."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (typing.Union, types.UnionType):
-        return any(_fits(value, part) for part in arguments)
-    if origin is Literal:
-        return value in arguments
-    if origin is tuple:
-        inner = arguments[0] if arguments else Any
-        return isinstance(value, tuple) and all(_fits(part, inner) for part in value)
-    if kind in (int, float):
-        return isinstance(value, int if kind is int else (int, float)) and not isinstance(value, bool)
-    return isinstance(value, kind) if isinstance(kind, type) else True
-
-
-def _describe(kind: Any) -> str:
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (typing.Union, types.UnionType):
-        return " or ".join(_describe(part) for part in arguments)
-    if origin is Literal:
-        return " or ".join(map(repr, arguments))
-    if origin is tuple:
-        return f"a tuple of ({_describe(arguments[0])})"
-    words = {float: "a number", int: "an integer", bool: "true or false", str: "a word", type(None): "none"}
-    return words.get(kind, str(kind))

@@ -64,6 +64,7 @@ class Renewal(Method):
     cut: Literal["positions", "segments"] = "positions"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 <= self.change <= 1:
             raise ValueError(f"change is a distance between states and must lie in [0, 1], got {self.change!r}")
         if not 0 <= self.noise <= 1:
@@ -71,13 +72,8 @@ class Renewal(Method):
         if self.budget is not None:
             check_share("budget", self.budget)
         for name, least in (("guard", 0), ("layer", 0), ("max_frames", 1)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f"{name} must be an int, got {value!r}")
-            if value < least:
-                raise ValueError(f"{name} must be at least {least}, got {value}")
-        if self.cut not in ("positions", "segments"):
-            raise ValueError(f"cut must be 'positions' or 'segments', got {self.cut!r}")
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
 
     def tower_layers(self, depth: int) -> tuple[int, ...]:
         """The one block in front of which patches merge.

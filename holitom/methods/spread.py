@@ -52,6 +52,7 @@ class Spread(Method):
     positions: Positions = field(default="original", kw_only=True)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_share("retention", self.retention)
         if not self.step >= 0 or not self.join >= 0:
             raise ValueError(f"step={self.step!r} and join={self.join!r} are distances and must be at least 0")
@@ -59,8 +60,6 @@ class Spread(Method):
             raise ValueError(f"centre_weight must lie in [0, 1], got {self.centre_weight!r}")
         if self.width < 1:
             raise ValueError(f"width={self.width!r} is a number of channels, at least 1")
-        if self.pick not in ("auto", "order", "rounds"):
-            raise ValueError(f"pick must be 'auto', 'order' or 'rounds', got {self.pick!r}")
 
     def token_count(self, frames: int, grid: tuple[int, int]) -> int:
         """The exact count."""

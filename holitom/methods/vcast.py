@@ -9,15 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from holitom.merge import Merge
-from holitom.methods.base import Method
+from holitom.methods.exact import ExactMethod
 from holitom.ops.ranking import keep_top
 from holitom.ops.temporal import consecutive_cosine, dots_with, frame_means, token_norms
-from holitom.tokens import VideoTokens, check_share, exact_count
+from holitom.tokens import VideoTokens, exact_count
 
 
 @dataclass(frozen=True)
-class VCast(Method):
+class VCast(ExactMethod):
     """Gives frames at which the video's path bends more tokens, and keeps those that stand out of their frame.
 
     Paper: https://arxiv.org/abs/2603.27650. With e_t the unit mean of frame t, the curvature is
@@ -25,15 +24,13 @@ class VCast(Method):
     tokens with the largest (1 - cos(f, e_t)) + (norm, scaled to 0..1 within the frame) stay.
 
     The official code hands what flooring leaves to the frame with the largest fraction until that is full, and leaves
-    a single frame as it is. Here one token each goes to the largest fractions, and one frame obeys the budget too;
-    ``parity=True`` restores the official behaviour.
+    a single frame as it is. Here one token each goes to the largest fractions, and one frame obeys the budget too.
 
     Args:
         retention: share of the visual tokens that enter the LLM: round(T*N * retention), which is exact unless
             ``min_tokens`` asks for more.
         min_tokens: the least a frame gets.
         temperature: of the softmax over curvatures.
-        parity: the official behaviour, see above.
         exact: keep exactly ``exact_count(T, (h, w), retention)`` tokens even where ``min_tokens`` a frame would be more
             (then only so many frames as there are tokens get one).
 
@@ -48,54 +45,52 @@ class VCast(Method):
     retention: float = 0.25
     min_tokens: int = 1
     temperature: float = 0.7
-    parity: bool = False
     exact: bool = False
 
     def __post_init__(self) -> None:
-        check_share("retention", self.retention)
+        super().__post_init__()
         if self.min_tokens < 0:
             raise ValueError(f"min_tokens={self.min_tokens!r} is the least number of tokens a frame, at least 0")
         if not self.temperature > 0:
             raise ValueError(f"temperature={self.temperature!r} must be above 0")
-        if self.exact and self.parity:
-            raise ValueError("exact=True and parity=True exclude each other: parity has the official counts")
 
-    def token_count(self, frames: int, grid: tuple[int, int]) -> int:
-        """The number of tokens that stay, a function of the grid."""
-        positions = grid[0] * grid[1]
-        if self.parity and frames == 1:
-            return positions
-        count = exact_count(frames, grid, self.retention)
-        return count if self.exact else max(count, frames * min(self.min_tokens, positions))
+    def own_count(self, frames: int, grid: tuple[int, int]) -> int:
+        """The exact count, or ``min_tokens`` of every frame."""
+        least = frames * min(self.min_tokens, grid[0] * grid[1])
+        return max(least, exact_count(frames, grid, self.retention))
 
     def frame_counts(self, means: Tensor, positions: int, total: int) -> Tensor:
         """How many tokens each frame keeps: unit frame means (T, D), N -> (T,) int64 on the CPU with sum ``total``."""
         frames = len(means)
-        curvature = torch.ones(frames)
+        curvature = torch.ones(frames, dtype=torch.float32)
         if frames > 2:
-            curvature[1:-1] = 1 - consecutive_cosine(means.diff(dim=0)).cpu()
+            curvature[1:-1] = 1 - consecutive_cosine(means.diff(dim=0)).nan_to_num().cpu()
         weight = (curvature / self.temperature).softmax(0)
         least = min(self.min_tokens, positions, total // frames)
         raw = weight.double() * (total - frames * least)
         counts = raw.floor().long().clamp(max=positions - least) + least
+        return self.hand_out(counts, raw - raw.floor(), positions, total)
+
+    def hand_out(self, counts: Tensor, fractions: Tensor, positions: int, total: int) -> Tensor:
+        """Adds to (T,) counts what flooring has left: one token each to the largest fractions, in place."""
         left = total - int(counts.sum())
-        order = (raw - raw.floor()).argsort(descending=True, stable=True).tolist()
+        order = fractions.argsort(descending=True, stable=True).tolist()
         while left > 0:  # a second round only where frames are full
             for t in order:
-                more = min(left, positions - int(counts[t]), left if self.parity else 1)
+                more = min(left, positions - int(counts[t]), 1)
                 counts[t] += more
                 left -= more
         return counts
 
-    def merge_video(self, video: VideoTokens) -> Merge:
-        """Keeps the outstanding tokens of each frame, in order."""
-        features, frames, positions = video.features, video.frames, video.positions
-        total = self.token_count(frames, video.grid)
+    def choose(self, video: VideoTokens) -> tuple[Tensor, Tensor]:
+        """The outstanding tokens of each frame. Waits for the device."""
+        features = video.features
         means = F.normalize(frame_means(features), dim=-1)
-        counts = self.frame_counts(means, positions, total).to(features.device)
+        total = self.token_count(video.frames, video.grid)
+        counts = self.frame_counts(means, video.positions, total).to(features.device)
         norms = token_norms(features)
         tiny = torch.finfo(torch.float32).tiny
         unlike = 1 - dots_with(features, means[:, None])[..., 0] / norms.clamp(min=tiny)
         low, high = norms.amin(1, keepdim=True), norms.amax(1, keepdim=True)
-        kept = keep_top(unlike + (norms - low) / (high - low + 1e-6), counts)
-        return Merge.keep(kept.flatten().nonzero()[:, 0], frames * positions)
+        worth = unlike + (norms - low) / (high - low + 1e-6)
+        return keep_top(worth, counts).flatten(), worth.flatten()

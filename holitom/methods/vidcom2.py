@@ -9,20 +9,18 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from holitom.merge import Merge
-from holitom.methods.base import Method
 from holitom.methods.evs import check_rate
-from holitom.ops.budget import keep_exactly
+from holitom.methods.exact import ExactMethod
 from holitom.ops.ranking import keep_top
 from holitom.ops.temporal import channel_variance, dots_with, weighted_frame_sums
-from holitom.tokens import VideoTokens, check_share, exact_count
+from holitom.tokens import VideoTokens
 
 BANDWIDTHS = (1 / 8, 1 / 4, 1 / 2, 1, 2)
 TEMPERATURE = 0.01
 
 
 @dataclass(frozen=True)
-class VidCom2(Method):
+class VidCom2(ExactMethod):
     """Gives unusual frames more tokens, and in each frame keeps the tokens that are unlike the video and the frame.
 
     Paper: https://arxiv.org/abs/2505.14454. On the half of the channels with the lowest variance, u is a token's unit
@@ -50,20 +48,20 @@ class VidCom2(Method):
     exact: bool = False
 
     def __post_init__(self) -> None:
-        check_share("retention", self.retention)
+        super().__post_init__()
         check_rate(self.pruning_rate, self.exact)
 
-    def token_count(self, frames: int, grid: tuple[int, int]) -> int:
-        """The exact count where one is asked for; otherwise it depends on the content."""
-        if self.pruning_rate is not None:
-            return max(frames, math.floor(frames * grid[0] * grid[1] * (1 - self.pruning_rate)))
-        return exact_count(frames, grid, self.retention) if self.exact else super().token_count(frames, grid)
+    def own_count(self, frames: int, grid: tuple[int, int]) -> int | None:
+        """vLLM's count for a pruning rate; otherwise it depends on the content."""
+        if self.pruning_rate is None:
+            return None
+        return max(frames, math.floor(frames * grid[0] * grid[1] * (1 - self.pruning_rate)))
 
     def redundancy(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """How usual each token is, in the video and in all: G(u, c) and G(u, c) + G(u, c_t), (T, N) each."""
         positions, width = features.shape[1:]
         calm = channel_variance(features).argsort(stable=True)[: max(1, width // 2)]
-        chosen = torch.zeros(width, device=features.device)
+        chosen = torch.zeros(width, dtype=torch.float32, device=features.device)
         chosen.index_fill_(0, calm, 1.0)
         sums, norms = weighted_frame_sums(features, chosen)
         frame = sums / positions
@@ -77,17 +75,11 @@ class VidCom2(Method):
             kernel += (-distance / (2 * bandwidth)).exp()
         return kernel[..., 0], kernel[..., 0] + kernel[..., 1]
 
-    def merge_video(self, video: VideoTokens) -> Merge:
-        """Keeps the unusual tokens, in order. Waits for the device, unless the count is exact."""
-        frames, positions = video.frames, video.positions
+    def choose(self, video: VideoTokens) -> tuple[Tensor, Tensor]:
+        """The unusual tokens of each frame."""
         share = self.retention if self.pruning_rate is None else 1 - self.pruning_rate
         usual, score = self.redundancy(video.features)
-        weight = (-usual.mean(1) / TEMPERATURE).softmax(0)
+        weight = (-usual.mean(1).nan_to_num() / TEMPERATURE).softmax(0)
         shares = (share * (1 + weight - weight.mean())).clamp(max=1)
-        counts = (shares * positions).round().clamp(1, positions).long()
-        kept = keep_top(-score, counts).flatten()
-        if self.exact or self.pruning_rate is not None:
-            index = keep_exactly(kept, -score.flatten(), self.token_count(frames, video.grid))
-        else:
-            index = kept.nonzero()[:, 0]
-        return Merge.keep(index, frames * positions)
+        counts = (shares * video.positions).round().clamp(1, video.positions).long()
+        return keep_top(-score, counts).flatten(), -score.flatten()

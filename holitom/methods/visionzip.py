@@ -6,18 +6,17 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor
 
 from holitom.merge import Merge
-from holitom.methods.base import Method, Need
-from holitom.ops.budget import fit_count
+from holitom.methods.base import Need
+from holitom.methods.exact import ExactMethod
 from holitom.ops.selection import dominant_contextual
-from holitom.tokens import VideoTokens, check_share, exact_count
+from holitom.tokens import VideoTokens
 
 
 @dataclass(frozen=True)
-class VisionZip(Method):
+class VisionZip(ExactMethod):
     """For each frame keeps the tokens that the vision tower attends to most and merges the others by similar keys.
 
     Paper: https://arxiv.org/abs/2412.04467. Of S = round(N * retention) tokens a frame (at least 1),
@@ -25,7 +24,7 @@ class VisionZip(Method):
     position, then the contextual ones: at a retention of 1 that is all tokens, in another order.
 
     The official code adds the mean of the joined tokens to their target, so that contextual tokens have about double
-    norm; here they are the average of the two, which points the same way. ``parity=True`` restores the sum.
+    norm; here they are the average of the two, which points the same way.
 
     Args:
         retention: share of the visual tokens that enter the LLM.
@@ -33,7 +32,6 @@ class VisionZip(Method):
             (33, 7), (42, 8).
         compare: what decides which target a token joins: the tower's ``"keys"`` (published) or the ``"features"``,
             for towers whose keys are out of reach.
-        parity: the official sums, see above.
         exact: keep exactly ``exact_count(T, (h, w), retention)`` tokens: additional tokens are the best-scored ones
             that anchor nothing, excess outputs are those with the lowest-scored anchors; ordered by position.
 
@@ -50,11 +48,10 @@ class VisionZip(Method):
     dominant: int | None = None
     contextual: int | None = None
     compare: Literal["keys", "features"] = "keys"
-    parity: bool = False
     exact: bool = False
 
     def __post_init__(self) -> None:
-        check_share("retention", self.retention)
+        super().__post_init__()
         if (self.dominant is None) != (self.contextual is None):
             raise ValueError("give both of dominant and contextual, or neither and a retention")
         if self.dominant is not None and self.contextual is not None:
@@ -65,8 +62,6 @@ class VisionZip(Method):
                 )
             if self.exact:
                 raise ValueError("dominant and contextual bring their own count: leave them out with exact=True")
-        if self.compare not in ("keys", "features"):
-            raise ValueError(f"compare must be 'keys' or 'features', got {self.compare!r}")
         if self.compare == "features":
             object.__setattr__(self, "needs", frozenset({"scores"}))
 
@@ -86,13 +81,11 @@ class VisionZip(Method):
         dominant = math.floor(size * 54 / 64)
         return dominant, size - dominant
 
-    def token_count(self, frames: int, grid: tuple[int, int]) -> int:
-        """T * S, or :func:`~holitom.tokens.exact_count`."""
-        if self.exact:
-            return exact_count(frames, grid, self.retention)
+    def own_count(self, frames: int, grid: tuple[int, int]) -> int:
+        """T * S, as :meth:`split` says."""
         return frames * sum(self.split(grid[0] * grid[1]))
 
-    def merge_video(self, video: VideoTokens) -> Merge:
+    def choose(self, video: VideoTokens) -> tuple[Merge, Tensor]:
         """Selects and merges within each frame.
 
         Raises:
@@ -105,27 +98,4 @@ class VisionZip(Method):
                 "VisionZip compares the vision tower's keys, but this video has none: pass VideoTokens(..., "
                 "keys=(T, N, K)), or VisionZip(compare='features')"
             )
-        merge = dominant_contextual(scores, keys, *self.split(video.positions), doubled=self.parity)
-        return fit_count(merge, scores.flatten(), self.token_count(video.frames, video.grid)) if self.exact else merge
-
-
-def visionzip_image(attention: Tensor, keys: Tensor, dominant: int = 54, contextual: int = 10) -> Merge:
-    """VisionZip's original form, for images through a tower with a CLS token (CLIP).
-
-    Args:
-        attention: (T, H, N+1) what the CLS token pays to each position, for each head, of T images or crops.
-        keys: (T, N+1, K) keys of that layer, mean over heads.
-        dominant, contextual: tokens of an image beside the CLS token, which always stays.
-
-    Returns:
-        A map of T*(N+1) tokens, the CLS token first: 1 + dominant + contextual an image, contextual tokens summed as
-        in the official code.
-
-    Raises:
-        ValueError: when an image has fewer positions.
-    """
-    if min(dominant, contextual) < 0 or not (dominant + contextual < keys.shape[1]):
-        raise ValueError(f"dominant={dominant} and contextual={contextual} exceed the {keys.shape[1] - 1} positions")
-    scores = attention.float().sum(1)
-    scores[:, 0] = torch.inf  # the CLS token is one of those that stay
-    return dominant_contextual(scores, keys, dominant + 1, contextual, doubled=True)
+        return dominant_contextual(scores, keys, *self.split(video.positions)), scores.flatten()

@@ -6,22 +6,26 @@ import torch
 from torch import Tensor
 
 from holitom.merge import Merge
+from holitom.ops.ranking import descending
 
 
-def keep_exactly(kept: Tensor, scores: Tensor, count: int) -> Tensor:
+def keep_exactly(kept: Tensor | None, scores: Tensor, count: int) -> Tensor:
     """Changes a selection as little as possible so that it has ``count`` members.
 
     Too many: those with the lowest scores go. Too few: the dropped with the highest scores come back. Of equal scores
     the lower index is preferred.
 
     Args:
-        kept: (S,) bool, what the method keeps. scores: (S,), larger is more worth keeping. count: at most S.
+        kept: (S,) bool, what the method keeps; None: nothing.
+        scores: (S,), larger is more worth keeping; not a number: least of all.
+        count: at most S.
 
     Returns:
         (count,) int64 ascending. No synchronisation.
     """
-    order = scores.argsort(descending=True, stable=True)
-    order = order[kept[order].byte().argsort(descending=True, stable=True)]
+    order = descending(scores)
+    if kept is not None:
+        order = order[kept[order].byte().argsort(descending=True, stable=True)]
     return order[:count].sort().values
 
 
@@ -33,7 +37,9 @@ def fit_count(merge: Merge, scores: Tensor, count: int) -> Merge:
     output is rescaled to its former sum. The outputs come in the order of their anchors. All S tokens: the identity.
 
     Args:
-        merge: a map of S sources. scores: (S,), larger is more worth a place of its own. count: at most S.
+        merge: a map of S sources.
+        scores: (S,), larger is more worth a place of its own; not a number: least of all.
+        count: at most S.
     """
     if count == merge.inputs:
         return Merge.identity(count, merge.anchor.device)
@@ -41,14 +47,14 @@ def fit_count(merge: Merge, scores: Tensor, count: int) -> Merge:
     anchor = merge.anchor
     if merge.outputs > count:
         stays = torch.zeros(merge.outputs, dtype=torch.bool, device=anchor.device)
-        stays[scores[anchor].argsort(descending=True, stable=True)[:count]] = True
+        stays[descending(scores[anchor])[:count]] = True
         number = torch.where(stays, stays.cumsum(0) - 1, -1)
         mine = stays[output]
         source, output, weight, anchor = source[mine], number[output[mine]], weight[mine], anchor[stays]
     elif merge.outputs < count:
-        free = scores.clone()
-        free.index_fill_(0, anchor, -torch.inf)
-        freed = free.argsort(descending=True, stable=True)[: count - merge.outputs]
+        order = descending(scores)
+        is_anchor = torch.zeros(merge.inputs, dtype=torch.bool, device=anchor.device).index_fill_(0, anchor, True)
+        freed = order[is_anchor[order].byte().argsort(stable=True)][: count - merge.outputs]
         alone = torch.zeros(merge.inputs, dtype=torch.bool, device=anchor.device)
         alone.index_fill_(0, freed, True)
         mine = ~alone[source]
@@ -68,4 +74,4 @@ def fit_count(merge: Merge, scores: Tensor, count: int) -> Merge:
 def spread_scores(count: int, device: torch.device | str | None = None) -> Tensor:
     """(count,) float32 scores whose best k lie evenly over 0..count-1, for every k (multiples of the golden ratio)."""
     steps = torch.arange(count, dtype=torch.float64, device=device) * 0.6180339887498949
-    return (1 - steps.frac()).float()
+    return (1 - steps.frac()).to(torch.float32)

@@ -93,13 +93,12 @@ def _farthest_eager(rows: Tensor, norms: Tensor, first: Tensor, count: int) -> T
     return torch.cat(picked)
 
 
-def farthest_batched(distance: Tensor, count: int, *, repeat: bool = False) -> Tensor:
+def farthest_batched(distance: Tensor, count: int) -> Tensor:
     """:func:`farthest_rows` in every frame of a batch at once, from given (possibly weighted) distances.
 
     Args:
         distance: (B, n, n) float32; [b, i, j] is the distance of candidate j from the picked i.
         count: m, from 0 to n.
-        repeat: whether a picked candidate can be picked again, as in codes that do not exclude it.
 
     Returns:
         (B, m) int64 in order of picking. No synchronisation.
@@ -115,8 +114,7 @@ def farthest_batched(distance: Tensor, count: int, *, repeat: bool = False) -> T
     for number in range(1, count):
         last = picked[:, number - 1]
         nearest = nearest.minimum(distance[rows, last])
-        if not repeat:
-            nearest[rows, last] = -torch.inf
+        nearest[rows, last] = -torch.inf  # picked candidates are out
         picked[:, number] = nearest.argmax(1)
     return picked
 

@@ -6,22 +6,32 @@ import torch
 from torch import Tensor
 
 
+def descending(scores: Tensor) -> Tensor:
+    """(..., n) int64: the order of the last dimension from the largest score; of equals the lower index comes first.
+
+    What is not a number comes last.
+    """
+    return scores.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf).argsort(
+        dim=-1, descending=True, stable=True
+    )
+
+
 def top_indexes(scores: Tensor, count: int) -> Tensor:
     """The ``count`` largest along the last dimension, as ascending indexes; of equals the lower index.
 
     Args:
-        scores: (..., n). count: at most n.
+        scores: (..., n); not a number: least of all.
+        count: at most n.
 
     Returns:
         (..., count) int64, ascending. No synchronisation.
     """
-    order = scores.argsort(dim=-1, descending=True, stable=True)
-    return order[..., :count].sort(dim=-1).values
+    return descending(scores)[..., :count].sort(dim=-1).values
 
 
 def rank_descending(scores: Tensor) -> Tensor:
     """(..., n) int64: the place of each entry when sorted from the largest; of equals the lower index comes first."""
-    order = scores.argsort(dim=-1, descending=True, stable=True)
+    order = descending(scores)
     places = torch.arange(scores.shape[-1], device=scores.device).expand_as(order)
     return torch.empty_like(order).scatter_(-1, order, places)
 

@@ -152,4 +152,4 @@ def merge_rows(begins: np.ndarray) -> Merge:
     rank = np.empty(row.size, dtype=np.int64)
     rank[first[order]] = np.arange(len(first))
     weight = (1 / length[row]).astype(np.float32)
-    return Merge(torch.from_numpy(rank[row]), torch.from_numpy(weight), torch.from_numpy(anchor[order]), kept=row.size)
+    return Merge(torch.from_numpy(rank[row]), torch.from_numpy(weight), torch.from_numpy(anchor[order]))

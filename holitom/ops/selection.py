@@ -11,9 +11,7 @@ from holitom.ops.ranking import top_indexes
 from holitom.ops.temporal import dots_with
 
 
-def dominant_contextual(
-    scores: Tensor, keys: Tensor, dominant: int, contextual: int, *, doubled: bool = False
-) -> Merge:
+def dominant_contextual(scores: Tensor, keys: Tensor, dominant: int, contextual: int) -> Merge:
     """For each frame, the best-scoring tokens as they are, then the others merged into evenly spaced targets.
 
     Of the R tokens that are not dominant, each (R div contextual)-th is a target; every other one joins the target
@@ -21,9 +19,10 @@ def dominant_contextual(
     Source: VisionZip (arXiv 2412.04467), section 3.
 
     Args:
-        scores: (T, N). keys: (T, N, K) what is compared by cosine.
-        dominant, contextual: tokens a frame, at least 0, together from 1 to N.
-        doubled: the sum of the target and the mean, as the official code computes it, instead of half of it.
+        scores: (T, N) floating point.
+        keys: (T, N, K) what is compared by cosine.
+        dominant: tokens a frame that stay, at least 0.
+        contextual: targets a frame, at least 0; both together from 1 to N.
 
     Returns:
         A map of T*N tokens; for each frame the dominant tokens by position, then the contextual ones by the position
@@ -44,14 +43,13 @@ def dominant_contextual(
     joined.scatter_(1, targets, torch.arange(contextual, device=scores.device).expand(frames, -1))
     is_target = torch.zeros_like(is_kept).scatter_(1, targets, True)
     member = ~is_kept & ~is_target
-    size = torch.zeros(frames, contextual, device=scores.device).scatter_add_(1, joined, member.float())
-    size = size.gather(1, joined)
-    half = 1.0 if doubled else 0.5
-    weight = torch.where(is_target, torch.where(size > 0, half, 1.0), half / size.clamp(min=1))
-    weight = torch.where(is_kept, 1.0, weight)
+    size = torch.zeros(frames, contextual, dtype=torch.float32, device=scores.device)
+    size = size.scatter_add_(1, joined, member.to(torch.float32)).gather(1, joined)
+    half = 0.5 / size.clamp(min=1)
+    weight = torch.where(is_target, 1 - 0.5 * (size > 0), half).masked_fill(is_kept, 1.0)
 
     target = torch.where(is_kept, is_kept.cumsum(1) - 1, dominant + joined)
     frame = torch.arange(frames, device=scores.device)[:, None]
     anchor = torch.cat([kept, targets], 1) + frame * positions
     target = target + frame * (dominant + contextual)
-    return Merge(target.flatten(), weight.flatten(), anchor.flatten(), kept=frames * positions)
+    return Merge(target.flatten(), weight.flatten(), anchor.flatten())._knowing(frames * positions)

@@ -63,9 +63,9 @@ def row_merge(length: int, padding: int, spans: list[Span], device: torch.device
         places.append(place)
         start += merge.outputs
     extra = Shares(*(torch.cat(parts) for parts in zip(*shares, strict=True))) if shares else None
-    known = [span.merge.kept for span in spans]
+    known = [span.merge._kept for span in spans]
     kept = None if None in known else len(text_columns) + sum(count for count in known if count is not None)
-    return Merge(target, weight, torch.cat(anchors)[order], extra, kept=kept), places
+    return Merge(target, weight, torch.cat(anchors)[order], extra)._knowing(kept), places
 
 
 @dataclass(frozen=True, eq=False)
