@@ -66,6 +66,7 @@ class Method:
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
+        cls.__repr__ = cls.__repr__  # type: ignore[method-assign]  # in the class's own dict, else dataclass writes one
         entries: dict[Stage, Any] = {
             "tower": Method.merge_tower,
             "before": Method.merge_video,
@@ -76,6 +77,11 @@ class Method:
     def __post_init__(self) -> None:
         """Checks the settings' types. A method that checks more calls it first."""
         normalise(self)
+
+    def __repr__(self) -> str:
+        """The class and the settings that are not its defaults."""
+        given = [(field.name, getattr(self, field.name), field.default) for field in dataclasses.fields(self)]
+        return f"{type(self).__name__}({', '.join(f'{name}={own!r}' for name, own, usual in given if own != usual)})"
 
     def stage(self, stage: Stage) -> Method | None:
         """The method that does a stage: this one, or none; of a chain, its part."""

@@ -66,6 +66,9 @@ class Chain(Method):
             parts += method.parts if isinstance(method, Chain) else [method]
         return cls(**_places(tuple(parts)))
 
+    def __repr__(self) -> str:
+        return " | ".join(map(repr, self.parts))
+
     @property
     def parts(self) -> tuple[Method, ...]:
         """The methods from left to right."""
