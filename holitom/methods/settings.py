@@ -30,7 +30,7 @@ def normalise(settings: Any) -> None:
     name = cls.__name__
     for key, kind in kinds_of(cls).items():
         given = getattr(settings, key)
-        value = _plain(given)
+        value = _plain(given, kind)
         if not _fits(value, kind):
             if hasattr(value, "forward") or hasattr(value, "config"):
                 raise TypeError(
@@ -44,11 +44,11 @@ def normalise(settings: Any) -> None:
             object.__setattr__(settings, key, value)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, kind: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
-    if isinstance(value, list | tuple):
-        return tuple(map(_plain, value))
+    if isinstance(value, list | tuple) and tuple in map(typing.get_origin, (kind, *typing.get_args(kind))):
+        return tuple(_plain(part, None) for part in value)
     return value
 
 
