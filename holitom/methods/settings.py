@@ -47,7 +47,7 @@ def normalise(settings: Any) -> None:
 def _plain(value: Any, kind: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
-    if isinstance(value, list | tuple) and tuple in map(typing.get_origin, (kind, *typing.get_args(kind))):
+    if isinstance(value, list | tuple) and any(typing.get_origin(k) is tuple for k in (kind, *typing.get_args(kind))):
         return tuple(_plain(part, None) for part in value)
     return value
 
