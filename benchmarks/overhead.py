@@ -32,7 +32,7 @@ from transformers import (
 
 from holitom import HoliTom
 from holitom.cost import interleave
-from holitom.models.caching import cache_argument
+from holitom.models.transformers_names import cache_argument
 
 VIDEO = 990
 METHODS = {"outer": HoliTom(retention=1.0, layer=None), "both": HoliTom(retention=1.0, inner_retention=1.0)}

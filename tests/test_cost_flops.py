@@ -21,7 +21,7 @@ from holitom.cost import (
     prefill_flops,
     vision_flops,
 )
-from holitom.models.caching import cache_argument
+from holitom.models.transformers_names import cache_argument
 
 # torch's registry has the CUDA kernels of sdpa only; the CPU kernel gets the same formula.
 CPU_SDPA = {

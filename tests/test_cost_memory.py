@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_iter
 from transformers import DynamicCache
 
 from holitom.cost import ModelShape, activation_peak_bytes, kv_cache_bytes
-from holitom.models.caching import cache_argument
+from holitom.models.transformers_names import cache_argument
 
 
 class LiveBytes(TorchDispatchMode):

@@ -13,6 +13,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from holitom import HoliTom
 from holitom.runtime import Session
+from holitom.runtime.cache import memory_of
 
 METHOD = HoliTom(retention=0.2)
 
@@ -177,15 +178,14 @@ def test_threads_on_different_models():
     assert not ALL_ATTENTION_FUNCTIONS._local_mapping
 
 
-def test_state_dies_with_the_cache(model):
-    with METHOD(model) as session:
+def test_what_is_remembered_dies_with_the_cache(model):
+    with METHOD(model):
         out = model.generate(**inputs(), max_new_tokens=2, return_dict_in_generate=True)
-        assert len(session.states) == 1
-        cache = weakref.ref(out.past_key_values)
+        cache, memory = weakref.ref(out.past_key_values), weakref.ref(memory_of(out.past_key_values))
         del out
         gc.collect()
         assert cache() is None
-        assert len(session.states) == 0
+        assert memory() is None
 
 
 def test_a_session_does_not_keep_its_model_alive():

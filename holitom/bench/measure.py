@@ -14,7 +14,7 @@ from holitom.bench.workload import Workload
 from holitom.cost import StageTimer, synchronize
 from holitom.methods.base import Method, Need
 from holitom.models import adapter_for
-from holitom.models.caching import cache_in
+from holitom.models.transformers_names import cache_in
 from holitom.runtime import Session, Summary
 
 TOWER, COMPRESSION, PREFILL = "vision tower", "compression", "LLM prefill"

@@ -91,7 +91,6 @@ class CompressedVideo:
         device = session.model.get_input_embeddings().weight.device
         prompt = to_device(preprocessor.prompt(question, len(self.tokens)), device)
         encoded = with_layouts(session.adapter.pack(self.tokens.to(device)), [self.layout])
-        session.layouts = [self.layout]  # generate() rebuilds what was encoded where it repeats rows for beams
         return {**prompt, "mm_encoder_outputs": {session.adapter.modality: encoded}}
 
 
@@ -166,11 +165,9 @@ class _Work:
             pixels = to_device(self.preprocessor.pixels(clip), self.device, self.dtype)
         adapter = self.session.adapter
         output = getattr(adapter.base, adapter.encoder)(**pixels, return_dict=True)
-        [layout], rows = layouts_of(output), adapter.unpack(output)
+        [layout], rows = layouts_of(output) or [], adapter.unpack(output)
         place = layout.place.to(rows.device)
-        features = rows[place >= 0][place[place >= 0].argsort()]
-        extras = {name: getattr(layout, name) for name in ("scores", "keys", "frame_embeddings")}
-        video = VideoTokens(features.view(layout.frames, -1, features.shape[-1]), layout.grid, **extras)
+        video = layout.tokens(rows[place >= 0][place[place >= 0].argsort()])
         if first:
             self._begin(video, rows[place < 0].cpu())
         self.frames += video.frames

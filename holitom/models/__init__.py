@@ -1,6 +1,6 @@
 """What differs between model families, one file per family. The default adapter serves most."""
 
-from holitom.models.base import Adapter, PatchRecord, VideoLayout, adapter_for, register, supported
+from holitom.models.base import Adapter, PatchRecord, VideoLayout, adapter_for, find_model, register, supported
 from holitom.models.gemma4 import Gemma4Adapter
 from holitom.models.glm4v import Glm4vAdapter
 from holitom.models.internvl import InternVLAdapter
@@ -31,6 +31,7 @@ __all__ = [
     "VideoLlama3Adapter",
     "VideoLlavaAdapter",
     "adapter_for",
+    "find_model",
     "register",
     "supported",
     "with_row_newlines",

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from holitom.merge import Merge
 from holitom.models.towers import Tower
+from holitom.tokens import VideoTokens
 
 Move = Callable[[Tensor], Tensor]
 
@@ -47,6 +48,12 @@ class VideoLayout:
         patches = torch.arange(frames * grid[0] * grid[1])
         return cls(frames, grid, torch.cat([patches, patches.new_full((newlines,), -1)]), **extras)
 
+    def tokens(self, features: Tensor) -> VideoTokens:
+        """What a method gets to see of the video, on the device of its features (T * N, D)."""
+        on = {name: getattr(self, name) for name in ("scores", "keys", "frame_embeddings")}
+        on = {name: None if value is None else value.to(features.device) for name, value in on.items()}
+        return VideoTokens(features.view(self.frames, -1, features.shape[-1]), self.grid, **on)
+
 
 @dataclass(frozen=True, eq=False)
 class PatchRecord:
@@ -69,7 +76,8 @@ class Adapter:
         model: a transformers model with ``get_decoder()``, ``base_model.get_video_features`` and a video token.
 
     Class attributes:
-        inner: whether tokens may be merged inside the LLM (every decoder layer must be full attention).
+        inner: whether tokens may be merged inside the LLM (every decoder layer must be full attention, which the config
+            is asked as well).
         scores_from: what the patch scores are, for the table of models.
         encoder, modality: the method of ``base`` that encodes videos, and what ``generate()`` files its output under.
         windows: whether a video may be encoded a few frames at a time, its tokens being one unbroken row of the prompt;
@@ -163,6 +171,20 @@ class Adapter:
         """
         return (ids == self.video_token_id) & valid, encoded
 
+    def require_inner(self, method: str) -> None:
+        """Raises ValueError where tokens cannot be merged inside the LLM, because not every layer sees all tokens.
+
+        Args:
+            method: the name of the method that merges there.
+        """
+        kinds = _kinds_of_layers(self.decoder.config)
+        if not self.inner or kinds != {"full_attention"}:
+            found = "" if kinds == {"full_attention"} else f" ({', '.join(sorted(kinds))})"
+            raise ValueError(
+                f"{type(self.model).__name__} mixes attention with other kinds of layers{found}, so {method} cannot "
+                "merge tokens inside it: use a method that acts before the LLM alone (HoliTom: layer=None)"
+            )
+
     def require_windows(self) -> None:
         """Raises TypeError where a video of this family cannot be read in windows, naming the models that can.
 
@@ -230,15 +252,57 @@ def supported() -> dict[str, type[Adapter]]:
     return dict(_ADAPTERS)
 
 
+def _kinds_of_layers(config: Any) -> set[str]:
+    """The kinds of a decoder's layers, as its config names them or as its sliding window or chunks tell."""
+    named = getattr(config, "layer_types", None)
+    if named is not None:
+        return set(named)
+    if getattr(config, "attention_chunk_size", None) is not None:
+        return {"chunked_attention"}
+    windowed = getattr(config, "sliding_window", None) is not None and getattr(config, "use_sliding_window", True)
+    return {"sliding_attention"} if windowed else {"full_attention"}
+
+
+def find_model(wrapped: Any) -> Any:
+    """The supported model in what people wrap models in: PEFT, DDP, ``torch.compile``, a pipeline, and so on.
+
+    Raises:
+        TypeError: when there is none, or a wrapper copies the model for each device.
+    """
+    model, seen = wrapped, list[Any]()
+    while model is not None and not any(model is before for before in seen):
+        if _adapter_of(model) is not None:
+            return model
+        seen.append(model)
+        if isinstance(model, nn.DataParallel) and len(model.device_ids) > 1:
+            raise TypeError(
+                "DataParallel copies the model for each device at each call, which a session cannot follow: use "
+                "DistributedDataParallel, or pass model.module and call that"
+            )
+        inside = (vars(model).get("_modules") or {}) if isinstance(model, nn.Module) else vars(model)
+        model = next((inside[name] for name in ("_orig_mod", "module", "base_model", "model") if name in inside), None)
+    if len(seen) == 1:
+        adapter_for(wrapped)
+    raise TypeError(
+        f"found no supported model in {type(wrapped).__name__} "
+        f"(looked at {', '.join(type(each).__name__ for each in seen)}): "
+        "pass the transformers model itself, the ...ForConditionalGeneration"
+    )
+
+
+def _adapter_of(model: Any) -> type[Adapter] | None:
+    return next((_ADAPTERS[cls.__name__] for cls in type(model).__mro__ if cls.__name__ in _ADAPTERS), None)
+
+
 def adapter_for(model: Any) -> Adapter:
     """The adapter of a model, by its class or one of its base classes.
 
     Raises:
         TypeError: when there is none, naming the class, what works and how to add a family.
     """
-    for cls in type(model).__mro__:
-        if cls.__name__ in _ADAPTERS:
-            return _ADAPTERS[cls.__name__](model)
+    adapter = _adapter_of(model)
+    if adapter is not None:
+        return adapter(model)
     raise TypeError(
         f"holitom has no adapter for {type(model).__name__}. Supported: {', '.join(sorted(_ADAPTERS))}. "
         "To add a family, subclass holitom.models.Adapter and decorate it with @register: see "

@@ -1,17 +1,21 @@
-"""Watching a model encode its videos: how they will lie in the prompt, and which patches its vision tower looks at."""
+"""Watching a model encode its videos: how they will lie in the prompt, and which patches its vision tower looks at.
+
+The layouts are written down on the tensors they describe. Whoever hands these tensors on, in whatever container, hands
+on the layouts as well; tensors without them are refused where they meet a prompt.
+"""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from holitom.models.base import PatchRecord, VideoLayout
-from holitom.runtime.taps import attention_of_first, attention_received, observe, release
-from holitom.runtime.wrap import Wrapped, bound_arguments
+from holitom.runtime.attention import attention_of_first, attention_received, watch
+from holitom.runtime.thread import Encoding, here
 
 if TYPE_CHECKING:
     from holitom.runtime.session import Session
@@ -19,60 +23,93 @@ if TYPE_CHECKING:
 _MARK = "_holitom_layouts"
 
 
-def watch_encoder(base: Any, name: str, session: Callable[[], Session | None]) -> Wrapped:
-    """Wraps this one instance's method that encodes videos for whatever session is in force when it is called.
-
-    ``generate()`` encodes before the model's forward and reads the signature of what it calls, which the wrapper keeps.
-    """
-    encode = getattr(base, name)
-
-    @functools.wraps(encode)
-    def encoding(*args: Any, **kwargs: Any) -> Any:
-        current = session()
-        return encode(*args, **kwargs) if current is None else _encode(current, encode, args, kwargs)
-
-    return Wrapped(base, name, encoding)
-
-
-def layouts_of(encoded: Any) -> list[VideoLayout]:
-    """The layouts that were written down with an encoder output."""
-    return getattr(encoded, _MARK, [])
+def layouts_of(encoded: Any) -> list[VideoLayout] | None:
+    """The layouts that were written down on what an encoder returned; None where any of its tensors has none."""
+    layouts: list[VideoLayout] = []
+    due: tuple[Any, int] | None = None  # tensors that describe their videos together follow each other
+    for tensor in _features(encoded):
+        mark = getattr(tensor, _MARK, None)
+        if mark is None:
+            return None
+        whole, number, total = mark
+        if (due is None) != (number == 0) or (due is not None and due != (id(whole), number)):
+            return None
+        if number == 0:
+            layouts += whole
+        due = None if number + 1 == total else (id(whole), number + 1)
+    return layouts if due is None and layouts else None
 
 
 def with_layouts(encoded: Any, layouts: list[VideoLayout]) -> Any:
     """An encoder output with the layouts of its videos written down, for videos that were encoded in another way."""
-    object.__setattr__(encoded, _MARK, layouts)
+    tensors = _features(encoded)
+    if len(tensors) == len(layouts):
+        for tensor, layout in zip(tensors, layouts, strict=True):
+            setattr(tensor, _MARK, ([layout], 0, 1))
+    else:
+        for number, tensor in enumerate(tensors):
+            setattr(tensor, _MARK, (layouts, number, len(tensors)))
     return encoded
 
 
-def _encode(session: Session, encode: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    arguments = bound_arguments(encode, args, kwargs)
-    real = session.adapter.patch_mask(arguments)
-    needs, received, keys = session.method.needs, list[Tensor](), list[Tensor]()
+def _features(encoded: Any) -> Sequence[Tensor]:
+    features = getattr(encoded, "pooler_output", encoded)
+    features = [features] if isinstance(features, Tensor) else features
+    if not isinstance(features, list | tuple) or not all(isinstance(each, Tensor) for each in features):
+        return []
+    return features
+
+
+def encode(
+    session: Session, encoder: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], owner: object
+) -> tuple[Any, list[VideoLayout]]:
+    """Calls a model's encoder of videos under observation.
+
+    Args:
+        session: the one at work. encoder: with its arguments. owner: whose watching of attention modules it is.
+
+    Returns:
+        What the encoder returned, with the layouts of its videos written down; and these layouts.
+    """
+    adapter, needs = session.adapter, session.method.needs
+    arguments = bound_arguments(encoder, args, kwargs)
+    real, received, keys = adapter.patch_mask(arguments), list[Tensor](), list[Tensor]()
 
     def observer(query: Tensor, key: Tensor, scale: float) -> None:
         if "scores" in needs:
-            if session.adapter.class_token:
-                received.append(attention_of_first(query, key, scale))
-            else:
-                received.append(attention_received(query, key, scale, real))
+            of_class = adapter.class_token
+            received.append(
+                attention_of_first(query, key, scale) if of_class else attention_received(query, key, scale, real)
+            )
         if "keys" in needs:
             keys.append(key.float().mean(1))
 
-    owner = object()
-    tower = session.adapter.vision_attention(arguments)
+    outer, here.encoding = here.encoding, Encoding(session, arguments)
+    tower = adapter.vision_attention(arguments)
     if tower is not None and needs & {"scores", "keys"}:
-        observe(tower, owner, observer)
+        here.encoding.observers[tower] = observer
+        watch(tower, owner)
     try:
         with session.stage("vision tower"):
-            output = encode(*args, **kwargs)
+            output = encoder(*args, **kwargs)
     finally:
-        release(owner)
-    patches = PatchRecord(_join(received), _join(keys))
-    session.layouts = session.adapter.layouts(output, arguments, patches)
-    if hasattr(output, "__dict__"):  # generate() hands this object back to forward(), perhaps much later
-        with_layouts(output, session.layouts)
-    return output
+        here.encoding = outer
+    with torch.no_grad():
+        layouts = adapter.layouts(output, arguments, PatchRecord(_join(received), _join(keys)))
+    return with_layouts(output, layouts), layouts
+
+
+def bound_arguments(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """A call's arguments by name."""
+    if not args:
+        return kwargs
+    try:
+        bound = inspect.signature(function).bind_partial(*args, **kwargs)
+    except TypeError:  # the call itself will say what is wrong with it
+        return dict(kwargs)
+    named = dict(bound.arguments)
+    named.update(named.pop("kwargs", {}))
+    return named
 
 
 def _join(chunks: list[Tensor]) -> Tensor | None:

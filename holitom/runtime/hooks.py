@@ -1,237 +1,298 @@
-"""The hook in front of the decoder, where videos are found, merged and given their places."""
+"""The hooks of all sessions on one model: where a call, its video encoder and ``generate()`` meet the runtime."""
 
 from __future__ import annotations
 
+import functools
+import logging
+import sys
+import threading
+import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import nn
 
-from holitom.merge import Merge
-from holitom.models.base import VideoLayout
-from holitom.models.caching import cache_argument, cache_in
-from holitom.runtime.flight import Flight, LiveSpan
-from holitom.runtime.locate import Located, locate, padding_of
-from holitom.runtime.records import PromptRecord, VideoRecord
-from holitom.runtime.sequence import BatchMerge, Span, row_merge
-from holitom.runtime.state import CacheState, cached_length, new_tokens
-from holitom.tokens import VideoTokens
+from holitom.models.base import Adapter
+from holitom.runtime.attention import release, watch
+from holitom.runtime.cache import set_open
+from holitom.runtime.call import Call
+from holitom.runtime.encoder import bound_arguments, encode, layouts_of
+from holitom.runtime.layers import enter_layer
+from holitom.runtime.prefill import enter_decoder
+from holitom.runtime.thread import Generation, here
 
 if TYPE_CHECKING:
     from holitom.runtime.session import Session
 
+_log = logging.getLogger(__name__)
+_lock = threading.RLock()
+_of_model: weakref.WeakKeyDictionary[nn.Module, Hooks] = weakref.WeakKeyDictionary()
 
-class DecoderHook:
-    """In front of the decoder: merges videos, drops what they no longer need, gives every token its place."""
 
-    def __init__(self, session: Session) -> None:
-        self.session = session
+class Hooks:
+    """All hooks on one model. They stay while a session is attached, and until calls that began under one have ended.
 
-    def __call__(
-        self, decoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[Any, dict[str, Any]] | None:
-        """Replaces the decoder's keyword arguments; None leaves the call as it is."""
-        session = self.session
-        session.flight = None
-        if not session.active:
-            return None
-        embeds = kwargs.get("inputs_embeds")
-        if args or embeds is None:
-            return None  # somebody calls the language model alone, with ids: nothing visual in it
-        cache = self._cache(decoder, kwargs)
-        state = session.states.get(cache) if cache is not None else None
-        mask = self._mask(kwargs, cache)
-        new = new_tokens(mask, embeds)
-        found = self._find(embeds, new, cache)
-        if found is None:
-            if state is None:
-                return None
-            return args, self._go_on(decoder, kwargs, cache, state, new)
-        with session.stage("compression"):
-            if state is None:
-                state = CacheState.begin(cache, mask, new, (0, *session.layers))
-            changed = self._compress(decoder, kwargs, cache, state, new, *found)
-        if session.labelled and (session.layers or (changed and changed["inputs_embeds"].shape != embeds.shape)):
-            raise ValueError(
-                "labels= have one entry for each token of the full prompt, of which compression leaves fewer: take the "
-                "logits and compute the loss of the answer's tokens from them, or leave the session for this call"
+    Args:
+        adapter: the model's.
+    """
+
+    def __init__(self, adapter: Adapter) -> None:
+        self.adapter, self.model = adapter, adapter.model
+        self.sessions: list[Session] = []
+        self._running: dict[int, int] = {}  # by thread, calls and generations under a session
+        self._handles: list[Any] = []
+        self._layers: set[int] = set()
+        self._instead: list[_Instead] = []
+        self._warned = False
+
+    @classmethod
+    def of(cls, model: nn.Module) -> Hooks | None:
+        """The hooks of a model, where there are any."""
+        return _of_model.get(model)
+
+    @classmethod
+    def attach(cls, session: Session) -> None:
+        """Makes a session the innermost one on its model."""
+        with _lock:
+            hooks = _of_model.get(session.model)
+            if hooks is None:
+                hooks = _of_model[session.model] = cls(session.adapter)
+            hooks.sessions.append(session)
+            hooks._install(session)
+        _forget_compiled()
+
+    def remove(self, session: Session) -> None:
+        """Takes a session away; calls of other threads that began under it end as they began."""
+        with _lock:
+            if session in self.sessions:
+                self.sessions.remove(session)
+            self._running.pop(threading.get_ident(), None)
+            self._detach_if_idle()
+
+    def current(self) -> Session | None:
+        """The session at work in this thread: that of the call in progress, else its innermost, else a shared one."""
+        call, generation = self._call(), self._generation()
+        if call is not None or generation is not None:
+            return (call or generation).session  # type: ignore[union-attr]
+        me = threading.get_ident()
+        for session in reversed(self.sessions):
+            if session.thread == me:
+                return session
+        for session in reversed(self.sessions):
+            if session.shared:
+                return session
+        if self.sessions and not self._warned:
+            self._warned = True
+            _log.warning(
+                "a thread uses a model on which only another thread has opened a session, so nothing is compressed "
+                "here: open one in this thread, or use attach(), which serves all threads"
             )
+        return None
+
+    # on and off -------------------------------------------------------------------------------------------------
+
+    def _install(self, session: Session) -> None:
+        base, decoder, layers = self.adapter.base, self.adapter.decoder, self.adapter.layers
+        if not self._handles:
+            self._instead = [
+                _Instead(base, self.adapter.encoder, self._encode),
+                _Instead(self.model, "generate", self._generate),
+            ]
+            around = ((self.model, self._enter_model), (base, self._enter_base), (decoder, self._enter_decoder))
+            for module, enter in around:
+                self._handles.append(module.register_forward_pre_hook(_untraced(enter), with_kwargs=True))
+                self._handles.append(module.register_forward_hook(_untraced(self._leave), always_call=True))
+        for number in range(session.layers[0] if session.layers else len(layers), len(layers)):
+            if number not in self._layers:
+                self._layers.add(number)
+                hook = _untraced(functools.partial(self._enter_layer, number))
+                self._handles.append(layers[number].register_forward_pre_hook(hook, with_kwargs=True))
+        if session.method.attention != "none":
+            before = 0 if session.method.attention == "coming" else 1
+            for number in session.layers:
+                watch(layers[number - before].self_attn, self)  # type: ignore[arg-type]
+
+    def _detach_if_idle(self) -> None:
+        alive = {thread.ident for thread in threading.enumerate()}
+        if self.sessions or any(thread in alive for thread in self._running):
+            return
+        for handle in [*self._handles, *self._instead]:
+            handle.remove()
+        self._handles.clear()
+        release(self)
+        if _of_model.get(self.model) is self:
+            del _of_model[self.model]
+        _forget_compiled()
+
+    def _begin(self) -> None:
+        with _lock:
+            me = threading.get_ident()
+            self._running[me] = self._running.get(me, 0) + 1
+
+    def _end(self) -> None:
+        with _lock:
+            me = threading.get_ident()
+            left = self._running.pop(me, 1) - 1
+            if left > 0:
+                self._running[me] = left
+            elif not self.sessions:
+                self._detach_if_idle()
+
+    # one call ---------------------------------------------------------------------------------------------------
+
+    def _call(self) -> Call | None:
+        """The call of this model in progress in this thread."""
+        call = here.call
+        return call if call is not None and call.session.model is self.model else None
+
+    def _generation(self) -> Generation | None:
+        generation = here.generation
+        while generation is not None and generation.session.model is not self.model:
+            generation = generation.outer
+        return generation
+
+    def _enter(self, module: nn.Module, around: tuple[nn.Module, ...]) -> Call | None:
+        """The call in progress, begun by a module around this one; else a new one under the session at work."""
+        call = self._call()
+        if call is not None:
+            if call.begun_by in around:
+                return call
+            self._finish(call)  # an interrupt has ended it
+        session = self.current()
+        if session is None:
+            return None
+        self._begin()
+        here.call = Call(session, module, here.call, self._generation(), reads_prefix=here.reads_prefix)
+        return here.call
+
+    def _finish(self, call: Call) -> None:
+        here.call = call.outer
+        self._end()
+
+    def _enter_model(self, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> None:
+        call = self._enter(model, ())
+        if call is not None:
+            call.labelled = bound_arguments(model.forward, args, kwargs or {}).get("labels") is not None
+
+    def _enter_base(self, base: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> None:
+        call = self._enter(base, (self.model,))
+        if call is None:
+            return
+        arguments = bound_arguments(base.forward, args, kwargs or {})
+        self.adapter.check(arguments)
+        call.ids, call.mask = arguments.get("input_ids"), arguments.get("attention_mask")
+        encoded = arguments.get("mm_encoder_outputs")
+        if isinstance(encoded, dict):
+            encoded = encoded.get(self.adapter.modality)
+        pixels = arguments.get("pixel_values_videos") if self.adapter.modality == "video" else None
+        if call.ids is None and (encoded is not None or pixels is not None):
+            raise ValueError(
+                "a video that comes with inputs_embeds cannot be compressed, because only token ids say where it "
+                "stands in the prompt: give input_ids instead, or leave the session for this call"
+            )
+        if encoded is not None:  # generate() repeats what it has encoded for beams, accelerate moves it: other tensors
+            call.layouts = layouts_of(encoded)
+            if call.layouts is None and call.generation is not None:
+                call.layouts = call.generation.layouts
+
+    def _enter_decoder(
+        self, decoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]] | None:
+        call = self._enter(decoder, (self.model, self.adapter.base))
+        if call is None or args or kwargs is None:
+            return None
+        changed = enter_decoder(call, decoder, kwargs)
+        if call.memory is not None:
+            set_open(call.cache, True)
         return None if changed is None else (args, changed)
 
-    def _cache(self, decoder: Any, kwargs: dict[str, Any]) -> Any:
-        """The call's KV cache; made here where the decoder would make one, so that its state can be kept with it."""
-        cache, use = cache_in(kwargs), kwargs.get("use_cache")
-        if cache is None and (getattr(decoder.config, "use_cache", True) if use is None else use):
-            from transformers import DynamicCache
-
-            cache = kwargs[cache_argument(decoder.forward)] = DynamicCache(config=decoder.config)
-        return cache
-
-    def _mask(self, kwargs: dict[str, Any], cache: Any) -> Any:
-        """The flattest mask that is known of this call: the model's, else the decoder's, else what generate() got."""
-        if self.session.mask is not None:
-            return self.session.mask
-        mask = kwargs.get("attention_mask")
-        if not isinstance(mask, dict):
-            return mask
-        if not getattr(cache, "is_compileable", False) and cached_length(cache, 0):
-            return self.session.prompt_mask  # masks made for a cache that grows say too little about its new tokens
-        return mask.get("full_attention")
-
-    def _find(
-        self, embeds: Tensor, new: Tensor, cache: Any
-    ) -> tuple[list[list[Located]], list[int], list[int], list[int]] | None:
-        """The videos of this call's rows, their padding before and after, and the columns after the deciding token."""
-        session = self.session
-        ids = session.input_ids
-        if ids is None or ids.shape != embeds.shape[:2] or embeds.shape[1] == 1:
+    def _enter_layer(
+        self, number: int, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]] | None:
+        call = self._call()
+        if call is None or call.memory is None or kwargs is None:
             return None
-        ids, valid = ids.cpu(), new.cpu()
-        beyond = min(ids.shape[1], self._beyond_prompt(ids.shape[1], cache))
-        asked = valid.clone()
-        asked[:, ids.shape[1] - beyond :] = False  # prompt lookup proposes placeholders that stand for nothing
-        rows = locate(*session.adapter.arrange(ids, asked, session.layouts))
-        if not any(rows):
-            return None
-        padding, right = padding_of(valid)
-        return rows, padding, right, [max(beyond, after) for after in right]
+        return enter_layer(call, number, layer, args, kwargs)
 
-    def _beyond_prompt(self, width: int, cache: Any) -> int:
-        """How many of this call's columns generate() has put behind its prompt."""
-        prompt = self.session.prompt_columns
-        if prompt is None:
-            return 0
-        if width >= prompt:
-            return width - prompt
-        return max(0, width + int(cache.get_seq_length()) - prompt) if cache is not None else 0
+    def _leave(self, module: nn.Module, _: Any, output: Any = None) -> None:
+        """Runs after an exception as well, without an output."""
+        call = self._call()
+        if call is None:
+            return
+        if module is self.adapter.decoder and call.memory is not None:
+            if output is not None:
+                call.memory.dropped += call.dropping
+                call.memory.tail = call.tail_tokens
+            set_open(call.cache, False)
+            call.memory = None
+        if call.begun_by is module:
+            self._finish(call)
 
-    def _compress(
-        self,
-        decoder: Any,
-        kwargs: dict[str, Any],
-        cache: Any,
-        state: CacheState,
-        new: Tensor,
-        rows: list[list[Located]],
-        padding: list[int],
-        right: list[int],
-        tail: list[int],
-    ) -> dict[str, Any] | None:
-        session, embeds, device = self.session, kwargs["inputs_embeds"], kwargs["inputs_embeds"].device
-        width, depth = embeds.shape[1], len(session.adapter.layers)
-        if session.holding is not None:
-            session.holding.see(kwargs)
-        maps, live, prompts = [], [], []
-        known: dict[VideoLayout, Merge] = {}  # rows repeated for beams share their videos
-        for row, videos in enumerate(rows):
-            prompt = PromptRecord(row, width - padding[row] - right[row], [0] * depth)
-            parts = []
-            for video in videos:
-                layout = video.layout
-                columns, blocks = (part.to(device, non_blocking=True) for part in video.patches)
-                merge = known.get(layout)
-                if merge is None:
-                    merge = known[layout] = self._merge(embeds[row, columns], layout)
-                parts.append(Span(columns, blocks, merge))
-                whole = merge if layout.merged is None else layout.merged
-                prompt.tokens += whole.inputs - merge.inputs
-                record = VideoRecord(row, layout.frames, layout.grid, whole, scores=layout.scores)
-                record.newlines = int((layout.place < 0).sum())
-                prompt.videos.append(record)
-            merge, places = row_merge(width, padding[row], parts, device)
-            maps.append(merge)
-            prompts.append(prompt)
-            live.append(
-                [
-                    self._live(video, record, merge, part, place)
-                    for video, record, part, place in zip(videos, prompt.videos, parts, places, strict=True)
-                ]
-            )
-        batch = BatchMerge.of(maps)
-        fresh = cache is None or cache not in session.states
-        untouched = fresh and all(
-            merge.outputs == merge.inputs and bool((merge.anchor.diff() > 0).all()) for merge in known.values()
+    # around calls -----------------------------------------------------------------------------------------------
+
+    def _encode(self, encoder: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        session = self.current()
+        if session is None:
+            return encoder(*args, **kwargs)
+        output, layouts = encode(session, encoder, args, kwargs, self)
+        into = self._call() or self._generation()
+        if into is not None:
+            into.layouts = layouts
+        return output
+
+    def _generate(self, generate: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        session = self.current()
+        if session is None:
+            return generate(*args, **kwargs)
+        arguments = bound_arguments(generate, args, kwargs)
+        ids, mask = arguments.get("input_ids", arguments.get("inputs")), arguments.get("attention_mask")
+        generation = Generation(session, here.generation, ids, mask)
+        chunk = getattr(arguments.get("generation_config") or self.model.generation_config, "prefill_chunk_size", None)
+        generation.in_chunks = arguments.get("prefill_chunk_size", chunk) is not None
+        encoded = (arguments.get("mm_encoder_outputs") or {}).get(self.adapter.modality)
+        generation.layouts = None if encoded is None else layouts_of(encoded)
+        self._begin()
+        here.generation = generation
+        try:
+            return generate(*args, **kwargs)
+        finally:
+            here.generation = generation.outer
+            self._end()
+
+
+class _Instead:
+    """Stands in one instance's ``__dict__`` in front of a method, until :meth:`remove`."""
+
+    def __init__(self, owner: Any, name: str, run: Callable[..., Any]) -> None:
+        self.owner, self.name, self.before, self.method = owner, name, owner.__dict__.get(name), getattr(owner, name)
+        self.run = _untraced(run)
+        functools.update_wrapper(self, self.method)  # generate() reads the signature of what it calls
+        setattr(owner, name, self)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.run(self.method, args, kwargs)
+
+    def remove(self) -> None:
+        """Restores what was there."""
+        delattr(self.owner, self.name)
+        if self.before is not None:
+            setattr(self.owner, self.name, self.before)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise RuntimeError(
+            "a model cannot be copied or pickled while a session is attached to it, because the copy would compress as "
+            "well, under the session of the original: leave the session first (save_pretrained() works inside it)"
         )
-        session.remember(prompts)
-        for prompt, merge, after in zip(prompts, maps, right, strict=True):
-            prompt.by_layer[:] = [merge.outputs - after] * depth
-        if untouched:
-            batch = BatchMerge([Merge.identity(width, device) for _ in maps], width)
-        if untouched and not session.layers:
-            return None
-        for row, spans in enumerate(live):
-            for span in spans:
-                span.columns = span.columns + (padding[row] if untouched else batch.length - maps[row].outputs)
-        if cache is not None:
-            session.states[cache] = state
-        flight = Flight(session.method, decoder, cache, state, batch.gather(new), self._positions(kwargs, batch))
-        flight.padding = padding if untouched else [batch.length - merge.outputs for merge in maps]
-        flight.right, flight.tail, flight.spans, flight.prompts = right, tail, live, prompts
-        session.flight = flight
-        if untouched:
-            state.stages[0].mask = state.mask(state.stages[0], cache, flight.new)
-            return None
-        if cache is not None:
-            state.dropped += width - batch.length
-            state.cover(cache)
-        return self._enter(flight, {**self._move(kwargs, batch, width), "inputs_embeds": batch.apply(embeds)})
 
-    def _merge(self, features: Tensor, layout: VideoLayout) -> Merge:
-        """The method's Merge for one video's features (T*N, D); what was merged before the call stays as it is."""
-        if layout.merged is not None:
-            return Merge.identity(len(features), features.device)
-        on = {name: getattr(layout, name) for name in ("scores", "keys", "frame_embeddings")}
-        tokens = VideoTokens(
-            features.view(layout.frames, -1, features.shape[-1]),
-            layout.grid,
-            **{name: None if value is None else value.to(features.device) for name, value in on.items()},
-        )
-        return self.session.method.merge_video(tokens)
 
-    def _live(self, video: Located, record: VideoRecord, row: Merge, part: Span, places: Tensor) -> LiveSpan:
-        """The video's tokens as they now stand in the unpadded row: merged patches and newlines."""
-        device = places.device
-        newline = video.columns[video.layout.place < 0].to(device, non_blocking=True)
-        columns = torch.cat([places, row.target[newline]])
-        merged = video.layout.merged
-        anchor = part.merge.anchor if merged is None else merged.anchor.to(device)[part.merge.anchor]
-        place = torch.cat([anchor, newline.new_full(newline.shape, -1)])
-        order = columns.argsort()
-        return LiveSpan(record, columns[order], place[order], entered=columns.numel())
+def _untraced(function: Callable[..., Any]) -> Callable[..., Any]:
+    """In a compiled model hooks run as they are: what they keep must not lie in the memory of a CUDA graph."""
+    wrapped: Callable[..., Any] = torch.compiler.disable(function)  # type: ignore[no-untyped-call]
+    return wrapped
 
-    def _positions(self, kwargs: dict[str, Any], batch: BatchMerge) -> Tensor:
-        """The position ids that came in, at each output's anchor."""
-        given: Tensor | None = kwargs.get("position_ids")
-        if given is None:
-            width = kwargs["inputs_embeds"].shape[1]
-            given = torch.arange(width, device=kwargs["inputs_embeds"].device)[None]
-        if given.dim() == 2:
-            return batch.gather(given)
-        return torch.stack([batch.gather(plane) for plane in given])
 
-    def _move(self, kwargs: dict[str, Any], batch: BatchMerge, width: int) -> dict[str, Any]:
-        """Further arguments with one row per token follow the map."""
-        return self.session.adapter.move_arguments(kwargs, batch.apply, batch.gather, width)
-
-    def _go_on(
-        self, decoder: Any, kwargs: dict[str, Any], cache: Any, state: CacheState, new: Tensor
-    ) -> dict[str, Any]:
-        """A call without new videos on a cache that holds compressed ones: decoding, or a further turn of text."""
-        positions = state.places(kwargs.get("position_ids"), new)
-        self.session.flight = flight = Flight(self.session.method, decoder, cache, state, new, positions)
-        if state.waiting is not None:
-            flight.resume(state.waiting)
-            state.waiting = None
-        return self._enter(flight, kwargs)
-
-    def _enter(self, flight: Flight, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """Masks and positions of the first stage."""
-        stage = flight.enter(0)
-        contiguous = (stage.mask.long().cumsum(1) - 1).clamp_(min=0)[:, -flight.new.shape[1] :]
-        positions = flight.positions
-        if positions.dim() == 2:
-            positions = contiguous if self.session.positions == "compact" else positions
-        elif positions.shape[0] == 4:
-            positions = torch.cat([contiguous[None], positions[1:]])
-        flight.positions = positions
-        return {**kwargs, "attention_mask": stage.mask.long(), "position_ids": positions}
+def _forget_compiled() -> None:
+    """What was compiled before knows nothing of hooks that have come or gone since."""
+    if "torch._dynamo" in sys.modules:
+        torch.compiler.reset()

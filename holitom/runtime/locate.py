@@ -33,13 +33,15 @@ class Located:
         return self.columns[real][by_place], self.blocks[real][by_place]
 
 
-def locate(marked: Tensor, layouts: list[VideoLayout]) -> list[list[Located]]:
+def locate(marked: Tensor, layouts: list[VideoLayout], in_chunks: bool = False) -> list[list[Located]]:
     """The videos of each row.
 
     Rows that generate() repeats for beams or several return sequences share the videos of the first of them.
 
     Args:
-        marked: (B, Q) bool on the CPU, the videos' placeholders. layouts: of the encoded videos, in order.
+        marked: (B, Q) bool on the CPU, the videos' placeholders.
+        layouts: of the encoded videos, in order.
+        in_chunks: whether the prompt comes in chunks.
 
     Raises:
         ValueError: when placeholders and encoded videos do not fit, saying which.
@@ -51,9 +53,13 @@ def locate(marked: Tensor, layouts: list[VideoLayout]) -> list[list[Located]]:
     repeats, rest = divmod(found, encoded) if encoded else (0, 1)
     if rest or not repeats or len(columns) % repeats:
         raise ValueError(
-            f"the prompt has {found} video placeholder tokens, but the videos encoded for it have {encoded}: they must "
-            "come in one call with all their pixels. Prefill in chunks (prefill_chunk_size) splits them and cannot be "
-            "combined with compression; leave it unset"
+            f"the prompt has {found} video placeholder tokens, but the videos encoded for it have {encoded}: "
+            + (
+                "prefill in chunks (prefill_chunk_size) splits them and cannot be combined with compression; leave it "
+                "unset"
+                if in_chunks
+                else "give the ids and the pixels of the same videos, all of them in one call"
+            )
         )
     rows: list[list[Located]] = []
     upcoming = iter(layouts)

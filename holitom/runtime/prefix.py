@@ -19,10 +19,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from holitom.models.caching import cache_argument
-from holitom.runtime.flight import Flight, LiveSpan, Waiting
+from holitom.models.placement import input_device
+from holitom.models.transformers_names import cache_argument
+from holitom.runtime.cache import CacheMemory, Stage, Unfinished, memory_of, remember, set_open
+from holitom.runtime.call import VideoSpan
+from holitom.runtime.layers import PrefixRead
 from holitom.runtime.records import PromptRecord
-from holitom.runtime.state import CacheState, Stage
+from holitom.runtime.thread import here
 
 if TYPE_CHECKING:
     from holitom.runtime.session import Session
@@ -33,15 +36,33 @@ class Prefix:
     """A prompt up to the end of its last video, compressed.
 
     Args:
-        cache: keys and values of its C tokens in every layer in front of the first inner stage.
-        record: its tokens and videos. following: the position of the token that comes next.
-        waiting: hidden states in front of the first inner stage; None for a method without one.
+        cache: keys and values of its C tokens in every layer in front of the first inner stage, and its memory.
     """
 
     cache: Any = field(repr=False)
-    record: PromptRecord
-    following: int
-    waiting: Waiting | None = field(default=None, repr=False)
+
+    @property
+    def _memory(self) -> CacheMemory:
+        memory = memory_of(self.cache)
+        assert memory is not None
+        return memory
+
+    @property
+    def unfinished(self) -> Unfinished:
+        """What stands in front of the first inner stage."""
+        unfinished = self._memory.unfinished
+        assert unfinished is not None
+        return unfinished
+
+    @property
+    def record(self) -> PromptRecord:
+        """Its tokens and videos."""
+        return self.unfinished.prompts[0]
+
+    @property
+    def offset(self) -> Tensor | None:
+        """(1, 1): the position of the token that comes next, less the tokens it holds; None: those tokens."""
+        return self._memory.offset
 
     @property
     def tokens(self) -> int:
@@ -59,7 +80,7 @@ class Prefix:
     def nbytes(self) -> int:
         """Bytes of its tensors."""
         held = [tensor for layer in self.cache.layers for tensor in _tensors(vars(layer).values())]
-        held += _tensors([self.waiting.hidden, *self.waiting.embeddings]) if self.waiting is not None else []
+        held += _tensors([self.unfinished.hidden, *self.unfinished.embeddings])
         return sum(tensor.nbytes for tensor in held)
 
 
@@ -79,22 +100,17 @@ def hold(session: Session, inputs: dict[str, Any]) -> Prefix:
         raise ValueError("a prefix is read in a session that is at work: open it, and use no other one inside it")
     if inputs["input_ids"].shape[0] != 1:
         raise ValueError(f"a prefix is one row, got {inputs['input_ids'].shape[0]}: read them one by one")
-    decoder = session.adapter.decoder
-    cache = DynamicCache(config=decoder.config)
-    session.prompts, session.holding = [], Holding()
+    base, cache = session.adapter.base, DynamicCache(config=session.adapter.decoder.config)
+    here.reads_prefix = True
     try:
-        base = session.adapter.base
         base(**inputs, **{cache_argument(base.forward): cache}, use_cache=True)
-    except _Stopped:
+    except PrefixRead:
         pass
     finally:
-        holding, session.holding = session.holding, None
-        state = session.states.pop(cache, None)
-        if state is not None:
-            state.uncover(cache)
-    if not session.prompts:
+        here.reads_prefix = False
+    if memory_of(cache) is None:
         raise ValueError("the start of the prompt holds no video: there is nothing to keep")
-    return Prefix(cache, session.prompts[0], holding.following, holding.waiting)
+    return Prefix(cache)
 
 
 def resume(session: Session, prefixes: Sequence[Prefix], questions: Sequence[Sequence[int]], pad_id: int) -> Any:
@@ -122,56 +138,29 @@ def resume(session: Session, prefixes: Sequence[Prefix], questions: Sequence[Seq
             f"the KV cache of {type(session.model).__name__} holds more than keys and values, so its prefixes cannot "
             "share a batch: resume them one by one"
         )
-    device = session.model.get_input_embeddings().weight.device
+    device = input_device(session.model)
     kept, asked = max(prefix.tokens for prefix in prefixes), max(map(len, questions))
     mask = torch.zeros(len(prefixes), kept + asked, dtype=torch.long)
-    ids = torch.full((len(prefixes), asked), pad_id)
+    ids = torch.full((len(prefixes), asked), pad_id, dtype=torch.long)
     for row, (prefix, question) in enumerate(zip(prefixes, questions, strict=True)):
         mask[row, kept - prefix.tokens : kept] = 1
         mask[row, kept + asked - len(question) :] = 1
-        ids[row, asked - len(question) :] = torch.tensor(question)
+        ids[row, asked - len(question) :] = torch.tensor(question, dtype=torch.long)
     ids, mask = ids.to(device), mask.to(device)
     cache = _stack(session, prefixes, kept)
-    known = mask[:, :kept].bool()
-    first, *later = (0, *session.layers)
-    state = CacheState([Stage(first, known), *(Stage(layer, known[:, :0]) for layer in later)])
-    state.following = torch.tensor([prefix.following for prefix in prefixes], device=device)
-    state.waiting = _wait(session, prefixes, [len(question) for question in questions], kept, asked)
-    session.states[cache] = state
+    padded = any(prefix.tokens < kept for prefix in prefixes)
+    first = Stage(0, kept, mask[:, :kept].bool() if padded else None)
+    later = [Stage(layer) for layer in session.layers]
+    memory = CacheMemory(session.method, session.positions, [first, *later], len(prefixes))
+    offsets = [prefix.offset for prefix in prefixes]
+    memory.offset = None if None in offsets else torch.cat(offsets).to(device)  # type: ignore[arg-type]
+    memory.unfinished = _wait(session, prefixes, [len(question) for question in questions], kept, asked)
+    remember(cache, memory)
+    set_open(cache, False)
     if hasattr(session.adapter.base, "rope_deltas"):
-        session.adapter.base.rope_deltas = None  # of another prompt; the state knows which positions follow
-    session.remember(state.waiting.prompts)
+        session.adapter.base.rope_deltas = None  # of another prompt; the memory knows which positions follow
+    session.prompts = memory.unfinished.prompts
     return {"input_ids": ids, "attention_mask": mask, cache_argument(session.model.forward): cache}
-
-
-@dataclass(eq=False)
-class Holding:
-    """What is noted while a prefix is read."""
-
-    following: int = 0
-    waiting: Waiting | None = None
-
-    def see(self, kwargs: dict[str, Any]) -> None:
-        """Notes the position after the full prompt's last token."""
-        given = kwargs.get("position_ids")
-        if given is None:
-            self.following = kwargs["inputs_embeds"].shape[1]
-            return
-        last = given[-3:, 0, -1] if given.dim() == 3 else given[:, -1]
-        if len(set(last.tolist())) > 1:  # only the model knows where text goes on after a video: it need not be the max
-            raise ValueError("the start of a prompt must end with a token of text behind its last video")
-        self.following = int(last[0]) + 1
-
-    def stop(self, hidden: Tensor, embeddings: Any, flight: Flight) -> None:
-        """Keeps what would have entered the inner stage, and ends the pass."""
-        seen = flight.attention.get(0, hidden.new_zeros(hidden.shape[1], dtype=torch.float32))
-        self.waiting = Waiting(hidden, tuple(embeddings), flight.positions, flight.new, flight.spans, flight.prompts)
-        self.waiting.seen = [seen]
-        raise _Stopped
-
-
-class _Stopped(Exception):
-    """Ends the pass of a prefix in front of the first inner stage."""
 
 
 def _stack(session: Session, prefixes: Sequence[Prefix], width: int) -> Any:
@@ -190,37 +179,37 @@ def _stack(session: Session, prefixes: Sequence[Prefix], width: int) -> Any:
     return cache
 
 
-def _wait(session: Session, prefixes: Sequence[Prefix], lengths: list[int], kept: int, asked: int) -> Waiting:
+def _wait(session: Session, prefixes: Sequence[Prefix], lengths: list[int], kept: int, asked: int) -> Unfinished:
     """The rows' hidden states and records in front of the first inner stage; without one, the records alone."""
     depth = len(session.adapter.layers)
-    prompts, spans = [], []
+    joined = Unfinished()
     for row, (prefix, length) in enumerate(zip(prefixes, lengths, strict=True)):
-        record = prefix.record
+        record, shift = prefix.record, kept - prefix.tokens
         videos = [replace(video, row=row, inner=[]) for video in record.videos]
-        prompts.append(PromptRecord(row, record.tokens + length, [prefix.tokens + length] * depth, videos))
-        live = prefix.waiting.spans[0] if prefix.waiting is not None else []
-        shift = kept - prefix.tokens
-        spans.append(
-            [LiveSpan(video, span.columns + shift, span.place, span.entered) for video, span in zip(videos, live)]  # noqa: B905
+        joined.prompts.append(PromptRecord(row, record.tokens + length, [prefix.tokens + length] * depth, videos))
+        live = prefix.unfinished.spans[0] if session.layers else []
+        joined.spans.append(
+            [
+                VideoSpan(video, span.columns + shift, span.place, span.entered)
+                for video, span in zip(videos, live, strict=False)
+            ]
         )
-    held = [prefix.waiting for prefix in prefixes if prefix.waiting is not None]
-    if not held:
-        return Waiting(None, (), None, None, [[] for _ in prefixes], prompts)
-    waiting = Waiting(
-        hidden=torch.cat([_wide(each.hidden, kept) for each in held]),
-        embeddings=tuple(
-            torch.cat([_wide(part, kept) for part in parts], dim=-3)
-            for parts in zip(*(each.embeddings for each in held), strict=True)
-        ),
-        positions=torch.cat([_wider(each.positions, kept) for each in held], dim=-2),
-        new=torch.cat([_wider(each.new, kept) for each in held]),
-        spans=spans,
-        prompts=prompts,
+    if not session.layers:
+        return joined
+    held = [prefix.unfinished for prefix in prefixes]
+    joined.hidden = torch.cat([_wide(each.hidden, kept) for each in held])
+    joined.embeddings = tuple(
+        torch.cat([_wide(part, kept) for part in parts], dim=-3)
+        for parts in zip(*(each.embeddings for each in held), strict=True)
     )
-    waiting.padding = [kept - prefix.tokens for prefix in prefixes]
-    waiting.between = [asked - length for length in lengths]
-    waiting.seen = [_wider(each.seen[0], kept) for each in held]
-    return waiting
+    joined.positions = torch.cat([_wider(each.positions, kept) for each in held], dim=-2)
+    joined.padding = [kept - prefix.tokens for prefix in prefixes]
+    joined.between = [asked - length for length in lengths]
+    joined.seen = [_wider(each.seen[0], kept) for each in held]
+    if any(joined.padding):
+        real = torch.arange(kept)[None] >= torch.tensor(joined.padding)[:, None]
+        joined.new = real.to(joined.hidden.device)
+    return joined
 
 
 def _wide(part: Any, width: int) -> Tensor:

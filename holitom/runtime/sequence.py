@@ -49,7 +49,7 @@ def row_merge(length: int, padding: int, spans: list[Span], device: torch.device
     rank[order] = torch.arange(len(order), device=device)
 
     target = torch.full((length,), DROPPED, dtype=torch.int64, device=device)
-    weight = torch.ones(length, device=device)
+    weight = torch.ones(length, dtype=torch.float32, device=device)
     target[text_columns] = rank[: len(text_columns)]
     start, places, shares = len(text_columns), [], []
     for span in spans:
@@ -97,3 +97,13 @@ class BatchMerge:
         for number, row in enumerate(self.rows):
             out[number, self.length - row.outputs :] = row.gather(x[number if x.shape[0] > 1 else 0])
         return out
+
+    def gather_planes(self, x: Tensor) -> Tensor:
+        """:meth:`gather` of what may come in several planes.
+
+        Args:
+            x: position ids (B or 1, S) or (planes, B or 1, S); rotary embeddings (B, S, d) or (axes, B, S, d).
+        """
+        if x.dim() == 4 or (x.dim() == 3 and not x.is_floating_point()):
+            return torch.stack([self.gather(plane) for plane in x])
+        return self.gather(x)

@@ -1,8 +1,9 @@
-"""Looking at queries and keys where attention is computed, without switching any layer to eager attention.
+"""Observing queries and keys where attention is computed, without switching any layer to eager attention.
 
-transformers looks its attention function up in ``ALL_ATTENTION_FUNCTIONS`` for each call. While somebody observes a
-module, the functions in that table are wrapped by ones that show an observed module's queries and keys to its observer
-and then call the original. Attention itself, its mask and its kernel stay what they are.
+transformers looks its attention function up in ``ALL_ATTENTION_FUNCTIONS`` for each call. While somebody watches a
+module, the functions in that table are wrapped by one that asks what is in progress *in this thread* for observers of
+the module, shows them queries and keys, and then calls the original. Attention itself, its mask and its kernel stay
+what they are.
 """
 
 from __future__ import annotations
@@ -16,51 +17,42 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-Observer = Callable[[Tensor, Tensor, float], None]
-"""Called with queries (B, H, Q, d) and keys (B, G, L, d), after rotary embedding and norms, and the scale of logits."""
+from holitom.models import transformers_names as names
+from holitom.runtime.thread import here
 
 _lock = threading.RLock()
-_observers: weakref.WeakKeyDictionary[nn.Module, dict[object, Observer]] = weakref.WeakKeyDictionary()
+_watched: weakref.WeakKeyDictionary[nn.Module, set[object]] = weakref.WeakKeyDictionary()
 _wrapped: dict[str, Callable[..., Any]] = {}
 _HELD_BYTES = 1 << 27  # attention matrices held at a time while column means are taken
 _CACHED_BYTES = 1 << 22  # on a CPU, whose cache is much faster than its memory
 
 
-def observe(module: nn.Module, owner: object, observer: Observer) -> None:
-    """Shows a module's queries and keys to ``observer`` until :func:`release` of the same owner."""
+def watch(module: nn.Module, owner: object) -> None:
+    """Lets observers see a module's queries and keys until :func:`release` of the same owner."""
     with _lock:
-        _observers.setdefault(module, {})[owner] = observer
+        _watched.setdefault(module, set()).add(owner)
         _install()
 
 
 def release(owner: object) -> None:
-    """Ends all observation by ``owner``; the last one restores transformers' table of attention functions."""
+    """Ends all watching by ``owner``; the last one restores transformers' table of attention functions."""
     with _lock:
-        for module in list(_observers):
-            _observers[module].pop(owner, None)
-            if not _observers[module]:
-                del _observers[module]
-        if not _observers:
+        for module in list(_watched):
+            _watched[module].discard(owner)
+            if not _watched[module]:
+                del _watched[module]
+        if not _watched:
             _restore()
 
 
-def _table() -> Any:
-    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-
-    return ALL_ATTENTION_FUNCTIONS
-
-
 def _install() -> None:
-    table = _table()
+    table = names.attention_functions()
     for name in {*table.valid_keys(), "eager"} - _wrapped.keys():
-        original = table.get(name)
-        wrapper = _wrapper(original)
-        _wrapped[name] = wrapper
-        table[name] = wrapper  # an entry of this table's own, above the shared ones: removing it uncovers the original
+        _wrapped[name] = table[name] = _wrapper(table.get(name))  # this table's own entry, above the shared one
 
 
 def _restore() -> None:
-    table = _table()
+    table = names.attention_functions()
     for name, wrapper in _wrapped.items():
         if table.get(name) is wrapper:
             del table[name]
@@ -69,18 +61,25 @@ def _restore() -> None:
 
 def _wrapper(original: Callable[..., Any] | None) -> Callable[..., Any]:
     def attention(module: nn.Module, query: Tensor, key: Tensor, *args: Any, **kwargs: Any) -> Any:
-        watching = _observers.get(module)
-        if watching:
-            scale = kwargs.get("scaling")
-            scale = query.shape[-1] ** -0.5 if scale is None else float(scale)
-            for each_query, each_key in _sequences(query, key, kwargs.get("cu_seq_lens_q")):
-                for observer in list(watching.values()):
-                    observer(each_query, each_key, scale)
+        if module in _watched:
+            _show(module, query, key, kwargs.get("scaling"), kwargs.get("cu_seq_lens_q"))
         # eager attention has no entry of its own in the table: each model file brings a function of that name
-        run = original or sys.modules[type(module).__module__].eager_attention_forward
+        run = original or names.eager_attention(sys.modules[type(module).__module__])
         return run(module, query, key, *args, **kwargs)
 
     return attention
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _show(module: nn.Module, query: Tensor, key: Tensor, scaling: float | None, borders: Tensor | None) -> None:
+    observers = here.observers(module)
+    if not observers:
+        return
+    scale = query.shape[-1] ** -0.5 if scaling is None else float(scaling)
+    with torch.no_grad():
+        for each_query, each_key in _sequences(query.detach(), key.detach(), borders):
+            for observer in observers:
+                observer(each_query, each_key, scale)
 
 
 def _sequences(query: Tensor, key: Tensor, borders: Tensor | None) -> list[tuple[Tensor, Tensor]]:

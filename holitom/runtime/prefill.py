@@ -1,0 +1,312 @@
+"""In front of the decoder: videos are found and merged, what they no longer need goes, every token gets its place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from holitom.merge import Merge
+from holitom.models.base import VideoLayout
+from holitom.models.transformers_names import cache_argument, cache_in
+from holitom.runtime.cache import CacheMemory, Stage, Unfinished, cached_length, memory_of, remember
+from holitom.runtime.call import Call, VideoSpan
+from holitom.runtime.locate import Located, locate, padding_of
+from holitom.runtime.records import PromptRecord, VideoRecord
+from holitom.runtime.sequence import BatchMerge, Span, row_merge
+
+
+def enter_decoder(call: Call, decoder: Any, kwargs: dict[str, Any]) -> dict[str, Any] | None:
+    """What the decoder is called with instead of ``kwargs``; None leaves the call as it is.
+
+    Raises:
+        ValueError: for a call that cannot be compressed, or cannot go on from its compressed KV cache.
+    """
+    embeds: Tensor | None = kwargs.get("inputs_embeds")
+    if embeds is None:
+        return None  # somebody calls the language model alone, with ids: nothing visual in it
+    session = call.session
+    call.decoder, call.depth = decoder, len(session.adapter.layers)
+    call.rows, call.width = embeds.shape[:2]
+    call.cache = _cache(decoder, kwargs)
+    call.memory = memory_of(call.cache)
+    call.tail_tokens = call.width
+    if call.memory is not None:
+        call.memory.check(session.method, session.layers, call.rows)
+    elif call.width == 1:
+        return None
+    if call.width == 1 or call.ids is None or call.ids.shape != (call.rows, call.width):
+        return None if call.memory is None else _go_on(call, kwargs)
+    valid = _real_tokens(call, kwargs)
+    rows, tail = _find(call, torch.ones(call.ids.shape, dtype=torch.bool) if valid is None else valid)
+    if not any(rows):
+        return None if call.memory is None else _go_on(call, kwargs, valid)
+    if valid is None:
+        raise _own_mask(call, kwargs)
+    with session.stage("compression"):
+        changed = _compress(call, kwargs, valid, rows, tail)
+    if call.labelled and (session.layers or (changed and changed["inputs_embeds"].shape != embeds.shape)):
+        raise ValueError(
+            "labels= have one entry for each token of the full prompt, of which compression leaves fewer: take the "
+            "logits and compute the loss of the answer's tokens from them (see docs/training.md), or leave the session "
+            "for this call"
+        )
+    return changed
+
+
+def _cache(decoder: Any, kwargs: dict[str, Any]) -> Any:
+    """The call's KV cache; made here where the decoder would make one, so that it can remember."""
+    cache, use = cache_in(kwargs), kwargs.get("use_cache")
+    replayed = getattr(decoder, "gradient_checkpointing", False) and decoder.training and torch.is_grad_enabled()
+    if cache is None and not replayed and (getattr(decoder.config, "use_cache", True) if use is None else use):
+        from transformers import DynamicCache
+
+        cache = kwargs[cache_argument(decoder.forward)] = DynamicCache(config=decoder.config)
+    return cache
+
+
+def _real_tokens(call: Call, kwargs: dict[str, Any]) -> Tensor | None:
+    """(B, Q) bool on the CPU: which tokens of this call are no padding; None for a mask that does not say it."""
+    mask, width = _mask(call, kwargs), call.width
+    if mask is None:
+        return torch.ones(call.rows, width, dtype=torch.bool)
+    if not isinstance(mask, Tensor):
+        return None
+    if mask.dim() == 2 and mask.shape[1] >= width:
+        return mask[:, -width:].bool().cpu()
+    if not _made_by_generate(call, mask):
+        return None
+    row = mask[:, 0, -1]  # the last token's row shows what is padding
+    real = (row if row.dtype == torch.bool else row == 0).cpu()
+    if bool(real[:, width:].any()):
+        raise ValueError(
+            "a static cache that already holds tokens cannot take a further compressed prompt: use the default "
+            "(dynamic) cache for several turns"
+        )
+    return real[:, :width].expand(call.rows, -1)
+
+
+def _made_by_generate(call: Call, mask: Tensor) -> bool:
+    """Whether a 4-D mask is the causal one that generate() makes for a static cache, and not the user's own."""
+    if mask.dim() != 4 or call.generation is None or not getattr(call.cache, "is_compileable", False):
+        return False
+    given = call.generation.mask
+    return given is None or given.dim() == 2
+
+
+def _own_mask(call: Call, kwargs: dict[str, Any]) -> ValueError:
+    """The error for a mask that says more than what is padding."""
+    mask = _mask(call, kwargs)
+    shape = tuple(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
+    return ValueError(
+        f"a video cannot be compressed under an attention mask of its own ({shape}), which says more than what is "
+        "padding: give a 2-D mask (1: a token, 0: padding), or leave the session for this call"
+    )
+
+
+def _mask(call: Call, kwargs: dict[str, Any]) -> Any:
+    """The flattest mask that is known of this call: the model's, else the decoder's, else what generate() got."""
+    mask = kwargs.get("attention_mask") if call.mask is None else call.mask
+    if not isinstance(mask, dict):
+        return mask
+    if not getattr(call.cache, "is_compileable", False) and cached_length(call.cache, 0):
+        return None if call.generation is None else call.generation.mask  # masks for a cache that grows say too little
+    return mask.get("full_attention")
+
+
+def _find(call: Call, valid: Tensor) -> tuple[list[list[Located]], list[int]]:
+    """The videos of this call's rows, and for each row the columns after the token whose attention decides."""
+    assert call.ids is not None
+    ids, beyond = call.ids.cpu(), min(call.width, _beyond_prompt(call))
+    asked = valid.clone()
+    asked[:, call.width - beyond :] = False  # prompt lookup proposes placeholders that stand for nothing
+    marked, layouts = call.session.adapter.arrange(ids, asked, call.layouts or [])
+    if call.layouts is None and bool(marked.any()):
+        raise ValueError(
+            f"the prompt has {int(marked.sum())} video placeholder tokens, but the videos encoded for it are not "
+            "known: give the pixels, or encode them (get_video_features) inside this session"
+        )
+    rows = locate(marked, layouts, in_chunks=call.generation is not None and call.generation.in_chunks)
+    return rows, [max(beyond, after) for after in padding_of(valid)[1]]
+
+
+def _beyond_prompt(call: Call) -> int:
+    """How many of this call's columns generate() has put behind its prompt."""
+    if call.generation is None or call.generation.ids is None:
+        return 0
+    prompt = call.generation.ids.shape[1]
+    if call.width >= prompt:
+        return call.width - prompt
+    return max(0, call.width + int(call.cache.get_seq_length()) - prompt) if call.cache is not None else 0
+
+
+def _compress(
+    call: Call, kwargs: dict[str, Any], valid: Tensor, rows: list[list[Located]], tail: list[int]
+) -> dict[str, Any] | None:
+    session, embeds, device, width = call.session, kwargs["inputs_embeds"], kwargs["inputs_embeds"].device, call.width
+    padding, call.right = padding_of(valid)
+    maps, prompts, spans = [], [], []
+    known: dict[VideoLayout, Merge] = {}  # rows repeated for beams share their videos
+    for row, videos in enumerate(rows):
+        prompt = PromptRecord(row, width - padding[row] - call.right[row], [0] * call.depth)
+        parts = []
+        for video in videos:
+            layout = video.layout
+            columns, blocks = (part.to(device, non_blocking=True) for part in video.patches)
+            merge = known.get(layout)
+            if merge is None:
+                merge = known[layout] = _merge(call, embeds[row, columns], layout)
+            parts.append(Span(columns, blocks, merge))
+            whole = merge if layout.merged is None else layout.merged
+            prompt.tokens += whole.inputs - merge.inputs
+            record = VideoRecord(row, layout.frames, layout.grid, whole, scores=layout.scores)
+            record.newlines = int((layout.place < 0).sum())
+            prompt.videos.append(record)
+        merge, places = row_merge(width, padding[row], parts, device)
+        prompt.by_layer[:] = [merge.outputs - call.right[row]] * call.depth
+        maps.append(merge)
+        prompts.append(prompt)
+        spans.append(
+            [
+                _span(video, record, merge, part, place)
+                for video, record, part, place in zip(videos, prompt.videos, parts, places, strict=True)
+            ]
+        )
+    session.prompts = call.prompts = prompts
+    untouched = call.memory is None and all(
+        merge.outputs == merge.inputs and bool((merge.anchor.diff() > 0).all()) for merge in known.values()
+    )
+    if untouched and not session.layers and not call.reads_prefix:
+        return None
+    batch = BatchMerge([Merge.identity(width, device) for _ in maps], width) if untouched else BatchMerge.of(maps)
+    call.padding = padding if untouched else [batch.length - merge.outputs for merge in maps]
+    for row, live in enumerate(spans):
+        for span in live:
+            span.columns = span.columns + (padding[row] if untouched else batch.length - maps[row].outputs)
+    call.spans, call.tail = spans, tail
+    call.memory = call.memory or _begin(call, kwargs)
+    call.dropping = width - batch.length
+    ends = [max(int(video.columns.max()) for video in videos) for videos in rows if videos]
+    call.tail_tokens = width - 1 - max(ends)
+    _note_following(call, kwargs, maps)
+    if call.reads_prefix:
+        call.memory.unfinished = Unfinished(prompts=prompts)
+    if (
+        any(call.padding)
+        or not all(  # else every token that is left is real
+            bool(row[before : width - after].all()) and not after
+            for row, before, after in zip(valid, padding, call.right, strict=True)
+        )
+    ):
+        call.new = batch.gather(valid.to(device))
+    call.width, call.positions = batch.length, batch.gather_planes(_given_positions(kwargs, width))
+    if call.cache is not None:
+        remember(call.cache, call.memory)
+    call.observe_layers()
+    if untouched:
+        call.enter(0)
+        return None
+    moved = session.adapter.move_arguments(kwargs, batch.apply, batch.gather, width)
+    return _masks_and_positions(call, {**moved, "inputs_embeds": batch.apply(embeds)})
+
+
+@torch.no_grad()
+def _merge(call: Call, features: Tensor, layout: VideoLayout) -> Merge:
+    """The method's Merge for one video's features (T*N, D); what was merged before the call stays as it is."""
+    if layout.merged is not None:
+        return Merge.identity(len(features), features.device)
+    return call.session.method.merge_video(layout.tokens(features.detach()))
+
+
+def _span(video: Located, record: VideoRecord, row: Merge, part: Span, places: Tensor) -> VideoSpan:
+    """The video's tokens as they now stand in the unpadded row: merged patches and newlines."""
+    device = places.device
+    newline = video.columns[video.layout.place < 0].to(device, non_blocking=True)
+    columns = torch.cat([places, row.target[newline]])
+    merged = video.layout.merged
+    anchor = part.merge.anchor if merged is None else merged.anchor.to(device)[part.merge.anchor]
+    place = torch.cat([anchor, newline.new_full(newline.shape, -1)])
+    order = columns.argsort()
+    return VideoSpan(record, columns[order], place[order], entered=columns.numel())
+
+
+def _begin(call: Call, kwargs: dict[str, Any]) -> CacheMemory:
+    """The memory of a cache in front of its first compressed prompt: it may hold turns of text already."""
+    past, mask, width = cached_length(call.cache, 0) or 0, _mask(call, kwargs), call.width
+    known = None
+    if past and isinstance(mask, Tensor) and mask.dim() == 2 and mask.shape[1] >= past + width:
+        known = mask[:, -past - width : -width].to(kwargs["inputs_embeds"].device).bool()
+    session = call.session
+    stages = [Stage(layer, past, known) for layer in (0, *session.layers)]
+    return CacheMemory(session.method, session.positions, stages, call.rows)
+
+
+def _given_positions(kwargs: dict[str, Any], width: int) -> Tensor:
+    """The position ids that came: (B or 1, Q) or (3 or 4, B or 1, Q)."""
+    given: Tensor | None = kwargs.get("position_ids")
+    return torch.arange(width, device=kwargs["inputs_embeds"].device)[None] if given is None else given
+
+
+def _note_following(call: Call, kwargs: dict[str, Any], maps: list[Merge]) -> None:
+    """Notes which position follows each row, relative to its number of tokens.
+
+    Only the model knows where text goes on after a video, so the last token must be text: its axes agree.
+    """
+    memory, given = call.memory, _given_positions(kwargs, kwargs["inputs_embeds"].shape[1])
+    assert memory is not None
+    memory.offset = None
+    if given.dim() == 2 and memory.positions == "compact":
+        return
+    axes = (given[None] if given.dim() == 2 else given[-3:]).expand(-1, call.rows, -1)
+    last = torch.tensor([axes.shape[2] - 1 - after for after in call.right], device=axes.device)
+    ends = axes.gather(2, last[None, :, None].expand(len(axes), -1, 1))[:, :, 0].tolist()
+    if any(len(set(axis)) > 1 for axis in zip(*ends, strict=True)):
+        if call.reads_prefix:
+            raise ValueError("the start of a prompt must end with a token of text behind its last video")
+        return
+    before = memory.stages[0]
+    held = [before.length] * call.rows if before.mask is None else before.mask[:, : before.length].sum(1).tolist()
+    counts = [merge.outputs - after + past for merge, after, past in zip(maps, call.right, held, strict=True)]
+    offsets = [place + 1 - count for place, count in zip(ends[0], counts, strict=True)]
+    memory.offset = torch.tensor(offsets, dtype=torch.int64, device=axes.device)[:, None]
+
+
+def _go_on(call: Call, kwargs: dict[str, Any], valid: Tensor | None = None) -> dict[str, Any]:
+    """A call without new videos on a cache that holds compressed ones: decoding, or a further turn of text."""
+    memory, embeds = call.memory, kwargs["inputs_embeds"]
+    assert memory is not None
+    if valid is None:
+        mask = _mask(call, kwargs)
+        if isinstance(mask, Tensor) and mask.dim() != 2 and not _made_by_generate(call, mask):
+            raise _own_mask(call, kwargs)
+        if call.width > 1 and _beyond_prompt(call) < call.width:
+            valid = _real_tokens(call, kwargs)
+    if valid is not None and not bool(valid.all()):
+        call.new = valid.to(embeds.device)
+    if memory.unfinished is not None:
+        call.resume(memory.unfinished)
+        call.observe_layers()
+        memory.unfinished = None
+    return _masks_and_positions(call, kwargs)
+
+
+def _masks_and_positions(call: Call, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments with the first stage's mask, and the places of what is left or of what follows it."""
+    stage, memory, embeds = call.enter(0), call.memory, kwargs["inputs_embeds"]
+    assert memory is not None
+    count, given, mask = call.places(stage, embeds.device), call.positions, stage.mask
+    if given is None:
+        given = kwargs.get("position_ids")
+        if memory.offset is not None:
+            following = count + memory.offset.to(embeds.device)
+            given = following if given is None or given.dim() == 2 else following.expand(len(given), -1, -1)
+    if given is None or (given.dim() == 2 and memory.positions == "compact"):
+        given = count
+    elif given.dim() == 3 and len(given) == 4:  # a plane of its own for text, without gaps
+        given = torch.cat([count.expand(given.shape[1:])[None], given[1:]])
+    elif given.dim() == 2 and mask is None and call.width > 1:
+        # without a mask, gaps in position ids would read as borders of packed sequences
+        mask = torch.ones(call.rows, stage.length, dtype=torch.bool, device=embeds.device)
+    call.positions = given
+    return {**kwargs, "attention_mask": mask, "position_ids": given}
