@@ -17,7 +17,6 @@ from holitom.runtime.records import PromptRecord, VideoRecord
 from holitom.runtime.summary import Summary
 
 
-
 class Session:
     """Compresses the videos of one model with one method, as a context manager or until :meth:`remove`.
 

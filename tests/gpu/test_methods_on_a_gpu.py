@@ -15,7 +15,7 @@ from test_methods_device import NEVER_WAIT
 from holitom import VideoTokens
 from holitom.methods import parse, spell
 from holitom.methods.base import Method
-from holitom.runtime.taps import attention_received
+from holitom.runtime.attention import attention_received
 from holitom.tokens import SpanStates
 
 WAITS = {"holitom": 1}  # for which positions are static: segments are found on the CPU

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from holitom.models.base import PatchRecord
-from holitom.runtime.taps import attention_received
+from holitom.runtime.attention import attention_received
 
 Gather = Callable[[Tensor], Tensor]
 
