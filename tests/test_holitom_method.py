@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from golden import span
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from method_zoo import make_video
 
 from holitom import HoliTom, VideoTokens, exact_count
+from holitom.methods import FastV
 
 
 @st.composite
@@ -163,3 +167,40 @@ def test_what_is_missing_is_named():
 def test_video_tokens_name_what_does_not_fit(arguments, error, says):
     with pytest.raises(error, match=says):
         VideoTokens(*arguments)
+
+
+def test_without_a_similarity_it_is_the_published_one_only_where_it_was_published() -> None:
+    open_ = HoliTom(retention=0.2)
+    assert open_.for_tower("llava_onevision/siglip_vision_model") == open_
+    assert open_.for_tower("qwen2_5_vl/qwen2_5_vl_vision").similarity == "auto"
+    assert HoliTom(similarity=0.9).for_tower("qwen2_5_vl/").similarity == 0.9
+    chain = (open_ | FastV(layer=2)).for_tower("internvl/internvl_vision")
+    assert chain.before.similarity == "auto"
+    assert HoliTom(similarity="auto", retention=1.0).threshold == 1.0
+
+
+def test_auto_does_not_see_a_common_mean_or_the_scale_of_features() -> None:
+    """The same clip, seen by a tower whose neighbours all have a cosine near 1."""
+    video = make_video(12, (5, 5), 96, 3, 0.2)
+    common = torch.randn(96, generator=torch.Generator().manual_seed(1)) * 200
+    other = dataclasses.replace(video, features=3 * video.features + common, scores=None)
+    for exact in (False, True):
+        auto = HoliTom(retention=0.2, similarity="auto", layer=None, exact=exact)
+        ours, theirs = auto.merge_video(video).validate(), auto.merge_video(other).validate()
+        assert ours.spans == theirs.spans
+        assert ours.outputs == theirs.outputs
+        same = set(ours.anchor.tolist()) & set(theirs.anchor.tolist())
+        assert len(same) > 0.9 * ours.outputs  # rounding decides between a few cluster centres
+    published = HoliTom(retention=0.2, layer=None)
+    assert published.links(other.features).all()  # everything is static there, cuts included
+    assert 0.3 < auto.links(other.features).float().mean() < 0.5
+
+
+def test_what_ranks_can_be_chosen_apart_from_the_threshold() -> None:
+    video = make_video(12, (5, 5), 40, 3, 0.4)
+    bare = dataclasses.replace(video, scores=None)
+    HoliTom(similarity=0.9, scores="spread").merge_video(bare).validate()
+    with pytest.raises(ValueError, match="patch scores"):
+        HoliTom(similarity="auto", scores="tower").merge_video(bare)
+    single = VideoTokens(torch.randn(1, 9, 70), (3, 3))
+    assert HoliTom(similarity="auto", exact=True, retention=0.5).merge_video(single).validate().outputs == 4

@@ -148,9 +148,10 @@ class _Work:
     def __init__(
         self, model: Any, preprocessor: Preprocessor, method: Method, reading: Reading, stream: VideoStream, timer: Any
     ) -> None:
-        self.preprocessor, self.method, self.reading = preprocessor, method, reading
+        self.preprocessor, self.reading = preprocessor, reading
         self.stream, self.timer = stream, timer
         self.session = Session(method, model, timer=timer)
+        self.method = self.session.method
         self.device, self.dtype = model.get_input_embeddings().weight.device, next(model.parameters()).dtype
         self.window = reading.window_frames(stream.rate)
         self.frames = self.kept = 0

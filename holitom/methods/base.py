@@ -139,6 +139,14 @@ class Method:
             "exact=True (see `holitom methods`)"
         )
 
+    def for_tower(self, tower: str) -> Method:
+        """This method with what it leaves open settled for a vision tower. A session asks for it.
+
+        Args:
+            tower: family and kind, see :func:`holitom.models.tower_name`.
+        """
+        return self
+
     def with_positions(self, positions: Positions) -> Method:
         """This method with other positions of what enters the LLM, see the class."""
         return dataclasses.replace(self, positions=positions)

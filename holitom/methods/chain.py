@@ -112,6 +112,10 @@ class Chain(Method):
         before = self._at("before")
         return self.replaced(before, before.with_token_count(count, frames, grid))
 
+    def for_tower(self, tower: str) -> Chain:
+        """Each part's own: see :meth:`Method.for_tower`."""
+        return Chain.of(*(part.for_tower(tower) for part in self.parts))
+
     def with_positions(self, positions: Positions) -> Chain:
         """This chain with the positions of its method before the LLM: see :meth:`Method.with_positions`."""
         before = self.stage("before")

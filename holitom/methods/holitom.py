@@ -13,13 +13,19 @@ from holitom.methods._plan import Plan, plan_outer
 from holitom.methods.base import Attention, Need, check_layer, resolve_layer
 from holitom.methods.exact import ExactMethod
 from holitom.methods.segmenting import Segmenting
+from holitom.methods.spread import Spread
 from holitom.ops.density_groups import Group, cluster_groups
 from holitom.ops.inner import halving_weights, mean_weights, nearest_kept, split_by_rank
 from holitom.ops.ranking import keep_top
 from holitom.ops.segmentation import Segmentation, segment
 from holitom.ops.similarity import static_links
+from holitom.ops.spread import directions, most_alike, picking_scores, sketch
 from holitom.ops.streaming import SegmentStream
-from holitom.tokens import SpanStates, VideoTokens, check_share
+from holitom.tokens import SpanStates, VideoTokens, check_share, exact_count
+
+PUBLISHED_FOR = "llava_onevision/siglip_vision_model"  # the tower that the paper's thresholds were set on
+STATIC_SHARE = 0.4  # of the links, with similarity="auto"; chosen on the testbed's validation split
+WIDTH = Spread.width
 
 
 @dataclass(frozen=True)
@@ -34,9 +40,14 @@ class HoliTom(Segmenting, ExactMethod):
         retention: share of the visual tokens that may enter the LLM, in (0, 1]. What is static is merged over time in
             any case, so of a clip with long static stretches fewer enter, however large the retention (below 1);
             ``exact=True`` fills the budget.
-        similarity: tau; a position is static between two frames when their cosine is strictly above it. None: the
-            published setting for the retention: 0.65 below 0.15, 0.80 from there, and 1.0 (nothing is static, every
-            token stays) at a retention of 1.
+        similarity: tau; a position is static between two frames when their cosine is strictly above it. ``"auto"``: the
+            threshold above which a fixed share of the video's own links lies, by the cosine of features minus their
+            mean. None: what was published for LLaVA-OneVision's tower (0.65 at retentions below 0.15, 0.80 from there),
+            and ``"auto"`` for every other tower, where nothing was published (see :meth:`for_tower`). At a retention of
+            1 nothing is static and every token stays, unless a number says otherwise.
+        scores: what ranks the tokens that move: ``"tower"``: the attention that the vision tower pays them, as
+            published; ``"spread"``: the order in which :class:`~holitom.methods.Spread` would pick them. None:
+            ``"spread"`` where the similarity is ``"auto"``, else ``"tower"``.
         layer: the decoder layer in front of which tokens merge again: an index, a share of the depth (published: 18 of
             28), or None for the outer stage alone (the paper's "w/o M").
         inner_retention: share of a video's tokens that stay at that layer.
@@ -59,7 +70,8 @@ class HoliTom(Segmenting, ExactMethod):
     attention: ClassVar[Attention] = "last"
 
     retention: float = 0.10
-    similarity: float | None = None
+    similarity: float | Literal["auto"] | None = None
+    scores: Literal["tower", "spread"] | None = None
     layer: float | int | None = 18 / 28
     inner_retention: float = 0.5
     centre_weight: float | None = 0.6
@@ -72,8 +84,8 @@ class HoliTom(Segmenting, ExactMethod):
         super().__post_init__()
         check_share("inner_retention", self.inner_retention)
         check_layer("layer", self.layer)
-        if self.similarity is not None and not -1 <= self.similarity <= 1:
-            raise ValueError(f"similarity is a cosine and must lie in [-1, 1], got {self.similarity!r}")
+        if isinstance(self.similarity, int | float) and not -1 <= self.similarity <= 1:
+            raise ValueError(f"similarity is a cosine and must lie in [-1, 1], got {self.similarity!r}: or say 'auto'")
         if self.centre_weight is not None and not 0 <= self.centre_weight <= 1:
             raise ValueError(
                 f"centre_weight must lie in [0, 1], or be None for the plain mean; got {self.centre_weight!r}"
@@ -82,18 +94,33 @@ class HoliTom(Segmenting, ExactMethod):
             raise ValueError(f"neighbours={self.neighbours!r} and max_frames={self.max_frames!r} must be at least 1")
 
     @property
-    def threshold(self) -> float:
+    def threshold(self) -> float | Literal["auto"]:
         """The similarity in force."""
+        if self.similarity is None:
+            return 1.0 if self.retention == 1 else 0.80 if self.retention >= 0.15 else 0.65
+        return 1.0 if self.similarity == "auto" and self.retention == 1 else self.similarity
+
+    def for_tower(self, tower: str) -> HoliTom:
+        """See :meth:`Method.for_tower`: without a similarity, the published one or ``"auto"``."""
         if self.similarity is not None:
-            return self.similarity
-        return 1.0 if self.retention == 1 else 0.80 if self.retention >= 0.15 else 0.65
+            return self
+        return self if tower == PUBLISHED_FOR else replace(self, similarity="auto")
 
     def for_window(self, count: int, frames: int, grid: tuple[int, int]) -> HoliTom:
         """See :meth:`Segmenting.for_window`: the similarity is that of the whole video's retention."""
         return replace(self, retention=count / (frames * grid[0] * grid[1]), exact=True, similarity=self.threshold)
 
     def links(self, features: Tensor) -> Tensor:
-        """(T-1, N) bool: the static links of features (T, N, D)."""
+        """The static links of some frames. An ``"auto"`` threshold is that of these frames.
+
+        Args:
+            features: (T, N, D) floating point.
+
+        Returns:
+            (T-1, N) bool.
+        """
+        if self.threshold == "auto":
+            return most_alike(directions(sketch(features, WIDTH))[0], STATIC_SHARE)
         return static_links(features, self.threshold)
 
     def stream(self, window: int) -> SegmentStream:
@@ -112,9 +139,9 @@ class HoliTom(Segmenting, ExactMethod):
         stays on the device of the features.
 
         Raises:
-            ValueError: when the video has no patch scores.
+            ValueError: when the video has no patch scores, and they are asked for.
         """
-        scores = video.require_scores(type(self).__name__)
+        scores = self._rank(video)
         links = self.links(video.features).cpu().numpy()
         exact = self.token_count(video.frames, video.grid) if self.exact else None
         cut, plan = plan_outer(links, self.max_frames, self.retention, exact, scores)
@@ -142,6 +169,14 @@ class HoliTom(Segmenting, ExactMethod):
             anchor.scatter_(0, torch.where(leads, cluster, plan.outputs), first)
         merge = Merge(target.flatten(), weight.flatten(), anchor[:-1], spans=tuple(cut.spans))
         return merge._knowing(plan.sources)
+
+    def _rank(self, video: VideoTokens) -> Tensor:
+        """(T, N) float32: what ranks the tokens that move."""
+        if (self.scores or ("spread" if self.similarity == "auto" else "tower")) == "tower":
+            return video.require_scores(type(self).__name__)
+        unit, weight = directions(sketch(video.features, WIDTH))
+        count = exact_count(video.frames, video.grid, min(1.0, 2 * self.retention))
+        return picking_scores(unit, weight, count, Spread.step)
 
     def _cluster(self, over_time: Merge, features: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:
         """Clusters the columns of each segment by density peaks.

@@ -11,6 +11,7 @@ from holitom.models.newlines import with_row_newlines
 from holitom.models.qwen3_vl import Qwen3VLAdapter, Qwen35Adapter
 from holitom.models.qwen_vl import Qwen25VLAdapter, QwenVLAdapter
 from holitom.models.smolvlm import SmolVLMAdapter
+from holitom.models.tower_names import tower_name
 from holitom.models.video_llama_3 import VideoLlama3Adapter
 
 __all__ = [
@@ -34,5 +35,6 @@ __all__ = [
     "find_model",
     "register",
     "supported",
+    "tower_name",
     "with_row_newlines",
 ]

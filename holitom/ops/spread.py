@@ -196,3 +196,37 @@ def _blocks(tokens: int, columns: int) -> list[slice]:
     """Slices of tokens of which a matrix with so many columns is small enough."""
     block = max(1, _BLOCK // columns)
     return [slice(start, start + block) for start in range(0, tokens, block)]
+
+
+def picking_scores(unit: Tensor, weight: Tensor, count: int, step: float) -> Tensor:
+    """Scores in the order of picking, in order on a CPU and in rounds elsewhere.
+
+    Args:
+        unit: (T, N, d) float32 directions.
+        weight: (T, N) float32.
+        count: how many tokens are picked; the others follow by their distance to the nearest pick times their weight.
+        step: what one frame counts, in units of ``1 - cos``.
+
+    Returns:
+        (T, N) float32, 1 and more for picks, less than 1 for the others.
+    """
+    picks = (spread_in_order if unit.device.type == "cpu" else spread_in_rounds)(unit, weight, count, step)
+    left = picks.distance * weight.flatten()
+    scores = left / (left.amax() + 1)
+    return scores.index_copy_(0, picks.index, torch.arange(count, 0, -1.0, device=unit.device)).view(weight.shape)
+
+
+def most_alike(unit: Tensor, share: float) -> Tensor:
+    """Which positions are most like themselves one frame later.
+
+    Args:
+        unit: (T, N, d) float32 directions.
+        share: of the links, in (0, 1): those with the largest cosines; of equal ones none may be, or all.
+
+    Returns:
+        (T-1, N) bool. No synchronisation.
+    """
+    cosine = (unit[1:] * unit[:-1]).sum(-1)
+    if not cosine.numel():
+        return cosine > 0
+    return cosine > cosine.flatten().kthvalue(max(1, round((1 - share) * cosine.numel()))).values

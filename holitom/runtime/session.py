@@ -10,7 +10,7 @@ from typing_extensions import Self
 
 from holitom.cost import CostReport, ModelShape
 from holitom.methods.base import Method, Positions
-from holitom.models import adapter_for, find_model
+from holitom.models import adapter_for, find_model, tower_name
 from holitom.models.placement import dtype_of
 from holitom.runtime.hooks import Hooks
 from holitom.runtime.records import PromptRecord, VideoRecord
@@ -41,10 +41,11 @@ class Session:
     def __init__(self, method: Method, model: Any, *, positions: Positions | None = None, timer: Any = None) -> None:
         if positions not in ("compact", "original", None):
             raise ValueError(f"positions must be 'compact' or 'original', got {positions!r}")
-        method = method if positions is None else method.with_positions(positions)
-        self.method, self.positions, self.timer = method, method.positions, timer
         self.model = model = find_model(model)
         self.adapter = adapter_for(model)
+        method = method if positions is None else method.with_positions(positions)
+        self.method = method = method.for_tower(tower_name(model.config))
+        self.positions, self.timer = method.positions, timer
         self.layers = method.layers(len(self.adapter.layers))
         if self.layers:
             self.adapter.require_inner(method.name)

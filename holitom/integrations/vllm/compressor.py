@@ -12,6 +12,7 @@ from holitom.integrations.vllm.config import ServingConfig
 from holitom.integrations.vllm.tap import PatchTap
 from holitom.merge import Merge
 from holitom.models.base import PatchRecord
+from holitom.models.tower_names import tower_name
 from holitom.tokens import VideoTokens
 
 
@@ -35,7 +36,7 @@ class Compressor:
         """
         from vllm.distributed import get_tensor_model_parallel_world_size, tensor_model_parallel_all_reduce
 
-        config = ServingConfig.of_hf_config(hf_config)
+        config = ServingConfig(ServingConfig.of_hf_config(hf_config).method.for_tower(tower_name(hf_config)))
         if attention is None:
             return cls(config, None)
         needs = frozenset(str(need) for need in config.method.needs)

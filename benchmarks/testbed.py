@@ -1,0 +1,194 @@
+"""The tables of docs/testbed.md that `holitom eval` does not print, each part a run that can be stopped and continued.
+
+    python benchmarks/testbed.py PART [-n CLIPS] [--rows FOLDER] [--json FILE]
+
+test       Spread, V-CAST, HoliTom and the controls at 10 and 5 %, in both position modes, on the test split
+fresh      the same claims on clips of another seed
+robust     decisions made on features with a common mean of 20 times their norm, and on features of norm 1 (validation)
+auto       which share of the links HoliTom takes for static (validation)
+inner      HoliTom's stage inside the LLM beside random dropping and random merging at the same layer (validation)
+
+Settings are chosen on the validation split; the parts "test" and "fresh" are for reporting. Differences are taken on
+the same clips, against the first method of a part.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+
+from holitom import HoliTom, Merge, VideoTokens
+from holitom.cli.loading import load
+from holitom.evaluation import Log, accuracy_table, evaluate, label
+from holitom.methods import Method, Spread, parse
+from holitom.methods.holitom import WIDTH
+from holitom.ops.inner import mean_weights, nearest_kept
+from holitom.ops.spread import directions, most_alike, sketch
+from holitom.tokens import SpanStates
+from holitom.video.synthetic import suite
+
+
+@dataclass(frozen=True)
+class OtherTower(Method):
+    """A method that decides on changed features, as another tower might give them; what it merges are the true ones.
+
+    Args:
+        inner: the method.
+        change: ``"mean"``: plus one vector of 20 times their mean norm; ``"unit"``: divided by their norms.
+    """
+
+    name: ClassVar[str] = "other tower"
+
+    inner: Method = dataclasses.field(default_factory=Spread)
+    change: Literal["mean", "unit"] = "mean"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "needs", self.inner.needs)
+        object.__setattr__(self, "positions", self.inner.positions)
+
+    def merge_video(self, video: VideoTokens) -> Merge:
+        """The inner method's map of the changed features."""
+        norms = video.features.norm(dim=-1, keepdim=True)
+        features = video.features / norms
+        if self.change == "mean":
+            common = torch.randn(features.shape[-1], generator=torch.Generator().manual_seed(0))
+            features = video.features + 20 * norms.mean() * common / common.norm()
+        return self.inner.merge_video(dataclasses.replace(video, features=features))
+
+
+@dataclass(frozen=True)
+class StaticShare(HoliTom):
+    """HoliTom with another share of its links taken for static.
+
+    Args:
+        share: in (0, 1).
+    """
+
+    share: float = 0.4
+
+    def links(self, features: torch.Tensor) -> torch.Tensor:
+        """The links with the largest cosines."""
+        return most_alike(directions(sketch(features, WIDTH))[0], self.share)
+
+
+@dataclass(frozen=True)
+class RandomInside(Method):
+    """Random tokens stay in front of a decoder layer.
+
+    Args:
+        layer: the layer.
+        inner_retention: share that stays.
+        merge: whether the others join the survivor most like them, instead of being dropped.
+    """
+
+    name: ClassVar[str] = "random inside"
+
+    layer: int = 3
+    inner_retention: float = 0.5
+    merge: bool = False
+
+    def layers(self, depth: int) -> tuple[int, ...]:
+        """The one layer."""
+        return (self.layer,)
+
+    def merge_span(self, span: SpanStates) -> Merge:
+        """A random choice, always the same for one length."""
+        length = len(span.hidden)
+        keep = max(1, round(length * self.inner_retention))
+        order = torch.randperm(length, generator=torch.Generator().manual_seed(0))
+        kept, dropped = order[:keep].sort().values, order[keep:].sort().values
+        if not self.merge:
+            return Merge.keep(kept, length)
+        joins = nearest_kept(span.hidden, kept, dropped)
+        survivors, joiners = mean_weights(joins, keep)
+        target, weight = kept.new_empty(length), torch.empty(length)
+        target[kept], target[dropped] = torch.arange(keep), joins
+        weight[kept], weight[dropped] = survivors, joiners
+        return Merge(target, weight, kept, kept=length)
+
+
+REPORTED = [
+    "vcast:retention=0.1",
+    "vcast:retention=0.1,positions=original",
+    "spread",
+    "spread:positions=compact",
+    "holitom:similarity=auto,layer=none",
+    "holitom:similarity=auto,layer=none,positions=original",
+    "vcast:retention=0.05",
+    "vcast:retention=0.05,positions=original",
+    "spread:retention=0.05",
+    "spread:retention=0.05,positions=compact",
+]
+
+
+def robust() -> dict[str, Method]:
+    """Each method as it is and on changed features."""
+    found: dict[str, Method] = {}
+    for text in ("spread", "vcast:retention=0.1", "holitom:similarity=auto,layer=none", "holitom:layer=none"):
+        method = parse(text)
+        found |= {text: method, f"{text}, common mean": OtherTower(method, "mean")}
+        found[f"{text}, unit norm"] = OtherTower(method, "unit")
+    return found
+
+
+def inner() -> dict[str, Method]:
+    """What halves the tokens at a layer, after the same stage before the LLM."""
+    found: dict[str, Method] = {"no stage inside": Spread(retention=0.25)}
+    for layer in (1, 2, 3, 4):
+        before = Spread(retention=0.25)
+        found[f"layer {layer}: HoliTom"] = before | HoliTom(layer=layer)
+        found[f"layer {layer}: random, dropped"] = before | RandomInside(layer)
+        found[f"layer {layer}: random, merged"] = before | RandomInside(layer, merge=True)
+    return found
+
+
+def part(name: str) -> tuple[str, int, int, dict[str, Method]]:
+    """Split, seed, clips and methods of a part."""
+    if name == "test":
+        controls = [f"{kind}:retention={share}" for share in (0.1, 0.05) for kind in ("randomdrop", "uniformframes")]
+        return "test", 0, 200, {label(parse(text)): parse(text) for text in REPORTED + controls}
+    if name == "fresh":
+        return "test", 1, 200, {text: parse(text) for text in REPORTED if "holitom" not in text}
+    if name == "robust":
+        return "val", 0, 100, robust()
+    if name == "inner":
+        return "val", 0, 100, inner()
+    shares = (0.2, 0.4, 0.6, 0.8)
+    return "val", 0, 60, {f"static share {x}": StaticShare(layer=None, similarity="auto", share=x) for x in shares}
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=["test", "fresh", "robust", "auto", "inner"])
+    parser.add_argument("-n", type=int)
+    parser.add_argument("--rows", type=Path, help="folder; a run found there is continued")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    split, seed, clips, methods = part(options.part)
+    clips = options.n or clips
+    names = {method: name for name, method in methods.items()}
+    settings = {"model": "tiny", "split": split, "seed": seed, "dtype": "auto"}
+    log = Log(options.rows / f"{options.part}.jsonl" if options.rows else None, settings)
+    films = suite(split, clips, seed)
+    evaluate(load("tiny", "cpu", "auto", None), films, list(methods.values()), log, name=names.__getitem__)
+    known = {film.name for film in films}
+    rows = [row for row in log.rows if row.clip in known and row.method in methods]
+    table: dict[str, Any] = accuracy_table(rows, next(iter(methods)))
+    for name, entry in table.items():
+        (mean, low, high), gap = (100 * value for value in entry["mean"]), [100 * x for x in entry["difference"]]
+        print(f"{name:60s} {mean:5.1f} [{low:.1f}, {high:.1f}]  {gap[0]:+.1f} [{gap[1]:+.1f}, {gap[2]:+.1f}]")
+    if options.json:
+        report = {**settings, "clips": clips, "against": next(iter(methods)), "methods": table}
+        options.json.write_text(json.dumps(report, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
