@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
+from typing import SupportsIndex
 
 import torch
 from torch import Tensor
@@ -16,7 +16,8 @@ class VideoTokens:
     """The visual tokens of one video as they would enter the LLM: T frames of N = h * w positions, row by row.
 
     Args:
-        features: (T, N, D) floating point, projected and pooled features.
+        features: (T, N, D) floating point, projected and pooled features. Where they (or scores) are NaN or infinite,
+            maps are valid all the same; a token ranks last where it is ranked by its own values, and may be merged.
         grid: (h, w), the rows and columns of a frame.
         scores: (T, N) importance of each position as the vision tower sees it (HoliTom: attention received, mean over
             heads and queries of the last used layer), or None where no method asks for it.
@@ -34,7 +35,7 @@ class VideoTokens:
     frame_embeddings: Tensor | None = None
 
     def __post_init__(self) -> None:
-        features = self.features
+        features, grid = self.features, tuple(self.grid)
         if not isinstance(features, Tensor) or not features.is_floating_point():
             kind = features.dtype if isinstance(features, Tensor) else type(features).__name__
             raise TypeError(f"VideoTokens.features must be a floating point tensor (T, N, D), got {kind}")
@@ -43,24 +44,30 @@ class VideoTokens:
                 "VideoTokens.features must have shape (T, N, D): frames, positions of a frame, channels, each at least "
                 f"1; got {tuple(features.shape)}"
             )
-        rows, columns = self.grid
-        if rows * columns != features.shape[1]:
+        if len(grid) != 2 or not all(isinstance(size, SupportsIndex) and size > 0 for size in grid):
+            raise ValueError(f"VideoTokens.grid must be (rows, columns), two integers of at least 1, got {self.grid!r}")
+        object.__setattr__(self, "grid", (int(grid[0]), int(grid[1])))
+        if grid[0] * grid[1] != features.shape[1]:
             raise ValueError(
-                f"VideoTokens.grid {self.grid} has {rows * columns} positions, but features {tuple(features.shape)} "
+                f"VideoTokens.grid {self.grid} has {grid[0] * grid[1]} positions, but features {tuple(features.shape)} "
                 f"have N = {features.shape[1]} a frame: give the (rows, columns) of the pooled frame"
             )
-        for name, dims in (("scores", 2), ("keys", 3)):
+        for name, known, dims in (("scores", 2, 2), ("keys", 2, 3), ("frame_embeddings", 1, 2)):
             value = getattr(self, name)
-            if value is not None and (value.dim() != dims or value.shape[:2] != features.shape[:2]):
+            if value is None:
+                continue
+            if not isinstance(value, Tensor) or value.is_complex():
+                raise TypeError(f"VideoTokens.{name} must be a tensor of real numbers, got {type(value).__name__}")
+            if value.dim() != dims or value.shape[:known] != features.shape[:known]:
                 raise ValueError(
-                    f"VideoTokens.{name} must start with (T, N) = {tuple(features.shape[:2])} and have {dims} "
-                    f"dimensions, got {tuple(value.shape)}"
+                    f"VideoTokens.{name} must start with {'(T, N)' if known == 2 else '(T,)'} = "
+                    f"{tuple(features.shape[:known])} and have {dims} dimensions, got {tuple(value.shape)}"
                 )
-        frames = self.frame_embeddings
-        if frames is not None and (frames.dim() != 2 or frames.shape[0] != features.shape[0]):
-            raise ValueError(
-                f"VideoTokens.frame_embeddings must have shape (T = {features.shape[0]}, E), got {tuple(frames.shape)}"
-            )
+            if value.device != features.device:
+                raise ValueError(
+                    f"VideoTokens keeps its tensors on one device, got features on {features.device} and {name} on "
+                    f"{value.device}"
+                )
 
     @property
     def frames(self) -> int:
@@ -185,7 +192,7 @@ def exact_count(frames: int, grid: tuple[int, int], retention: float) -> int:
 
 def check_share(name: str, value: float) -> None:
     """Raises ValueError unless ``value`` is a number in (0, 1]."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or not 0 < value <= 1:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
         raise ValueError(f"{name} is the share of tokens that stay and must lie in (0, 1], got {value!r}")
 
 

@@ -161,7 +161,7 @@ def test_what_is_missing_is_named():
         ((torch.ones(2, 4, 3), (2, 3)), ValueError, r"grid \(2, 3\) has 6 positions, but features .* N = 4"),
         ((torch.ones(2, 4, 3), (2, 2), torch.ones(4)), ValueError, r"scores must start with .* got \(4,\)"),
         ((torch.ones(2, 4, 3), (2, 2), None, torch.ones(2, 4)), ValueError, "keys must start with"),
-        ((torch.ones(2, 4, 3), (2, 2), None, None, torch.ones(3, 4)), ValueError, "frame_embeddings must have shape"),
+        ((torch.ones(2, 4, 3), (2, 2), None, None, torch.ones(3, 4)), ValueError, "frame_embeddings must start with"),
     ],
 )
 def test_video_tokens_name_what_does_not_fit(arguments, error, says):

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from method_zoo import OUTER
+from golden import span
+from method_zoo import OUTER, VARIANTS, make_video
 from test_methods_inner import INNER
 
-from holitom import HoliTom
-from holitom.methods import EVS, FastV, FrameFusion, Method, PyramidDrop, VisionZip
+from holitom import HoliTom, Merge, SpanStates
+from holitom.methods import EVS, FastV, FrameFusion, Method, PyramidDrop, VisionZip, parse
 from holitom.methods.settings import kinds_of
 
 METHODS = [*(cls() for cls in OUTER), *INNER]
@@ -56,3 +60,114 @@ def test_exact_needs_a_retention_that_is_in_range() -> None:
     for wrong in (0, 1.5, -0.1, float("nan")):
         with pytest.raises(ValueError, match=r"retention .* \(0, 1\]"):
             EVS(retention=wrong)
+
+
+DTYPES = (torch.float64, torch.bfloat16, torch.float16)
+
+
+@pytest.fixture(params=DTYPES, ids=str)
+def default_dtype(request: pytest.FixtureRequest) -> Iterator[torch.dtype]:
+    yield request.param
+    torch.set_default_dtype(torch.float32)
+
+
+def equal(a: Merge, b: Merge) -> bool:
+    assert a.weight.dtype == b.weight.dtype == torch.float32
+    return all(torch.equal(x, y) for x, y in zip((*a.edges(), a.anchor), (*b.edges(), b.anchor), strict=True))
+
+
+VIDEOS = [make_video(9, (6, 6), 16, seed, motion) for seed, motion in enumerate((0.02, 0.2, 1.0))]
+
+
+@pytest.mark.parametrize("method", VARIANTS, ids=repr)
+def test_maps_do_not_depend_on_the_default_dtype(method: Method, default_dtype: torch.dtype) -> None:
+    exact = (
+        replace(method, retention=0.3, exact=True) if type(method)() == method and hasattr(method, "exact") else method
+    )
+    for video in VIDEOS:
+        for each in (method, exact):
+            torch.set_default_dtype(torch.float32)
+            expected, out = each.merge_video(video), each.merge_video(video).apply(video.features.flatten(0, 1))
+            torch.set_default_dtype(default_dtype)
+            merge = each.merge_video(video)
+            assert equal(merge, expected)
+            assert torch.equal(merge.apply(video.features.flatten(0, 1)), out)
+
+
+def spans(dtype: torch.dtype = torch.float32) -> Iterator[SpanStates]:
+    random = torch.Generator().manual_seed(0)
+    for layer in (2, 11, 18, 20, 7, 14, 21):
+        hidden = torch.randn(1, 9, 16, generator=random) + 0.3 * torch.randn(4, 9, 16, generator=random)
+        attention = torch.rand(36, generator=random)
+        yield span(hidden.flatten(0, 1).to(dtype), attention, layer=layer, frames=4, grid=(3, 3))
+
+
+@pytest.mark.parametrize("method", INNER, ids=repr)
+def test_inner_maps_do_not_depend_on_the_default_dtype(method: Method, default_dtype: torch.dtype) -> None:
+    made = [each for each in spans() if each.layer in method.layers(28)]
+    expected = [method.merge_span(replace(each, memory={})) for each in made]
+    torch.set_default_dtype(default_dtype)
+    for each, before in zip(made, expected, strict=True):
+        assert equal(method.merge_span(replace(each, memory={})), before)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("method", VARIANTS, ids=repr)
+def test_what_is_not_finite_never_breaks_a_map(method: Method, bad: float) -> None:
+    names = ("features", "scores", "keys", "frame_embeddings")
+    places = ((0,), (4,), (8, slice(3, 7)), (slice(None),))
+    for video, name, place in product(VIDEOS, names, places):
+        value = getattr(video, name).clone()
+        value[place] = bad
+        merge = method.merge_video(replace(video, **{name: value})).validate()
+        assert merge.outputs >= 1
+        assert len(merge.anchor.unique()) == merge.outputs
+        try:
+            count = method.token_count(video.frames, video.grid)
+        except ValueError:
+            continue
+        assert merge.outputs == count
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("method", INNER, ids=repr)
+def test_what_is_not_finite_never_breaks_an_inner_map(method: Method, bad: float) -> None:
+    for each in spans():
+        if each.layer not in method.layers(28):
+            continue
+        for part in (slice(3), slice(None)):
+            for name in ("hidden", "attention"):
+                value = getattr(each, name).clone()
+                value[part] = bad
+                kept = method.merge_span(replace(each, memory={}, **{name: value})).validate().outputs
+                assert kept >= 1
+                assert kept == method.merge_span(replace(each, memory={})).outputs or isinstance(method, FrameFusion)
+
+
+def test_tokens_that_are_not_finite_go_first() -> None:
+    """They would spoil every answer: a method that ranks each token by itself keeps them last."""
+    video = VIDEOS[2]
+    features, scores = video.features.clone(), video.scores.clone()
+    features[3, 5] = float("nan")
+    scores[:, 5] = float("nan")
+    for text in ("evs", "dycoke", "divprune", "holitom:layer=none", "visionzip"):
+        anchors = parse(text).merge_video(replace(video, features=features, scores=scores)).anchor
+        assert not (anchors == 3 * 36 + 5).any(), text
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "says"),
+    [
+        ({"grid": (6, 6.0)}, ValueError, r"two integers.*6\.0"),
+        ({"grid": (36,)}, ValueError, "two integers"),
+        ({"grid": (-6, -6)}, ValueError, "at least 1"),
+        ({"scores": [[0.0] * 36] * 9}, TypeError, r"scores must be a tensor.*list"),
+        ({"keys": torch.zeros(9, 36)}, ValueError, r"keys must start with \(T, N\) = \(9, 36\)"),
+        ({"frame_embeddings": torch.zeros(8, 4)}, ValueError, r"frame_embeddings must start with \(T,\) = \(9,\)"),
+        ({"scores": torch.zeros(9, 36, device="meta")}, ValueError, "features on cpu and scores on meta"),
+    ],
+)
+def test_video_tokens_are_checked(wrong: dict[str, Any], error: type[Exception], says: str) -> None:
+    with pytest.raises(error, match=says):
+        replace(VIDEOS[0], **wrong)
+    assert replace(VIDEOS[0], grid=np.array([6, 6])).grid == (6, 6)

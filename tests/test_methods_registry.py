@@ -89,6 +89,13 @@ def test_mistakes_are_named(text: Any, error: type[Exception], says: str) -> Non
         parse(text)
 
 
+def test_long_text_is_read_in_proportion_to_its_length() -> None:
+    """Counted, not timed: a pattern that looks ahead from every comma would not come to an end here."""
+    for text in ("evs:" + "a," * 200_000, "evs:retention=" + "(" * 100_000, "evs:x=" + "1," * 100_000 + ")"):
+        with pytest.raises((ValueError, TypeError)):
+            parse(text)
+
+
 def test_a_method_of_the_same_name_is_not_taken_for_another() -> None:
     @dataclasses.dataclass(frozen=True)
     class Other(EVS):

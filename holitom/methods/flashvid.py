@@ -111,7 +111,7 @@ class FlashVID(ExactMethod):
                 distance *= scores[start : start + step, None]
             if self.selection == "attn_div_v2":
                 distance *= (x @ agreement[start : start + step, :, None]).transpose(1, 2)
-            picked.append(self.pick(distance, count))
+            picked.append(self.pick(distance.nan_to_num_(), count))
         return torch.cat(picked)
 
     def pick(self, distance: Tensor, count: int) -> Tensor:

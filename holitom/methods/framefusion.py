@@ -133,7 +133,7 @@ class FrameFusion(Method):
         kind, order = kind.sort(stable=True)
         order = visual[order]
         norms = row_norms(span.hidden)
-        alike = torch.full((len(order),), -2.0, device=visual.device)
+        alike = torch.full((len(order),), -2.0, dtype=torch.float32, device=visual.device)
         step = max(1, (1 << 19) // span.hidden.shape[1])
         for start in range(1, len(order), step):
             here = order[start : start + step]

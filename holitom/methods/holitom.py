@@ -151,7 +151,7 @@ class HoliTom(Segmenting, ExactMethod):
             for part in (plan.column, plan.first, plan.length, plan.kept, plan.output)
         )
         static = column >= 0
-        ranked = scores.clamp(min=torch.finfo(torch.float32).min).masked_fill(static, -torch.inf)
+        ranked = scores.nan_to_num(nan=torch.finfo(torch.float32).min).masked_fill(static, -torch.inf)
         stays = keep_top(ranked, kept) & ~static
         place = stays.cumsum(1) - 1 + output[:, None]
         target = torch.where(stays, place, DROPPED)
@@ -202,12 +202,16 @@ class HoliTom(Segmenting, ExactMethod):
 
     def _shares(self, cluster: Tensor, leads: Tensor, outputs: int) -> Tensor:
         """(C,) float32: beta for a centre with members and (1 - beta) / members for these; or the plain mean."""
-        size = torch.zeros(outputs + 1, device=cluster.device)  # the last place counts what is dropped
-        size = size.index_add_(0, cluster % (outputs + 1), torch.ones(len(cluster), device=cluster.device))[cluster]
+        size = torch.zeros(
+            outputs + 1, dtype=torch.float32, device=cluster.device
+        )  # the last place counts what is dropped
+        size = size.index_add_(
+            0, cluster % (outputs + 1), torch.ones(len(cluster), dtype=torch.float32, device=cluster.device)
+        )[cluster]
         if self.centre_weight is None:
             return 1 / size
         members = (1 - self.centre_weight) / (size - 1).clamp(min=1)
-        return torch.where(leads, torch.where(size > 1, self.centre_weight, 1.0), members)
+        return torch.where(leads, torch.ones_like(size).masked_fill_(size > 1, self.centre_weight), members)
 
     def layers(self, depth: int) -> tuple[int, ...]:
         """The one layer of the inner stage, or none."""
@@ -229,7 +233,7 @@ class HoliTom(Segmenting, ExactMethod):
         joins = nearest_kept(hidden, kept, dropped)
         weigh = halving_weights if self.inner_merge == "halving" else mean_weights
         survivors, joiners = weigh(joins, keep)
-        target, weight = kept.new_empty(length), torch.empty(length, device=hidden.device)
+        target, weight = kept.new_empty(length), torch.empty(length, dtype=torch.float32, device=hidden.device)
         target[kept], target[dropped] = torch.arange(keep, device=hidden.device), joins
         weight[kept], weight[dropped] = survivors, joiners
         return Merge(target, weight, kept)._knowing(length)

@@ -105,14 +105,16 @@ class PruneVid(ExactMethod):
         ratio = self.ratio(lists, video.frames * positions)
 
         target = torch.full((video.frames, positions), -1, dtype=torch.int64, device=device)
-        weight = torch.zeros(video.frames, positions, device=device)
+        weight = torch.zeros(video.frames, positions, dtype=torch.float32, device=device)
         anchors: list[Tensor] = []
         base = 0
         for first, last, static, dynamic, mean in found:
             frames = last - first + 1
             cluster, centres = cluster_list(mean, ratio)
             target[first : last + 1, static] = base + cluster
-            weight[first : last + 1, static] = 1 / (frames * torch.bincount(cluster, minlength=len(centres)))[cluster]
+            weight[first : last + 1, static] = (
+                1 / (frames * torch.bincount(cluster, minlength=len(centres)))[cluster].float()
+            )
             anchors.append(static[centres] + (first + frames // 2) * positions)
             base += len(centres)
             for frame in range(first, last + 1):

@@ -156,7 +156,7 @@ def split_text(text: str) -> tuple[str, dict[str, Any]]:
     """
     name, colon, rest = text.partition(":")
     settings: dict[str, Any] = {}
-    for item in re.split(r",(?![^(\[]*[)\]])", rest) if colon else []:
+    for item in _items(rest) if colon else []:
         key, equals, value = item.partition("=")
         if not equals:
             raise ValueError(f"{text!r}: after the colon come settings as key=value, separated by commas; got {item!r}")
@@ -181,15 +181,28 @@ def _from_mapping(setting: Mapping[str, Any]) -> Method:
     return build(setting["method"], settings)
 
 
+def _items(text: str) -> list[str]:
+    """What stands between the commas of a text, but for those in brackets."""
+    items: list[list[str]] = [[]]
+    depth = 0
+    for piece in re.split(r"([,()\[\]])", text):
+        depth += (piece in ("(", "[")) - (piece in (")", "]"))
+        if piece == "," and depth <= 0:
+            items.append([])
+        else:
+            items[-1].append(piece)
+    return ["".join(item) for item in items]
+
+
 def _value(text: str) -> Any:
     if text.lower() in ("true", "false", "none", "null"):
         return {"true": True, "false": False}.get(text.lower())
-    fraction = re.fullmatch(r"(\d+)\s*/\s*([1-9]\d*)", text)
+    fraction = re.fullmatch(r"(\d{1,15})\s*/\s*([1-9]\d{0,14})", text)
     if fraction:
         return int(fraction[1]) / int(fraction[2])
     try:
         value = ast.literal_eval(text)
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
         return text
     return value
 

@@ -9,7 +9,7 @@ import torch
 
 from holitom.merge import DROPPED, Merge
 from holitom.methods.base import Method, Positions
-from holitom.ops.spread import directions, sketch, spread_in_order, spread_in_rounds
+from holitom.ops.spread import LAST, directions, sketch, spread_in_order, spread_in_rounds
 from holitom.tokens import VideoTokens, check_share, exact_count
 
 
@@ -77,13 +77,13 @@ class Spread(Method):
         anchor, order = picks.index.sort()
         rank = torch.empty_like(order)
         rank[order] = torch.arange(count, device=device)
-        joins = (picks.distance < self.join) & (weight.flatten() > 0)
+        joins = (picks.distance < self.join) & (weight.flatten() > LAST)
         target = torch.where(joins, rank[picks.owner], DROPPED)
         target[picks.index] = rank
-        size = torch.zeros(count + 1, device=device)  # the last place counts what is dropped
-        size.index_add_(0, target % (count + 1), torch.ones(total, device=device))
+        size = torch.zeros(count + 1, dtype=torch.float32, device=device)  # the last place counts what is dropped
+        size.index_add_(0, target % (count + 1), torch.ones(total, dtype=torch.float32, device=device))
         size = size[:count] - 1
         lone = size == 0
         share = ((1 - self.centre_weight) / size.clamp(min=1))[target.clamp(min=0)]
-        share[anchor] = torch.where(lone, 1.0, self.centre_weight)
+        share[anchor] = torch.ones_like(size).masked_fill_(~lone, self.centre_weight)
         return Merge(target, share, anchor)

@@ -21,18 +21,19 @@ def most_isolated(rows: Tensor, norms: Tensor | None = None) -> Tensor:
     """
     count = len(rows)
     norms = row_norms(rows).clamp_(min=_TINY) if norms is None else norms
-    nearest = torch.full((count,), -2.0, device=rows.device)
+    nearest = torch.full((count,), -2.0, dtype=torch.float32, device=rows.device)
     blocks = [slice(start, min(start + _BLOCK, count)) for start in range(0, count, _BLOCK)]
     for i, left in enumerate(blocks):
         unit = rows[left].float() / norms[left, None]
         for right in blocks[i:]:
             cosine = unit @ (unit if right == left else rows[right].float() / norms[right, None]).T
+            cosine.nan_to_num_(nan=-2.0)
             if right == left:
                 cosine.fill_diagonal_(-2.0)
             else:
                 nearest[right] = nearest[right].maximum(cosine.amax(0))
             nearest[left] = nearest[left].maximum(cosine.amax(1))
-    return nearest.argmin()
+    return nearest.masked_fill_(~norms.isfinite(), 2.0).argmin()
 
 
 def farthest_rows(rows: Tensor, count: int) -> Tensor:
@@ -45,8 +46,8 @@ def farthest_rows(rows: Tensor, count: int) -> Tensor:
         rows: (n, D) floating point. count: m, from 1 to n; no row is picked twice.
 
     Returns:
-        (m,) int64 in order of picking. Of equals the lower index, as far as rounding lets them be equal. On an
-        accelerator no synchronisation.
+        (m,) int64 in order of picking. Of equals the lower index, as far as rounding lets them be equal. Rows that
+        are not finite come last. On an accelerator no synchronisation.
     """
     total, width = rows.shape
     norms = row_norms(rows).clamp_(min=_TINY)
@@ -55,14 +56,14 @@ def farthest_rows(rows: Tensor, count: int) -> Tensor:
         return _farthest_eager(rows, norms, first, count)
     picked = torch.empty(count, dtype=torch.int64)
     picked[0] = first
-    units = torch.empty(count, width)
+    units = torch.empty(count, width, dtype=torch.float32)
     units[0] = rows[first].float() / norms[first]
 
     step = min(_BLOCK // 2, max(1, total // 16))
     blocks = [slice(start, min(start + step, total)) for start in range(0, total, step)]
-    distance = torch.full((total,), torch.inf)
+    distance = _unpicked(norms)
     distance[first] = -torch.inf  # picked rows are out
-    bound = torch.full((len(blocks),), torch.inf)
+    bound = torch.full((len(blocks),), torch.inf, dtype=torch.float32)
     seen = [0] * len(blocks)
     for number in range(1, count):
         while True:
@@ -71,8 +72,7 @@ def farthest_rows(rows: Tensor, count: int) -> Tensor:
                 break
             block = blocks[best]
             cosine = rows[block].float() @ units[seen[best] : number].T
-            nearest = 1 - cosine.amax(1) / norms[block]
-            distance[block] = distance[block].minimum(nearest)
+            distance[block] = distance[block].fmin(1 - cosine.amax(1) / norms[block])
             bound[best], seen[best] = distance[block].max(), number
         index = blocks[best].start + int(distance[blocks[best]].argmax())
         picked[number] = index
@@ -81,14 +81,19 @@ def farthest_rows(rows: Tensor, count: int) -> Tensor:
     return picked
 
 
+def _unpicked(norms: Tensor) -> Tensor:
+    """(n,) float32 distances before any pick: none, and for rows that are not finite less than any."""
+    return torch.full_like(norms, torch.inf).masked_fill_(~norms.isfinite(), -1.0)
+
+
 def _farthest_eager(rows: Tensor, norms: Tensor, first: Tensor, count: int) -> Tensor:
     """:func:`farthest_rows` after its first pick, without waiting for the device: all rows at every pick."""
     picked = [first.view(1)]
-    distance = torch.full((len(rows),), torch.inf, device=rows.device)
+    distance = _unpicked(norms)
     for _ in range(1, count):
         last = picked[-1]
         cosine = (rows @ rows[last][0]).float() / (norms * norms[last])
-        distance = distance.minimum(1 - cosine).index_fill_(0, last, -torch.inf)  # picked rows are out
+        distance = distance.fmin(1 - cosine).index_fill_(0, last, -torch.inf)  # picked rows are out
         picked.append(distance.argmax().view(1))
     return torch.cat(picked)
 
@@ -110,7 +115,7 @@ def farthest_batched(distance: Tensor, count: int) -> Tensor:
     rows = torch.arange(batch, device=distance.device)
     second = distance.topk(min(2, total), dim=1, largest=False).values[:, -1]
     picked[:, 0] = second.argmax(1)
-    nearest = torch.full((batch, total), torch.inf, device=distance.device)
+    nearest = torch.full((batch, total), torch.inf, dtype=torch.float32, device=distance.device)
     for number in range(1, count):
         last = picked[:, number - 1]
         nearest = nearest.minimum(distance[rows, last])

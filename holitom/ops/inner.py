@@ -58,5 +58,7 @@ def halving_weights(joins: Tensor, kept: int) -> tuple[Tensor, Tensor]:
 
 def mean_weights(joins: Tensor, kept: int) -> tuple[Tensor, Tensor]:
     """The weights of the plain mean of a survivor and all that join it; arguments and shapes as in halving_weights."""
-    members = torch.ones(kept, device=joins.device).index_add_(0, joins, torch.ones(len(joins), device=joins.device))
+    members = torch.ones(kept, dtype=torch.float32, device=joins.device).index_add_(
+        0, joins, torch.ones(len(joins), dtype=torch.float32, device=joins.device)
+    )
     return 1 / members, 1 / members[joins]

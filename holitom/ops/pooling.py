@@ -43,7 +43,7 @@ def join_anchors(
     device = features.device
     frames, positions, width = features.shape
     most = max(anchor.size for anchor in anchors)
-    units = torch.zeros(len(anchors), most, width, device=device)
+    units = torch.zeros(len(anchors), most, width, dtype=torch.float32, device=device)
     missing = torch.ones(len(anchors), most, dtype=torch.bool, device=device)
     for number, (anchor, target) in enumerate(zip(anchors, targets, strict=True)):
         units[number, : anchor.size] = F.normalize(features[anchor.frame, target].float(), dim=-1)
@@ -65,7 +65,8 @@ def join_anchors(
     source, taker = member.flatten(0, 1).nonzero(as_tuple=True)
     output = base[taker] + joined.flatten(0, 1)[source, taker]
     joiners = torch.bincount(output, minlength=total)
-    own = (1 / (joiners + 1.0)).clamp(min=beta)
+    joiners = joiners.to(torch.float32)
+    own = (1 / (joiners + 1)).clamp(min=beta)
     places = torch.cat([target + anchor.frame * positions for anchor, target in zip(anchors, targets, strict=True)])
     return Shares(
         torch.cat([source, places]),

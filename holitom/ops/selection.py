@@ -46,7 +46,7 @@ def dominant_contextual(scores: Tensor, keys: Tensor, dominant: int, contextual:
     size = torch.zeros(frames, contextual, dtype=torch.float32, device=scores.device)
     size = size.scatter_add_(1, joined, member.to(torch.float32)).gather(1, joined)
     half = 0.5 / size.clamp(min=1)
-    weight = torch.where(is_target, 1 - 0.5 * (size > 0), half).masked_fill(is_kept, 1.0)
+    weight = torch.where(is_target, 1 - 0.5 * (size > 0).to(torch.float32), half).masked_fill(is_kept, 1.0)
 
     target = torch.where(is_kept, is_kept.cumsum(1) - 1, dominant + joined)
     frame = torch.arange(frames, device=scores.device)[:, None]

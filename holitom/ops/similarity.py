@@ -19,7 +19,8 @@ def row_chunk(row_numbers: int, device: torch.device) -> int:
 def row_dots(x: Tensor, y: Tensor) -> Tensor:
     """Inner products of the rows of (R, D) and (R, D) as (R,) float32; for a chunk of rows, see :func:`row_chunk`."""
     if x.device.type == "cpu" and x.dtype == y.dtype == torch.float32:
-        return torch.from_numpy(np.vecdot(x.detach().numpy(), y.detach().numpy()))  # one pass; torch would take three
+        with np.errstate(invalid="ignore"):
+            return torch.from_numpy(np.vecdot(x.detach().numpy(), y.detach().numpy()))  # one pass, not torch's three
     return (x.float() * y.float()).sum(-1)
 
 

@@ -22,6 +22,7 @@ CROWD = 3  # in rounds: so many candidates for each pick of a round
 _TINY = torch.finfo(torch.float32).tiny
 _ROUNDING = 1e-6  # norms below it, in units of the largest number, are what rounding leaves of equal tokens
 _LEAST = 1e-6  # weight
+LAST = 1e-24  # the weight of a token that is not finite: above that of one that is picked
 _BLOCK = 1 << 22  # distances at a time
 
 
@@ -62,7 +63,7 @@ def sketch(features: Tensor, width: int) -> Tensor:
     whole = group * width
     coin = torch.Generator().manual_seed(0)
     sign = torch.randint(0, 2, (group,), generator=coin).mul_(2).sub_(1).float().to(device, non_blocking=True)
-    short = torch.empty(len(rows), width, device=device)
+    short = torch.empty(len(rows), width, dtype=torch.float32, device=device)
     step = row_chunk(channels, device)
     for start in range(0, len(rows), step):
         part = slice(start, start + step)
@@ -76,7 +77,7 @@ def sketch(features: Tensor, width: int) -> Tensor:
 def directions(short: Tensor) -> tuple[Tensor, Tensor]:
     """Tokens minus the mean of the video, as directions and weights.
 
-    A token with a value that is not finite has no part in the mean; its direction and its weight are 0.
+    A token with a value that is not finite has no part in the mean; its direction is 0 and its weight ``LAST``.
 
     Args:
         short: (T, N, d) float32.
@@ -92,7 +93,7 @@ def directions(short: Tensor) -> tuple[Tensor, Tensor]:
     short.sub_(short.sum((0, 1)) / sound.sum().clamp(min=1)).mul_(sound)
     norms = row_norms(short.flatten(0, 1)).view(short.shape[:2])
     norms = norms.where(norms > _ROUNDING, 0.0)
-    weight = (norms / norms.mean().clamp(min=_TINY)).clamp_(min=_LEAST).mul_(sound[..., 0])
+    weight = (norms / norms.mean().clamp(min=_TINY)).clamp_(min=_LEAST).where(sound[..., 0], LAST)
     return short.mul_((norms > 0)[..., None]).div_(norms.clamp(min=_TINY)[..., None]), weight
 
 
@@ -116,7 +117,7 @@ def spread_in_order(unit: Tensor, weight: Tensor, count: int, step: float) -> Pi
     score = distance * weights
     farthest, best = distance.max(1), score.max(1)
     apart = (step * np.abs(np.arange(1 - frames, frames))).astype(np.float32)
-    product = torch.empty(frames * positions)
+    product = torch.empty(frames * positions, dtype=torch.float32)
     fresh = product.numpy().reshape(frames, positions)
     index = np.empty(count, np.int64)
     for number in range(count):

@@ -20,7 +20,7 @@ def frame_chunks(features: Tensor) -> list[slice]:
 
 def frame_means(features: Tensor) -> Tensor:
     """(T, N, D) -> (T, D) float32: the mean of each frame's tokens."""
-    weight = torch.full((1, features.shape[1]), 1 / features.shape[1], device=features.device)
+    weight = torch.full((1, features.shape[1]), 1 / features.shape[1], dtype=torch.float32, device=features.device)
     return torch.cat([(weight @ features[part].float())[:, 0] for part in frame_chunks(features)])
 
 
@@ -94,8 +94,8 @@ def weighted_frame_sums(features: Tensor, channels: Tensor) -> tuple[Tensor, Ten
         (T, D) float32, 0 in the other channels; (T, N) float32 the norms, at least a tiny number.
     """
     frames, positions, width = features.shape
-    sums = torch.empty(frames, width, device=features.device)
-    norms = torch.empty(frames, positions, device=features.device)
+    sums = torch.empty(frames, width, dtype=torch.float32, device=features.device)
+    norms = torch.empty(frames, positions, dtype=torch.float32, device=features.device)
     for part in frame_chunks(features):
         x = features[part].float()
         norms[part] = (x.square() @ channels).sqrt_().clamp_(min=_TINY)
@@ -125,7 +125,7 @@ def weighted_sums(rows: Tensor, source: Tensor, output: Tensor, weight: Tensor, 
     Returns:
         (outputs, D) float32.
     """
-    sums = torch.zeros(outputs, rows.shape[1], device=rows.device)
+    sums = torch.zeros(outputs, rows.shape[1], dtype=torch.float32, device=rows.device)
     step = row_chunk(rows.shape[1], rows.device)
     for start in range(0, len(source), step):
         part = slice(start, start + step)
@@ -143,12 +143,12 @@ def static_similarity(features: Tensor) -> tuple[Tensor, Tensor]:
         (N,) float32 mean cosine, -1 where there is one frame alone; (N, D) float32 mean over the frames.
     """
     frames, positions, width = features.shape
-    units = torch.zeros(positions, width, device=features.device)
+    units = torch.zeros(positions, width, dtype=torch.float32, device=features.device)
     total = torch.zeros_like(units)
     for frame in features:
         x = frame.float()
         total += x
         units += F.normalize(x, dim=-1)
     if frames == 1:
-        return torch.full((positions,), -1.0, device=features.device), total
+        return torch.full((positions,), -1.0, dtype=torch.float32, device=features.device), total
     return (units.square().sum(-1) - frames) / (frames * (frames - 1)), total / frames

@@ -40,7 +40,7 @@ def grow_trees(features: Tensor, free: Tensor, similarity: float, least: int) ->
         least: the least number of tokens that stay, of all n*N.
     """
     frames, positions, _ = features.shape
-    best = torch.full((frames, positions), -1.0, device=features.device)
+    best = torch.full((frames, positions), -1.0, dtype=torch.float32, device=features.device)
     parent = torch.zeros(frames, positions, dtype=torch.int64, device=features.device)
     scale = token_norms(features).clamp_(min=torch.finfo(torch.float32).tiny).reciprocal_()
     before = features[0].float()
