@@ -197,3 +197,16 @@ def test_a_long_video_is_read_in_windows(run, checkpoint, film):
     code, out, err = run("ask", film, "What?", "--model", checkpoint, "--tokens", 1)
     assert code == 1
     assert "tokens=1 leaves none beside the 1 after a video" in err
+
+
+def test_the_table_says_which_settings_and_positions_were_used(run, checkpoint, film, tmp_path):
+    own = shutil.copytree(checkpoint, tmp_path / "own")
+    (own / "holitom.json").write_text(json.dumps({"method": "evs:retention=0.3", "measured_on": "ten clips"}))
+    short = ("--model", own, "--frames", 4, "--max-new-tokens", 2)
+    code, out, _ = run("ask", film, "What happens?", *short)
+    assert code == 0
+    assert "evs:retention=0.3, positions compact" in out
+    _, out, _ = run("ask", film, "What happens?", *short, "--method", "spread", "--retention", 0.5)
+    assert "spread:retention=0.5, positions original" in out
+    code, _, err = run("ask", film, "What happens?", *short, "--positions", "kept")
+    assert (code, "neither compact nor original" in err) == (2, True)

@@ -20,7 +20,7 @@ import pytest
 from tiny_checkpoints import build_llava_onevision
 
 from holitom.cli import main
-from holitom.cli.loading import TINY
+from holitom.cli.loading import TINY, recommended
 from holitom.integrations.vllm.config import ARCHITECTURES, ServingConfig
 from holitom.integrations.vllm.launch import TESTED, architecture_of, command, find_launcher
 
@@ -90,14 +90,18 @@ class TestDryRun:
         assert words[-4:] == ["--port", "8000", "--served-model-name", "a b"]
         overrides = json.loads(words[words.index("--hf-overrides") + 1])
         assert overrides["architectures"] == [ARCHITECTURES[STOCK]]
-        assert ServingConfig.parse(overrides["holitom"]) == ServingConfig.of("holitom", retention=0.2)
+        assert ServingConfig.parse(overrides["holitom"]) == ServingConfig.of("spread", retention=0.2)
 
-    def test_the_default_is_holitom_at_a_tenth(self, vllm, run):
+    def test_the_default_is_what_the_checkpoint_recommends_else_holitom_at_a_tenth(self, vllm, run, tmp_path):
         vllm()
-        _, out, _ = run("tiny", "--dry-run")
-        words = shlex.split(out)
-        overrides = json.loads(words[words.index("--hf-overrides") + 1])
-        assert ServingConfig.parse(overrides["holitom"]) == ServingConfig.of("holitom", retention=0.1)
+        bare = tmp_path / "bare"
+        bare.mkdir()
+        (bare / "config.json").write_bytes((TINY / "config.json").read_bytes())
+        for model, default in (("tiny", recommended("tiny").method), (bare, ServingConfig.of("holitom").method)):
+            _, out, _ = run(model, "--dry-run")
+            words = shlex.split(out)
+            overrides = json.loads(words[words.index("--hf-overrides") + 1])
+            assert ServingConfig.parse(overrides["holitom"]).method == default
 
     def test_other_overrides_are_merged(self, vllm):
         vllm()

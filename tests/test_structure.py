@@ -17,6 +17,7 @@ LAYERS = (
     "tokens",
     "ops",
     "methods",
+    "recommendation",
     "models",
     "cost",
     "runtime",

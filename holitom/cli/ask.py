@@ -14,7 +14,7 @@ from rich.progress import Progress as RichProgress
 from rich.table import Table
 
 from holitom.cli.checks import check_question, check_video
-from holitom.cli.choices import DEVICE, FRAMES, METHOD, MODEL, RETENTION, check_windows, choose
+from holitom.cli.choices import DEVICE, FRAMES, METHOD, MODEL, POSITIONS, RETENTION, check_windows, choose
 from holitom.cli.console import err, say, show, warn
 from holitom.cli.loading import chosen_model, load
 
@@ -28,8 +28,9 @@ def ask(
     video: Annotated[str, typer.Argument(help="A video file, an animated GIF, or a folder of images.")],
     question: Annotated[str, typer.Argument(help="What to ask about it.")],
     model: Annotated[str | None, typer.Option(help=MODEL)] = None,
-    method: Annotated[str, typer.Option(help=METHOD)] = "holitom",
+    method: Annotated[str | None, typer.Option(help=METHOD)] = None,
     retention: Annotated[float | None, typer.Option(help=RETENTION)] = None,
+    positions: Annotated[str | None, typer.Option(help=POSITIONS)] = None,
     frames: Annotated[int | None, typer.Option(min=1, help=FRAMES)] = None,
     window: Annotated[
         float | None, typer.Option(help="Read a long video in windows of so many seconds.  [default: 60 with --tokens]")
@@ -56,7 +57,7 @@ def ask(
     check_question(question)
     check_video(video)
     model = chosen_model(model)
-    chosen = choose(method, retention, model)
+    chosen = choose(method, retention, model, positions)
     pipeline = load(model, device, dtype, attention, quiet=as_json)
     settings: dict[str, Any] = {"frames": frames, "max_new_tokens": max_new_tokens, **windows}
     full = None
@@ -131,6 +132,8 @@ def table(answer: Answer, full: Answer | None) -> Table:
 
     FLOPs and bytes of the full prompt are counted, not run, so they stand beside every answer.
     """
+    from holitom.methods.registry import parse, spell
+
     summary, cost = answer.summary, answer.summary.cost
     grid = Table(box=None, pad_edge=False)
     grid.add_column("", no_wrap=True)
@@ -155,6 +158,8 @@ def table(answer: Answer, full: Answer | None) -> Table:
     first = full.time_to_first_token * 1e3 if full else None
     row("time to first token, ms", answer.time_to_first_token * 1e3, first, "{:,.1f}".format)
     row("decode, tokens/s", answer.tokens_per_second, full.tokens_per_second if full else None, "{:,.1f}".format)
+    if summary.name != "uncompressed":
+        grid.caption = f"{spell(parse(summary.method))}, positions {summary.method.get('positions', 'as in its parts')}"
     return grid
 
 

@@ -10,7 +10,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from holitom.cli.checks import check_device, check_folder
-from holitom.cli.choices import choose_all
+from holitom.cli.choices import POSITIONS, choose_all
 from holitom.cli.console import err, note, quiet_libraries, say, show
 from holitom.cli.loading import load
 
@@ -38,6 +38,7 @@ def bench(
     retention: Annotated[
         list[float] | None, typer.Option(help="Share of visual tokens; repeat for several.  [default: 0.1]")
     ] = None,
+    positions: Annotated[list[str] | None, typer.Option(help=f"{POSITIONS} Repeat for both.")] = None,
     frames: Annotated[int, typer.Option(min=1, help="Frames of each video.")] = 32,
     batch_size: Annotated[int, typer.Option(min=1, help="Prompts at a time, each with its own video.")] = 1,
     prompt_tokens: Annotated[int, typer.Option(min=1, help="Tokens of text in a prompt.")] = 40,
@@ -87,7 +88,7 @@ def bench(
     check_folder("--out", out_folder)
     if accuracy is not None and not accuracy.is_file():
         raise typer.BadParameter(f"there is no file {accuracy}", param_hint="--accuracy")
-    methods = [Uncompressed(), *choose_all(method or ["holitom"], retention or [0.1])]
+    methods = [Uncompressed(), *choose_all(method or ["holitom"], retention or [0.1], positions)]
     settings: dict[str, Any] = {
         "model": model or preset,
         "weights": "random" if preset else "loaded",

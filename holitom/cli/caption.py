@@ -17,7 +17,18 @@ from rich.table import Column
 
 from holitom import __version__
 from holitom.cli.checks import check_device, check_dtype, check_file, require
-from holitom.cli.choices import DEVICE, FRAMES, METHOD, MODEL, RETENTION, check_windows, choose, renamed
+from holitom.cli.choices import (
+    DEVICE,
+    FRAMES,
+    METHOD,
+    MODEL,
+    POSITIONS,
+    RETENTION,
+    check_windows,
+    choose,
+    renamed,
+    served,
+)
 from holitom.cli.console import err, note, say
 from holitom.cli.loading import check_model, chosen_model, load, resolve
 from holitom.cli.threads import wait_briefly
@@ -46,8 +57,9 @@ def caption(
         str | None, typer.Option(help="The column of paths in a table.  [default: path, video, file, url or uri]")
     ] = None,
     model: Annotated[str | None, typer.Option(help=MODEL)] = None,
-    method: Annotated[str, typer.Option(help=METHOD)] = "holitom",
+    method: Annotated[str | None, typer.Option(help=METHOD)] = None,
     retention: Annotated[float | None, typer.Option(help=RETENTION)] = None,
+    positions: Annotated[str | None, typer.Option(help=POSITIONS)] = None,
     frames: Annotated[int | None, typer.Option(min=1, help=FRAMES)] = None,
     window: Annotated[
         float | None, typer.Option(help="Read long videos in windows of so many seconds.  [default: 60 with --tokens]")
@@ -108,7 +120,8 @@ def caption(
     _check(engine, ray or ray_address is not None, out_file, summary, device, dtype)
     model = chosen_model(model)
     check_model(model)
-    chosen = choose(method, retention, model) if engine == "transformers" else _servable(method, retention)
+    named = (method, retention, model, positions)
+    chosen = choose(*named) if engine == "transformers" else served(*named).method
     plan = Plan(
         list_videos(source, column),
         list_questions(question or [], questions),
@@ -238,17 +251,6 @@ def _run_here(plan: Plan, make: _Factory, store: Store, stop: Stop, renew: Any) 
         run(plan, engine, make.reader(plan.questions, plan.frames), store, stop, renew)
     finally:
         engine.close()
-
-
-def _servable(method: str, retention: float | None) -> Method:
-    """The method with the settings that vLLM needs where none are given: an exact count, no stage inside the LLM."""
-    from holitom.integrations.vllm.config import ServingConfig
-
-    try:
-        served: Method = ServingConfig.parse(method, **({} if retention is None else {"retention": retention})).method
-    except (ValueError, TypeError) as error:
-        raise typer.BadParameter(str(error), param_hint="--method") from error
-    return served
 
 
 def _settings(

@@ -9,16 +9,24 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from holitom.cli.loading import own_retention
+from holitom.cli.loading import recommended
 
 if TYPE_CHECKING:
+    from holitom.integrations.vllm.config import ServingConfig
     from holitom.methods.base import Method
 
 MODEL = "Path or hub id of a checkpoint, or `tiny`, the one inside.  [default: tiny, a toy]"
-METHOD = "A method of `holitom methods`, with settings as name:key=value,..., or `none`."
+METHOD = (
+    "A method of `holitom methods`, with settings as name:key=value,..., or `none`.  [default: what the checkpoint "
+    "recommends, else holitom]"
+)
+POSITIONS = (
+    "Rotary positions of the tokens that stay: `original`, their places in the full prompt, or `compact`, without gaps."
+    "  [default: the method's own]"
+)
 RETENTION = (
     "The method's setting `retention`, in (0, 1]: with most methods the share of the visual tokens that enter the LLM."
-    "  [default: the method's own; with the tiny model 0.25]"
+    "  [default: what the checkpoint recommends, else the method's own]"
 )
 FRAMES = "Frames to sample.  [default: what the model was made for, else 32]"
 DEVICE = "cpu, cuda, cuda:1, auto.  [default: a GPU if any]"
@@ -43,30 +51,50 @@ def renamed(old: str, new: str) -> Callable[[Any], Any]:
     return refuse
 
 
-def choose(method: str, retention: float | None, model: str = "") -> Method | None:
+def choose(method: str | None, retention: float | None, model: str = "", positions: str | None = None) -> Method | None:
     """The method that the options name.
 
     Args:
-        method: as the command line writes it; ``none``: no method.
-        retention: for the method's first stage; None: as the method says, or the model's own.
-        model: whose own retention counts where the method has that setting and nobody set it.
+        method: as the command line writes it; ``none``: no method; None: the one that the model recommends, or HoliTom.
+        retention: for the method's first stage; None: as the method says, or as the model recommends.
+        model: whose recommendation counts for what nobody set.
+        positions: ``compact`` or ``original``; None: as the method says.
 
     Raises:
         typer.BadParameter: when there is no such method or setting.
     """
+    chosen = _choose(method, retention, model)
+    if positions is None:
+        return chosen
+    if positions not in ("compact", "original"):
+        raise typer.BadParameter(f"{positions!r} is neither compact nor original", param_hint="--positions")
+    if chosen is None:
+        raise typer.BadParameter("without a method every token keeps its place: leave --positions out")
+    return chosen.with_positions(positions)  # type: ignore[arg-type]
+
+
+def _choose(method: str | None, retention: float | None, model: str) -> Method | None:
+    from holitom.methods.chain import Chain
     from holitom.methods.registry import method_class, parse, split_text
 
     if method == "none":
         if retention is not None:
             raise typer.BadParameter("without a method there is nothing to retain: leave --retention out")
         return None
+    own = recommended(model)
     try:
+        if method is None and own is not None:
+            wanted, before = own.method, own.method.stage("before")
+            if retention is None or before is None or not hasattr(before, "retention"):
+                return wanted
+            changed: Method = dataclasses.replace(before, retention=retention)  # type: ignore[call-arg]
+            return wanted.replaced(before, changed) if isinstance(wanted, Chain) else changed
+        method = method or "holitom"
         stages = [split_text(part.strip()) for part in method.split("|")]
         fields = [{field.name: field.default for field in dataclasses.fields(method_class(name))} for name, _ in stages]
         index = next((index for index, each in enumerate(fields) if "retention" in each), 0)
-        own = own_retention(model)
         if retention is None and isinstance(fields[index].get("retention"), float):
-            retention = None if COUNTING & stages[index][1].keys() else own
+            retention = None if own is None or COUNTING & stages[index][1].keys() else own.retention
         if retention is not None:
             parts = method.split("|")
             parts[index] += ("," if ":" in parts[index] else ":") + f"retention={retention}"
@@ -99,10 +127,32 @@ def check_windows(
         )
 
 
-def choose_all(names: list[str], retentions: list[float]) -> list[Method]:
+def served(method: str | None, retention: float | None, model: str, positions: str | None = None) -> ServingConfig:
+    """The method that vLLM is to serve, with what that needs where the options say nothing: an exact count, no stage
+    inside the LLM. Arguments as for :func:`choose`.
+
+    Raises:
+        typer.BadParameter: for a method or a setting that cannot be served.
+    """
+    from holitom.integrations.vllm.config import ServingConfig
+    from holitom.methods.registry import spell
+
+    if method is None and (chosen := choose(None, retention, model)) is not None:
+        method, retention = spell(chosen), None
+    more = {"retention": retention, "positions": positions}
+    try:
+        return ServingConfig.parse(method or "", **{key: value for key, value in more.items() if value is not None})
+    except (ValueError, TypeError) as error:
+        raise typer.BadParameter(str(error), param_hint="--method") from error
+
+
+def choose_all(names: list[str], retentions: list[float], positions: list[str] | None = None) -> list[Method]:
     """The methods that repeated options name: each at each retention, those without a retention of their own once.
 
-    ``all`` stands for every known method.
+    Args:
+        names: as the command line writes methods; ``all`` stands for every known one.
+        retentions: for methods that name none.
+        positions: each method with each of these; None: with its own.
 
     Raises:
         typer.BadParameter: when there is no such method or setting.
@@ -117,7 +167,8 @@ def choose_all(names: list[str], retentions: list[float]) -> list[Method]:
         if not fixed and bare in known():
             fixed = "retention" not in {field.name for field in dataclasses.fields(method_class(bare))}
         for share in [None] if fixed else retentions:
-            chosen = choose(name, share)
-            if chosen is not None and chosen not in found:
-                found.append(chosen)
+            for mode in positions or (None,):
+                chosen = choose(name, share, positions=mode)
+                if chosen is not None and chosen not in found:
+                    found.append(chosen)
     return found

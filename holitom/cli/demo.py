@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from holitom.cli.console import err, out
-from holitom.cli.loading import load
+from holitom.cli.loading import load, recommended
 
 
 def demo(
@@ -32,7 +32,7 @@ def demo(
     with tempfile.TemporaryDirectory(prefix="holitom-demo-") as folder:
         clips = samples(Path(folder))
         pipeline = load(model, device, dtype, attention)
-        blocks = app(pipeline, clips, model)
+        blocks = app(pipeline, clips, model, recommended(model))
         with err.status("warming up ..."):
             pipeline.warm_up(next(iter(clips.values()))[0])
         address = launch(blocks, host, port, share, wait=False)

@@ -12,9 +12,9 @@ from holitom.cli.console import err, note, quiet_libraries
 
 if TYPE_CHECKING:
     from holitom.pipeline import Pipeline
+    from holitom.recommendation import Recommendation
 
 TINY = Path(__file__).parent.parent / "assets" / "tiny"
-TINY_RETENTION = 0.25  # the least at which it answers about its sample clips as it does uncompressed
 HUB_SECONDS = 4.0
 
 
@@ -28,9 +28,15 @@ def chosen_model(name: str | None) -> str:
     return name or "tiny"
 
 
-def own_retention(model: str) -> float | None:
-    """The retention that suits a model where the user names none; None: the method's default."""
-    return TINY_RETENTION if model == "tiny" else None
+def recommended(model: str) -> Recommendation | None:
+    """What lies beside the weights of a model: the defaults of commands where the user names none.
+
+    Raises:
+        ValueError: when there is no such model, or what lies there is no recommendation.
+    """
+    from holitom.recommendation import Recommendation
+
+    return Recommendation.beside(resolve(model)) if model else None
 
 
 def resolve(name: str) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from holitom.cli.choices import POSITIONS, RETENTION, served
 from holitom.cli.console import note, say, warn
 from holitom.cli.loading import resolve
 
@@ -19,14 +20,14 @@ def serve(
         typer.Argument(metavar="-- VLLM ARGUMENTS", help="After `--`: any of vLLM's own, as `--port 8000`."),
     ] = None,
     method: Annotated[
-        str, typer.Option(help="A method of `holitom methods` with an exact count, as name:key=value,...")
-    ] = "holitom",
-    retention: Annotated[
-        float | None,
+        str | None,
         typer.Option(
-            help="Share of the visual tokens that enter the LLM, in (0, 1].  [default: the method's; holitom: 0.1]"
+            help="A method of `holitom methods` with an exact count, as name:key=value,...  [default: what the "
+            "checkpoint recommends, else holitom]"
         ),
     ] = None,
+    retention: Annotated[float | None, typer.Option(help=RETENTION)] = None,
+    positions: Annotated[str | None, typer.Option(help=POSITIONS)] = None,
     untested: Annotated[
         bool, typer.Option("--untested", help="Go on with a version of vLLM that was not tested.")
     ] = False,
@@ -37,13 +38,9 @@ def serve(
     The plain vLLM command that does the same is printed first. This process then becomes vLLM's server: signals and
     the exit code are its own.
     """
-    from holitom.integrations.vllm.config import ServingConfig
     from holitom.integrations.vllm.launch import check_version, command, find_launcher, printed
 
-    try:
-        config = ServingConfig.parse(method, **({} if retention is None else {"retention": retention}))
-    except (ValueError, TypeError) as error:
-        raise typer.BadParameter(str(error)) from error
+    config = served(method, retention, model, positions)
     launcher = find_launcher()
     if not untested:
         check_version(launcher)

@@ -11,6 +11,7 @@ from typing import Any
 from holitom.demo.work import FRAMES, MEGABYTES, QUESTION, TOKENS, run
 from holitom.methods.registry import names
 from holitom.pipeline import Pipeline
+from holitom.recommendation import Recommendation
 from holitom.video.synthetic.files import write_clips
 
 EMPTY = "<p>The film strip appears here: what stayed, what was merged, what was dropped.</p>"
@@ -37,8 +38,16 @@ def samples(folder: Path, number: int = 4) -> dict[str, tuple[str, str]]:
     return found
 
 
-def app(pipeline: Pipeline, clips: dict[str, tuple[str, str]], model: str = "") -> Any:
-    """The Gradio app. ``clips``: sample clips by name, each a file and a question.
+def app(
+    pipeline: Pipeline, clips: dict[str, tuple[str, str]], model: str = "", own: Recommendation | None = None
+) -> Any:
+    """The Gradio app.
+
+    Args:
+        pipeline: the model.
+        clips: sample clips by name, each a file and a question.
+        model: its name.
+        own: what it recommends, where the choice of method and retention begins.
 
     Raises:
         ImportError: without gradio, which the extra ``holitom[demo]`` installs.
@@ -77,11 +86,13 @@ def app(pipeline: Pipeline, clips: dict[str, tuple[str, str]], model: str = "") 
                     clips[first][1], label="Question", max_length=QUESTION, elem_id="question", max_lines=3
                 )
                 with gr.Row():
-                    method = gr.Dropdown(names(), value="holitom", label="Method", elem_id="method")
+                    method = gr.Dropdown(
+                        names(), value="holitom" if own is None else own.method.name, label="Method", elem_id="method"
+                    )
                     retention = gr.Slider(
                         0.02,
                         1.0,
-                        value=0.1,
+                        value=(own and own.retention) or 0.1,
                         step=0.01,
                         label="Share of the visual tokens that stays",
                         elem_id="retention",
