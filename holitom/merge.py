@@ -224,7 +224,11 @@ class Merge:
         """A map from a list of E edges; the first edge of a source becomes its target, further ones its shares.
 
         Args:
-            source, output: (E,) int64. weight: (E,) floating point. anchor: (M,) int64. sources: S.
+            source: (E,) int64, a source token of each edge.
+            output: (E,) int64, the output token it goes to.
+            weight: (E,) floating point, its share in that output.
+            anchor: (M,) int64, as of a Merge.
+            sources: S, the number of source tokens.
         """
         order = source.argsort(stable=True)
         source, output, weight = source[order], output[order], weight[order].float()
@@ -252,16 +256,11 @@ class Merge:
 
     def to(self, device: torch.device | str) -> Merge:
         """The same map on another device; nobody waits for one that goes to a GPU."""
-        early = torch.device(device).type != "cpu"
-
-        def moved(tensor: Tensor) -> Tensor:
-            return tensor.to(device, non_blocking=early)
-
-        more = self.shares
-        if more is not None:
-            more = Shares(moved(more.source), moved(more.output), moved(more.weight))
+        early, more = torch.device(device).type != "cpu", self.shares
+        tensors = [self.target, self.weight, self.anchor, *((more.source, more.output, more.weight) if more else ())]
+        target, weight, anchor, *edges = (tensor.to(device, non_blocking=early) for tensor in tensors)
         kept = int((self.target >= 0).sum()) if self.target.device.type == "cpu" else self._kept
-        return Merge(moved(self.target), moved(self.weight), moved(self.anchor), more, self.spans)._knowing(kept)
+        return Merge(target, weight, anchor, Shares(*edges) if more else None, self.spans)._knowing(kept)
 
     def validate(self, normalised: bool = True, tolerance: float = 1e-4) -> Merge:
         """Checks the values (a GPU has to wait for it) and returns the map itself.

@@ -105,7 +105,8 @@ class SpanStates:
         depth: the number of decoder layers.
         place: (V,) int64, the flat position t * N + n of each token's anchor in the video; -1 for a token without one
             (a newline).
-        frames: T. grid: (h, w) of the video.
+        frames: T, the frames of the video.
+        grid: (h, w), the rows and columns of a frame.
         entered: the number of this span's tokens that entered the LLM.
         memory: a dict of the method's own, one for each video and prefill, empty in front of the first layer.
     """
@@ -200,7 +201,8 @@ def largest_remainder(sizes: Tensor, total: int) -> Tensor:
     """Splits ``total`` over parts in proportion to their sizes, exactly and never beyond a part's size.
 
     Args:
-        sizes: (P,) int64 on the CPU, the largest share of each part. total: at most their sum.
+        sizes: (P,) int64 on the CPU, the largest share of each part.
+        total: what is split, at most the sum of the sizes.
 
     Returns:
         (P,) int64 with sum ``total``: floors first, then one each to the largest fractions (ties: the first).

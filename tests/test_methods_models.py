@@ -21,6 +21,8 @@ EVERYTHING = {
     "flashvid": "flashvid:retention=1.0,inner_retention=1.0,layer=3",
     "framefusion": "framefusion:cost=1.0,first=2",
     "randomdrop": "randomdrop:retention=1.0|fastv:inner_retention=1.0",
+    "cellsample": "cellsample:side=1",
+    "cellmean": "cellmean:side=1",
 }
 SOME = {
     "holitom": "holitom:retention=0.3,layer=3",

@@ -36,9 +36,11 @@ class Plan:
 
     Args:
         column: (T, N) int64, the column of a source; -1: dynamic.
-        first: (C,) int64, the first source of each column. length: (C,) float32, the sources of each column.
+        first: (C,) int64, the first source of each column.
+        length: (C,) float32, the sources of each column.
         parts: one for each segment with static positions.
-        kept: (T,) int64, how many dynamic tokens each frame keeps. output: (T,) int64, the first output of each frame.
+        kept: (T,) int64, how many dynamic tokens each frame keeps.
+        output: (T,) int64, the first output of each frame.
         outputs: M.
     """
 
@@ -57,7 +59,7 @@ class Plan:
         merged = sum(length[part.start : part.stop].sum() for part in self.parts if part.clusters)
         return int(merged) + int(self.kept.sum())
 
-    def uncrowded(self) -> tuple[Tensor, list[Part]]:
+    def direct_outputs(self) -> tuple[Tensor, list[Part]]:
         """(C,) int64, the outputs of columns that have one each, -1: of the others; and the parts with fewer outputs
         than columns, but at least one."""
         outputs = np.full(len(self.first), -1, dtype=np.int64)
@@ -73,7 +75,10 @@ def plan_outer(
     """Segments a video and shares its budget out.
 
     Args:
-        links: (T-1, N) bool. exact: the number of outputs to meet, or None for the published rounding.
+        links: (T-1, N) bool, the static links.
+        max_frames: the longest segment.
+        retention: share of the tokens to keep, where ``exact`` is None.
+        exact: the number of outputs to meet, or None for the published rounding.
         scores: (T, N) float32; looked at only when ``exact`` exceeds what segments and dynamic tokens offer.
     """
     frames, positions = scores.shape
@@ -88,7 +93,7 @@ def plan_outer(
     length = np.repeat([stop - start + 1 for start, stop in cut.spans], sizes)
     offered = frames * positions - cut.redundant
     if exact is not None and exact > offered:
-        length -= _lift(column, first, exact - offered, scores)
+        length -= _free_sources(column, first, exact - offered, scores)
 
     dynamic = (column < 0).sum(1)
     if exact is None:
@@ -121,7 +126,7 @@ def plan_outer(
     return cut, plan
 
 
-def _lift(column: np.ndarray, first: np.ndarray, count: int, scores: Tensor) -> np.ndarray:
+def _free_sources(column: np.ndarray, first: np.ndarray, count: int, scores: Tensor) -> np.ndarray:
     """Takes the ``count`` static sources with the largest scores out of their columns, in place.
 
     The first source of a column stays, so that the column does too. Returns (C,) how many each column has lost.
@@ -131,7 +136,7 @@ def _lift(column: np.ndarray, first: np.ndarray, count: int, scores: Tensor) -> 
     movable[first] = False
     candidates = movable.nonzero()[0]
     order = np.argsort(-scores.cpu().numpy().ravel()[candidates], kind="stable")
-    lifted = candidates[order[:count]]
-    lost = np.bincount(flat[lifted], minlength=len(first))
-    flat[lifted] = -1
+    freed = candidates[order[:count]]
+    lost = np.bincount(flat[freed], minlength=len(first))
+    flat[freed] = -1
     return lost

@@ -35,10 +35,14 @@ class FastVID(ExactMethod):
 
     Args:
         retention: share of the visual tokens that enter the LLM.
-        segments, tau: see above. context: d. interval: p. beta: the least weight of a target.
+        segments: the fewest segments of a video.
+        tau: a cosine; a video is cut where neighbouring frames are less alike.
+        context: d, the share of context tokens.
+        interval: p, frames from one anchor frame to the next.
+        beta: the least weight of a target.
         variant: ``"onevision"`` (official LLaVA-OneVision): counts for each frame, which lose remainders, so that
-            slightly fewer than T * R tokens remain. ``"video"`` (official LLaVA-Video): counts for each segment,
-            T * R tokens; a target does not join its own frame's targets. The official Qwen variant is not here.
+            slightly fewer than T * R tokens remain. ``"video"`` (official LLaVA-Video): counts for each segment, T * R
+            tokens; a target does not join its own frame's targets. The official Qwen variant is not here.
         scenes: what cuts are found in: the mean of a frame's ``"features"``, or the ``"embeddings"`` that the
             attention-pooling head of SigLIP gives. Published: the latter, which the transformers models do without.
         exact: keep exactly ``exact_count(T, (h, w), retention)`` tokens: additional tokens are the best-scored ones

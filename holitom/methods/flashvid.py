@@ -35,17 +35,19 @@ class FlashVID(ExactMethod):
     selected token can be selected again; in a segment of one frame the selected tokens also join clusters. Here not.
 
     Args:
-        retention: share of the visual tokens that enter the LLM. The official r counts the average over 28 layers
-            with the inner stage: r = 0.25 enters with a share of 0.3125, ``FlashVID(0.25, expansion=1.25)``.
+        retention: share of the visual tokens that enter the LLM. The official r counts the average over 28 layers with
+            the inner stage: r = 0.25 enters with a share of 0.3125, ``FlashVID(0.25, expansion=1.25)``.
         expansion: factor on the retention.
         alpha: share of the selected tokens.
         tau: above which cosine tokens move.
-        segment_threshold, min_segments: a video is cut between frames whose means are less alike than the threshold
-            and at least into so many segments (official Qwen scripts: 4). None: one segment.
+        segment_threshold: a cosine; a video is cut between frames whose means are less alike. None: one segment.
+        min_segments: the fewest segments of a video that is cut (official Qwen scripts: 4).
         selection: ``"attn_div_v2"`` (official for LLaVA), ``"attn_div"`` (without agreement; official for Qwen),
             ``"div"`` (unweighted) or ``"attn"`` (the largest scores).
-        layer, inner_retention: in front of this layer (published: 20 of 28) the tokens with the largest attention of
-            the last prompt token stay: ceil(V * inner_retention). None: the outer stage alone.
+        layer: the decoder layer in front of which tokens go: an index, a share of the depth (published: 20 of 28), or
+            None for the stage before the LLM alone.
+        inner_retention: share that stays there: the ceil(V * inner_retention) tokens to which the last prompt token
+            attends most.
         exact: keep exactly ``exact_count(T, (h, w), retention)`` tokens: additional tokens are the best-scored ones
             that anchor nothing, excess outputs are those with the lowest-scored anchors.
 

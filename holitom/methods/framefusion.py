@@ -148,7 +148,9 @@ def join_runs(order: Tensor, joins: Tensor, length: int) -> Merge:
     """Merges every run of joining tokens, in ``order``, into the token before it: the mean of all. Others stay.
 
     Args:
-        order: (v,) int64 distinct places. joins: (v,) bool, not for the first. length: of the span.
+        order: (v,) int64 distinct indexes of tokens in the span.
+        joins: (v,) bool, which tokens merge into the one before them; the first does not.
+        length: V, the tokens of the span.
     """
     places = torch.arange(len(order), device=order.device)
     head = torch.where(joins, 0, places).cummax(0).values

@@ -162,11 +162,11 @@ class HoliTom(Segmenting, ExactMethod):
         if len(first):
             sources = int((plan.column >= 0).sum())
             over_time = Merge(column.flatten(), (1 / length)[column].flatten(), first)._knowing(sources)
-            cluster, leads = self._cluster(over_time, video.features, plan)
-            share = self._shares(cluster, leads, plan.outputs)
+            cluster, is_centre = self._cluster(over_time, video.features, plan)
+            share = self._shares(cluster, is_centre, plan.outputs)
             target = torch.where(static, cluster[column], target)
             weight = torch.where(static, (share / length)[column], weight)
-            anchor.scatter_(0, torch.where(leads, cluster, plan.outputs), first)
+            anchor.scatter_(0, torch.where(is_centre, cluster, plan.outputs), first)
         merge = Merge(target.flatten(), weight.flatten(), anchor[:-1], spans=tuple(cut.spans))
         return merge._knowing(plan.sources)
 
@@ -186,21 +186,21 @@ class HoliTom(Segmenting, ExactMethod):
             the centre of its output.
         """
         device = features.device
-        outputs, crowded = plan.uncrowded()
+        outputs, clustered = plan.direct_outputs()
         cluster = outputs.to(device, non_blocking=True)
-        leads = cluster >= 0
-        if not crowded:
-            return cluster, leads
+        is_centre = cluster >= 0
+        if not clustered:
+            return cluster, is_centre
         means = over_time.apply(features.flatten(0, 1))
-        columns = torch.cat([torch.arange(part.start, part.stop) for part in crowded]).to(device, non_blocking=True)
-        groups = [Group(part.size, part.clusters, min(self.neighbours, part.clusters)) for part in crowded]
-        number, leading = cluster_groups(means if len(columns) == len(means) else means[columns], groups)
-        start = torch.cat([torch.full((part.size,), part.output) for part in crowded]).to(device, non_blocking=True)
+        columns = torch.cat([torch.arange(part.start, part.stop) for part in clustered]).to(device, non_blocking=True)
+        groups = [Group(part.size, part.clusters, min(self.neighbours, part.clusters)) for part in clustered]
+        number, centre = cluster_groups(means if len(columns) == len(means) else means[columns], groups)
+        start = torch.cat([torch.full((part.size,), part.output) for part in clustered]).to(device, non_blocking=True)
         cluster[columns] = number + start
-        leads[columns] = leading
-        return cluster, leads
+        is_centre[columns] = centre
+        return cluster, is_centre
 
-    def _shares(self, cluster: Tensor, leads: Tensor, outputs: int) -> Tensor:
+    def _shares(self, cluster: Tensor, is_centre: Tensor, outputs: int) -> Tensor:
         """(C,) float32: beta for a centre with members and (1 - beta) / members for these; or the plain mean."""
         size = torch.zeros(
             outputs + 1, dtype=torch.float32, device=cluster.device
@@ -211,7 +211,7 @@ class HoliTom(Segmenting, ExactMethod):
         if self.centre_weight is None:
             return 1 / size
         members = (1 - self.centre_weight) / (size - 1).clamp(min=1)
-        return torch.where(leads, torch.ones_like(size).masked_fill_(size > 1, self.centre_weight), members)
+        return torch.where(is_centre, torch.ones_like(size).masked_fill_(size > 1, self.centre_weight), members)
 
     def layers(self, depth: int) -> tuple[int, ...]:
         """The one layer of the inner stage, or none."""

@@ -37,11 +37,13 @@ class PruneVid(ExactMethod):
     code also removes the dropped tokens from the caches of the earlier layers; a session leaves those whole.
 
     Args:
-        tau: see above. cluster_ratio: see above. scene_ratio: scenes for each frame.
-        retention: share of the visual tokens that enter the LLM, instead of ``cluster_ratio``: for each video the
-            ratio that comes nearest (at least one token a list stays, and short lists stay whole).
-        layer: the decoder layer in front of which tokens go: an index, a share of the depth (published: after layer
-            10 of 32, which is in front of 11), or None for the outer stage alone.
+        tau: a cosine; positions that are more alike over a scene are static.
+        cluster_ratio: clusters for each token of a list.
+        scene_ratio: scenes for each frame.
+        retention: share of the visual tokens that enter the LLM, instead of ``cluster_ratio``: for each video the ratio
+            that comes nearest (at least one token a list stays, and short lists stay whole).
+        layer: the decoder layer in front of which tokens go: an index, a share of the depth (published: after layer 10
+            of 32, which is in front of 11), or None for the outer stage alone.
         inner_retention: alpha, the share of each list that stays there: floor(alpha * n), of the video at least 1.
         exact: with a retention, keep exactly ``exact_count(T, (h, w), retention)`` tokens: additional tokens are those
             with the largest norm that anchor nothing, excess outputs those at anchors with the smallest norm.

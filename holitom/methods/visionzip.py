@@ -28,10 +28,11 @@ class VisionZip(ExactMethod):
 
     Args:
         retention: share of the visual tokens that enter the LLM.
-        dominant, contextual: both counts a frame, instead of the retention. Published for N = 196: (16, 4), (25, 5),
-            (33, 7), (42, 8).
-        compare: what decides which target a token joins: the tower's ``"keys"`` (published) or the ``"features"``,
-            for towers whose keys are out of reach.
+        dominant: dominant tokens a frame, together with ``contextual`` instead of the retention. Published for N = 196:
+            (16, 4), (25, 5), (33, 7), (42, 8).
+        contextual: contextual tokens a frame.
+        compare: what decides which target a token joins: the tower's ``"keys"`` (published) or the ``"features"``, for
+            towers whose keys are out of reach.
         exact: keep exactly ``exact_count(T, (h, w), retention)`` tokens: additional tokens are the best-scored ones
             that anchor nothing, excess outputs are those with the lowest-scored anchors; ordered by position.
 

@@ -1,6 +1,6 @@
 """Pure tensor algorithms that the methods are composed of."""
 
-from holitom.ops.density import DensityPeaks, density_peaks, density_scores, join_nearest, pairwise_distances
+from holitom.ops.density import DensityPeaks, density_scores, join_nearest, pairwise_distances
 from holitom.ops.ranking import keep_top, last_query_attention, query_attention, rank_descending, top_indexes
 from holitom.ops.segmentation import Segmentation, segment
 from holitom.ops.similarity import neighbour_cosine, static_links
@@ -11,7 +11,6 @@ __all__ = [
     "SegmentStream",
     "Segmentation",
     "Window",
-    "density_peaks",
     "density_scores",
     "join_nearest",
     "keep_top",

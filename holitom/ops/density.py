@@ -43,7 +43,8 @@ def density_scores(distances: Tensor, neighbours: int) -> Tensor:
     The densest point gets the largest of all distances.
 
     Args:
-        distances: (n, n) float32. neighbours: k, at most n are used.
+        distances: (n, n) float32 between the points.
+        neighbours: k of the density; at most n are used.
 
     Returns:
         (n,) float32.
@@ -62,7 +63,8 @@ def join_nearest(distances: Tensor, centres: Tensor) -> Tensor:
     """(n,) int64: for each point the number (0..m-1) of its nearest centre; a centre belongs to itself.
 
     Args:
-        distances: (n, n) float32. centres: (m,) int64. Of equally near centres the first in ``centres`` is taken.
+        distances: (n, n) float32 between the points.
+        centres: (m,) int64. Of equally near centres the first in ``centres`` is taken.
     """
     joined = distances[:, centres].argmin(-1)
     joined[centres] = torch.arange(len(centres), device=centres.device)
@@ -81,38 +83,12 @@ class DensityPeaks:
         """Clusters rows (n, D) around ``centres`` density peaks.
 
         Args:
-            neighbours: k of the density, used as given (:func:`density_peaks` takes at most ``centres``).
+            x: (n, D) floating point.
+            centres: m, from 1 to n.
+            neighbours: k of the density estimate; at most n are used.
             ascending: centres in order of their index, else in order of descending score.
         """
         distances = pairwise_distances(x)
         order = density_scores(distances, neighbours).argsort(descending=True, stable=True)[:centres]
         order = order.sort().values if ascending else order
         return cls(order, join_nearest(distances, order))
-
-
-def density_peaks(x: Tensor, centres: int, neighbours: int = 7) -> Tensor:
-    """The ``centres`` density peaks among rows, ascending; deterministic.
-
-    Args:
-        x: (n, D) floating point, on any device; no synchronisation.
-        centres: m, from 1 to n.
-        neighbours: k of the density estimate; as in HoliTom's code at most ``centres`` are used.
-
-    Returns:
-        (m,) int64. Source: HoliTom, section 3.3; Rodriguez and Laio 2014; Du et al. 2016 (DPC-kNN).
-
-    Raises:
-        ValueError: when ``x`` is not (n, D) or ``centres`` or ``neighbours`` is out of range.
-    """
-    check_clusters(x, centres, neighbours)
-    return DensityPeaks.of(x, centres, min(neighbours, centres)).centres
-
-
-def check_clusters(x: Tensor, centres: int, neighbours: int) -> None:
-    """Raises ValueError unless ``centres`` clusters can be made of rows ``x`` with k ``neighbours``."""
-    if x.dim() != 2:
-        raise ValueError(f"density peaks are found among rows (n, D), got shape {tuple(x.shape)}")
-    if not 1 <= centres <= x.shape[0]:
-        raise ValueError(f"centres={centres} must lie in 1..{x.shape[0]}, the number of points")
-    if neighbours < 1:
-        raise ValueError(f"neighbours={neighbours} must be at least 1")

@@ -32,6 +32,7 @@ def cluster_groups(x: Tensor, groups: Sequence[Group]) -> tuple[Tensor, Tensor]:
 
     Args:
         x: (K, D) floating point, the points of all groups, one group after the other.
+        groups: the sizes and the clusters of the groups.
 
     Returns:
         (K,) int64, the number of each point's cluster in its group, by the place of the centres; (K,) bool, which
@@ -44,14 +45,14 @@ def cluster_groups(x: Tensor, groups: Sequence[Group]) -> tuple[Tensor, Tensor]:
 
 def _one_by_one(x: Tensor, groups: Sequence[Group]) -> tuple[Tensor, Tensor]:
     cluster = torch.empty(len(x), dtype=torch.int64)
-    leads = torch.zeros(len(x), dtype=torch.bool)
+    is_centre = torch.zeros(len(x), dtype=torch.bool)
     start = 0
     for group in groups:
         peaks = DensityPeaks.of(x[start : start + group.size], group.centres, group.neighbours)
         cluster[start : start + group.size] = peaks.cluster
-        leads[peaks.centres + start] = True
+        is_centre[peaks.centres + start] = True
         start += group.size
-    return cluster, leads
+    return cluster, is_centre
 
 
 def cluster_padded(x: Tensor, groups: Sequence[Group]) -> tuple[Tensor, Tensor]:
@@ -63,7 +64,7 @@ def cluster_padded(x: Tensor, groups: Sequence[Group]) -> tuple[Tensor, Tensor]:
         start = stop
     if len(found) == 1:
         return found[0]
-    return torch.cat([cluster for cluster, _ in found]), torch.cat([leads for _, leads in found])
+    return torch.cat([cluster for cluster, _ in found]), torch.cat([is_centre for _, is_centre in found])
 
 
 def _parts(groups: Sequence[Group], row_bytes: int) -> Iterator[Sequence[Group]]:
@@ -110,8 +111,8 @@ def _padded(x: Tensor, groups: Sequence[Group]) -> tuple[Tensor, Tensor]:
     widest = distance.masked_fill(apart, 0).amax((1, 2))
     score = (density * torch.where(rank == 0, widest[:, None], gap)).masked_fill_(missing, -1)
 
-    leads = rank_descending(score) < centres
-    number = leads.cumsum(1) - 1
-    nearest = distance.masked_fill_(~leads[:, None, :], torch.inf).argmin(-1)
-    nearest = torch.where(leads, places, nearest)
-    return number.gather(1, nearest).flatten()[flat], leads.flatten()[flat]
+    is_centre = rank_descending(score) < centres
+    number = is_centre.cumsum(1) - 1
+    nearest = distance.masked_fill_(~is_centre[:, None, :], torch.inf).argmin(-1)
+    nearest = torch.where(is_centre, places, nearest)
+    return number.gather(1, nearest).flatten()[flat], is_centre.flatten()[flat]

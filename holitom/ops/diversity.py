@@ -17,7 +17,8 @@ def most_isolated(rows: Tensor, norms: Tensor | None = None) -> Tensor:
     The first pick of max-min diversity. Works on blocks of the similarity matrix and on each pair once.
 
     Args:
-        rows: (n, D) floating point. norms: (n,) float32, where known already.
+        rows: (n, D) floating point.
+        norms: (n,) float32, where known already.
     """
     count = len(rows)
     norms = row_norms(rows).clamp_(min=_TINY) if norms is None else norms
@@ -43,7 +44,8 @@ def farthest_rows(rows: Tensor, count: int) -> Tensor:
     of rows is brought up to date only when its bound is the largest, for all picks since, in one product.
 
     Args:
-        rows: (n, D) floating point. count: m, from 1 to n; no row is picked twice.
+        rows: (n, D) floating point.
+        count: m, from 1 to n; no row is picked twice.
 
     Returns:
         (m,) int64 in order of picking. Of equals the lower index, as far as rounding lets them be equal. Rows that
@@ -128,7 +130,8 @@ def token_distances(x: Tensor, norms: Tensor) -> Tensor:
     """1 - cosine between the rows of each frame, exactly 0 on the diagonal.
 
     Args:
-        x: (B, n, D) float32. norms: (B, n) their norms, at least a tiny number.
+        x: (B, n, D) float32, the rows of B frames.
+        norms: (B, n) float32, their norms, at least a tiny number.
 
     Returns:
         (B, n, n) float32.

@@ -21,7 +21,9 @@ def nearest_kept(hidden: Tensor, kept: Tensor, dropped: Tensor) -> Tensor:
     """For each dropped token the kept one with the largest cosine similarity, earlier or later in the sequence.
 
     Args:
-        hidden: (L, D) floating point. kept: (k,) int64. dropped: (d,) int64.
+        hidden: (L, D) floating point.
+        kept: (k,) int64, positions in the sequence of those that stay.
+        dropped: (d,) int64, positions of the others.
 
     Returns:
         (d,) int64, positions in ``kept``; of equals the first. Computed in float32, in chunks of dropped tokens.
@@ -43,7 +45,8 @@ def halving_weights(joins: Tensor, kept: int) -> tuple[Tensor, Tensor]:
     With members i_1 < ... < i_m a survivor ends as h * 2^-m + sum over j of h_(i_j) * 2^(j-1-m).
 
     Args:
-        joins: (d,) int64, the survivor (0..kept-1) that each token joins, in order of joining. kept: survivors.
+        joins: (d,) int64, the survivor (0..kept-1) that each token joins, in order of joining.
+        kept: the number of survivors.
 
     Returns:
         (kept,) float32 weights of the survivors, (d,) float32 weights of the joining tokens.

@@ -33,8 +33,11 @@ def join_anchors(
     Source: FastVID (arXiv 2503.11187), anchor-centric aggregation.
 
     Args:
-        features: (n, N, D) of the pool's frames. pool: (n, N) bool, which of their tokens are in it.
-        anchors: A anchors. targets: for each the positions (size,) int64 of its targets in its frame.
+        features: (n, N, D) floating point, of the pool's frames.
+        pool: (n, N) bool, which of their tokens are in it.
+        anchors: A anchor frames.
+        targets: for each anchor the positions (size,) int64 of its targets in its frame.
+        beta: the least weight of a target.
         own_targets: whether an anchor's targets are in its own pool too.
 
     Returns:

@@ -40,7 +40,8 @@ def keep_top(scores: Tensor, counts: Tensor) -> Tensor:
     """For each row, which entries are among its ``counts`` largest.
 
     Args:
-        scores: (T, n). counts: (T,) int64, how many to keep in each row.
+        scores: (T, n) floating point; not a number: least of all.
+        counts: (T,) int64, how many to keep in each row.
 
     Returns:
         (T, n) bool. No synchronisation.
@@ -52,7 +53,9 @@ def query_attention(query: Tensor, key: Tensor, scale: float, valid: Tensor | No
     """Softmax attention of some queries over all keys, per head, with grouped key heads; O(queries * keys) memory.
 
     Args:
-        query: (H, Q, d). key: (G, L, d), G divides H. scale: factor on the logits, as a rule d ** -0.5.
+        query: (H, Q, d) floating point, Q queries of H heads.
+        key: (G, L, d) floating point, L keys of G heads; G divides H.
+        scale: factor on the logits, as a rule d ** -0.5.
         valid: (L,) or (Q, L) bool, the keys that count (not padding, not in the future); None: all.
 
     Returns:

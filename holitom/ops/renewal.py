@@ -25,7 +25,8 @@ def patch_distances(hidden: Tensor, max_frames: int) -> list[np.ndarray]:
     unrelated patches, and 0 exactly for equal ones. One product of matrices; a GPU is waited for once.
 
     Args:
-        hidden: (T, P, D) states. max_frames: W, the frames of a window; the last may have fewer.
+        hidden: (T, P, D) states.
+        max_frames: W, the frames of a window; the last may have fewer.
 
     Returns:
         For each window (P, W, W) float32.
@@ -68,7 +69,8 @@ def cut_positions(distances: np.ndarray, threshold: float, around: Callable[[np.
     """Each patch for itself: its row lasts until it has moved further than ``threshold`` from where the row began.
 
     Args:
-        distances: (P, W, W). around: a patch that begins anew takes with it those that this adds: (P,) bool -> (P,).
+        distances: (P, W, W).
+        around: a patch that begins anew takes with it those that this adds: (P,) bool -> (P,).
 
     Returns:
         (W, P) int64: the frame in which the row of each patch begins.

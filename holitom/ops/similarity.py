@@ -40,7 +40,9 @@ def neighbour_cosine(features: Tensor, norms: Tensor | None = None, step: int = 
     Computed in chunks of rows: reads the features about twice and allocates no second copy of them.
 
     Args:
-        features: (T, N, D) floating point. norms: (T, N) float32 row norms, where known already. step: frames apart.
+        features: (T, N, D) floating point.
+        norms: (T, N) float32 row norms, where known already.
+        step: how many frames apart.
 
     Returns:
         (T - step, N) float32 in [-1, 1]; 0 where a token is zero. Empty when there are not enough frames.
@@ -71,6 +73,7 @@ def static_links(features: Tensor, similarity: float) -> Tensor:
 
     Args:
         features: (T, N, D) floating point.
+        similarity: tau, compared in float32.
 
     Returns:
         (T-1, N) bool. Source: HoliTom, section 3.2 (the threshold tau).

@@ -41,7 +41,8 @@ class Window:
     """A stretch of a video that is segmented by itself.
 
     Args:
-        first, last: its frames, inclusive, counted from the start of the video.
+        first: its first frame, counted from the start of the video.
+        last: its last frame, inclusive.
         cut: its segments, with frames counted from the start of the video; the optimum for these frames.
         at_stake: positions linked across the border behind it, 0 for the last window: the most tokens that this border
             can make redundant ones cost.

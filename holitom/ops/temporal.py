@@ -33,7 +33,8 @@ def cosine_of_pairs(a: Tensor, b: Tensor) -> Tensor:
     """Cosine similarity of each token of ``a`` with the token of ``b`` at the same place.
 
     Args:
-        a, b: (P, N, D) floating point, of any strides.
+        a: (P, N, D) floating point, of any strides.
+        b: (P, N, D) floating point, of any strides.
 
     Returns:
         (P, N) float32 in [-1, 1]; 0 where a token is zero.
@@ -52,7 +53,8 @@ def dots_with(features: Tensor, vectors: Tensor) -> Tensor:
     """Inner products of each token with vectors of its frame.
 
     Args:
-        features: (T, N, D) floating point. vectors: (T, C, D) float32.
+        features: (T, N, D) floating point.
+        vectors: (T, C, D) float32.
 
     Returns:
         (T, N, C) float32.
@@ -87,8 +89,8 @@ def weighted_frame_sums(features: Tensor, channels: Tensor) -> tuple[Tensor, Ten
     """Sums of the unit vectors of each frame's tokens, in some of the channels.
 
     Args:
-        features: (T, N, D) floating point. channels: (D,) float32, 1 for a channel that counts and 0 for one that
-            does not.
+        features: (T, N, D) floating point.
+        channels: (D,) float32, 1 for a channel that counts and 0 for one that does not.
 
     Returns:
         (T, D) float32, 0 in the other channels; (T, N) float32 the norms, at least a tiny number.
@@ -120,7 +122,11 @@ def weighted_sums(rows: Tensor, source: Tensor, output: Tensor, weight: Tensor, 
     """Sums weight * rows[source] into ``outputs`` rows, in chunks.
 
     Args:
-        rows: (R, D) floating point. source, output: (E,) int64. weight: (E,) float32.
+        rows: (R, D) floating point.
+        source: (E,) int64, the row of each edge.
+        output: (E,) int64, the sum it goes to.
+        weight: (E,) float32, its factor.
+        outputs: the number of sums.
 
     Returns:
         (outputs, D) float32.

@@ -36,7 +36,9 @@ def grow_trees(features: Tensor, free: Tensor, similarity: float, least: int) ->
     value that leaves least + 1. Source: FlashVID (arXiv 2602.08024), tree-based spatiotemporal merging.
 
     Args:
-        features: (n, N, D), the frames of one segment. free: (n, N) bool, which tokens take part.
+        features: (n, N, D), the frames of one segment.
+        free: (n, N) bool, which tokens take part.
+        similarity: a cosine; only tokens above it move.
         least: the least number of tokens that stay, of all n*N.
     """
     frames, positions, _ = features.shape
@@ -84,8 +86,12 @@ def cluster_trees(
     are no more roots than that, they stay.
 
     Args:
-        features: (n, N, D). free: (n, N) bool, the tokens that take part. forest: their trees. divisor: (n*N,) for
-            each root. neighbours: k of the density, at most the number of clusters is used.
+        features: (n, N, D) floating point, the frames of one segment.
+        free: (n, N) bool, the tokens that take part.
+        forest: their trees.
+        divisor: (n*N,) by what the sum of each root's tree is divided.
+        budget: the clusters of all frames together.
+        neighbours: k of the density, at most the number of clusters is used.
 
     Returns:
         Edges from n*N sources; outputs frame by frame, in descending order of the centres' scores. Waits for the
