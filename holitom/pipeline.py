@@ -15,7 +15,7 @@ from holitom.long_video import CompressedVideo, Progress, Reading, compress_vide
 from holitom.methods.base import Method
 from holitom.models import adapter_for
 from holitom.runtime import Session, Summary
-from holitom.video import Clip, VideoStream, read_video
+from holitom.video import Clip, Source, VideoStream, read_video
 from holitom.video.prepare import Preprocessor, to_device
 
 STAGES = ("decode", "preprocess", "vision tower", "compression", "LLM prefill")
@@ -123,7 +123,7 @@ class Pipeline:
 
     def ask(
         self,
-        video: str | Path | Clip,
+        video: Source | Clip,
         question: str,
         method: Method | None = None,
         *,
@@ -139,11 +139,13 @@ class Pipeline:
         """Answers a question about a video.
 
         Args:
-            video: a file, a folder of images, or a decoded clip.
+            video: a decoded clip, or what :func:`holitom.video.read_video` takes.
             method: None: uncompressed.
-            frames: how many to sample; None: the checkpoint's number, or ``fps`` where the video is read in windows.
-            window, tokens, fps: any of them: read the video in windows, see :class:`holitom.long_video.Reading`
-                (default: 60 seconds, the method's own retention, 1 frame per second).
+            frames: how many to sample; None: as many as the checkpoint asks for, or by ``fps``.
+            fps: frames to sample per second instead, see :func:`holitom.video.read_video`.
+            window: read the video in windows of so many seconds, see :class:`holitom.long_video.Reading`, by default
+                1 frame per second.
+            tokens: read the video in windows (60 seconds by default), and keep so many visual tokens of it.
             progress: told how far reading in windows is.
             max_new_tokens: the longest answer. generation: further arguments of ``generate()``.
             streamer: called with each new piece of text.
@@ -157,7 +159,7 @@ class Pipeline:
             return self.answer(self.compress(video, method, reading, progress=progress), question, **options)
         timer = StageTimer(self._device)
         with timer.stage("decode"):
-            clip = video if isinstance(video, Clip) else read_video(video, frames or self.preprocessor.frames)
+            clip = video if isinstance(video, Clip) else self._read(video, frames, fps)
         with timer.stage("preprocess"):
             inputs = to_device(self.preprocessor(question, clip), self._device, next(self.model.parameters()).dtype)
         with Session(method or Uncompressed(), self.model, timer=timer) as session:
@@ -165,7 +167,7 @@ class Pipeline:
 
     def compress(
         self,
-        video: str | Path | Clip | VideoStream,
+        video: Source | Clip | VideoStream,
         method: Method | None = None,
         reading: Reading | None = None,
         *,
@@ -241,14 +243,25 @@ class Pipeline:
             warning=warning,
         )
 
-    def warm_up(self, video: str | Path | Clip, method: Method | None = None, *, frames: int | None = None) -> None:
+    def _read(self, video: Source, frames: int | None, fps: float | None) -> Clip:
+        asked = self.preprocessor.frames if frames is None and fps is None else frames
+        return read_video(video, asked, fps=fps, size=self.preprocessor.shrink)
+
+    def warm_up(
+        self,
+        video: Source | Clip,
+        method: Method | None = None,
+        *,
+        frames: int | None = None,
+        fps: float | None = None,
+    ) -> None:
         """Answers once with the method and once without, so that what a first call of this size sets up is not timed.
 
         Args:
-            video, method, frames: as in :meth:`ask`.
+            video, method, frames, fps: as in :meth:`ask`.
         """
         for each in (method, None):
-            self.ask(video, "?", each, frames=frames, max_new_tokens=2)
+            self.ask(video, "?", each, frames=frames, fps=fps, max_new_tokens=2)
 
 
 class _Watch:

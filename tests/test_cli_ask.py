@@ -210,3 +210,18 @@ def test_the_table_says_which_settings_and_positions_were_used(run, checkpoint, 
     assert "spread:retention=0.5, positions original" in out
     code, _, err = run("ask", film, "What happens?", *short, "--positions", "kept")
     assert (code, "neither compact nor original" in err) == (2, True)
+
+
+def test_fps_alone_samples_the_whole_video_at_that_rate(run, checkpoint, film):
+    code, out, _ = run("ask", film, "What?", "--model", checkpoint, "--fps", 5, "--max-new-tokens", 2, "--json")
+    assert code == 0
+    assert [video["frames"] for video in json.loads(out)["videos"]] == [10]  # two seconds
+    code, _, err = run("ask", film, "What?", "--model", checkpoint, "--fps", 5, "--frames", 3)
+    assert code == 2
+    assert "--fps and --frames both say how many frames" in err
+    pipeline = Pipeline.from_pretrained(checkpoint)
+    assert pipeline.ask(film, "What?", fps=2, max_new_tokens=2).as_dict()["videos"][0]["frames"] == 4
+    with pytest.raises(ValueError, match="give either fps or frames"):
+        pipeline.ask(film, "What?", fps=2, frames=4)
+    with open(film, "rb") as file:
+        assert pipeline.ask(file, "What?", frames=3, max_new_tokens=2).as_dict()["videos"][0]["frames"] == 3

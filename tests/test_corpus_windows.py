@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from holitom import HoliTom
 from holitom.cli import app
 from holitom.pipeline import Pipeline
+from holitom.video import open_video
 
 WINDOWS = {"window": 0.5, "tokens": 12, "fps": 8.0}
 
@@ -68,3 +69,13 @@ def test_options_that_do_not_go_together(checkpoint, tmp_path):
         assert found.exit_code == 2
         assert said in " ".join(found.output.replace("│", " ").split())
     assert not out.exists()
+
+
+def test_fps_alone_reads_every_video_whole_at_that_rate(checkpoint, tmp_path):
+    from holitom.corpus.reading import PromptReader
+    from holitom.corpus.sources import Item
+
+    [film] = list(write_corpus(tmp_path / "films", 1).rglob("*.mp4"))[:1]
+    reader = PromptReader(str(checkpoint), ("What?",), None, fps=4.0)
+    start = reader.read(Item(str(film), str(film))).content.start
+    assert start["pixel_values_videos"].shape[1] == len(open_video(film, fps=4.0))

@@ -20,7 +20,7 @@ from transformers import AutoProcessor, LlavaOnevisionForConditionalGeneration
 from transformers.models.llava_onevision.image_processing_pil_llava_onevision import LlavaOnevisionImageProcessorPil
 from transformers.models.llava_onevision.video_processing_llava_onevision import LlavaOnevisionVideoProcessor
 
-from holitom.video import Clip, Preprocessor, model_turn, read_video, to_device, user_turn
+from holitom.video import Clip, Preprocessor, model_turn, open_video, read_video, to_device, user_turn
 from holitom.video.pixels import PixelRecipe
 
 
@@ -229,6 +229,19 @@ class TestPrompts:
         answer = preprocessor.tokenizer.decode(ids[0, inputs["input_ids"].shape[1] :])
         assert isinstance(answer, str)
         assert ids.shape == (2, inputs["input_ids"].shape[1] + 3)
+
+    @pytest.mark.parametrize("name", ["film.mp4", "turned.mp4", "film.gif", "one.png"])
+    def test_frames_made_small_while_they_are_read_give_the_same_inputs(self, name, preprocessor, tmp_path):
+        path = tmp_path / name
+        if name.endswith(".mp4"):
+            write_video(path, 20, height=120, width=200, rotation=90 if name == "turned.mp4" else None)
+        else:
+            image(120, 200).save(path, save_all=name.endswith("gif"), append_images=[image(120, 200, 1)] * 2)
+        whole, small = read_video(path, 4), read_video(path, 4, size=preprocessor.shrink)
+        assert small.frames.shape[1:] == (56, 56, 3)
+        assert_same(preprocessor("What?", small), preprocessor("What?", whole))
+        [streamed] = open_video(path, frames=4, size=preprocessor.shrink).chunks(4)
+        assert np.array_equal(streamed.frames, small.frames)
 
     def test_to_device_casts_pixels_alone(self, preprocessor):
         moved = to_device(preprocessor("What?", clip()), "cpu", torch.bfloat16)

@@ -9,7 +9,7 @@ from PIL import Image
 from tiny_checkpoints import build_qwen_vl_files, build_tokenizer
 from transformers import Qwen2Config, Qwen3VLConfig, Qwen3VLModel
 
-from holitom.video import Clip, Preprocessor, user_turn
+from holitom.video import Clip, FrameRate, Preprocessor, user_turn
 
 
 @pytest.fixture(scope="module", params=[2, 3], ids=["qwen2_5_vl", "qwen3_vl"])
@@ -55,7 +55,7 @@ def test_the_seconds_of_the_sampled_frames_reach_the_prompt(tmp_path, clip):
 
 def test_the_family_and_its_frames_are_known(preprocessor):
     assert preprocessor.model_type in {"qwen2_5_vl", "qwen3_vl"}
-    assert preprocessor.frames == 32
+    assert preprocessor.frames == FrameRate(fps=2, least=4, most=768)
     assert preprocessor.tokenizer.decode(preprocessor.tokenizer("é?")["input_ids"]) == "é?"
 
 

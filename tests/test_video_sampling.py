@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from media import samples_by_fractions
+from media import number_of, samples_by_fractions, write_video
+from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
 from transformers.video_utils import VideoMetadata, default_sample_indices_fn
 
-from holitom.video import sample_indexes
+from holitom.video import FrameRate, read_video, sample_indexes
 
 counts = st.integers(1, 200_000)
 
@@ -59,3 +60,29 @@ def test_indexes_ascend_evenly_and_start_at_the_first_frame(total, frames, rule)
 def test_wrong_parameters_are_named(arguments, error, message):
     with pytest.raises(error, match=message):
         sample_indexes(*arguments)
+
+
+class TestFrameRate:
+    @given(total=counts, seconds=st.floats(0, 10_000))
+    def test_the_count_is_even_and_bounded(self, total, seconds):
+        taken = FrameRate().take(total, seconds)
+        assert (np.diff(taken) > 0).all()
+        assert taken[0] == 0
+        assert taken[-1] == total - 1 or len(taken) == 1
+        assert len(taken) == (total if total < 2 else min(max(int(seconds * 2), 4), 768, total) // 2 * 2)
+
+    @pytest.mark.parametrize(("total", "fps"), [(100, 25.0), (1800, 30.0), (50, 10.0), (7, 1.0), (100_000, 30.0)])
+    def test_as_many_as_transformers_takes_for_qwen(self, total, fps):
+        processor = Qwen2VLVideoProcessor()
+        theirs = processor.sample_frames(VideoMetadata(total, fps=fps), fps=2)
+        assert len(FrameRate().take(total, total / fps)) == len(theirs)
+
+    def test_a_film_by_its_length(self, tmp_path):
+        film = write_video(tmp_path / "film.mp4", 90)  # 3 seconds
+        clip = read_video(film, FrameRate())
+        assert [number_of(frame) for frame in clip.frames] == clip.indexes.tolist() == [0, 18, 36, 53, 71, 89]
+
+    @pytest.mark.parametrize("bad", [{"fps": 0}, {"fps": float("nan")}, {"least": 1}, {"most": 3}, {"multiple": 0}])
+    def test_what_is_out_of_range(self, bad):
+        with pytest.raises(ValueError, match=r"must be above 0|must hold"):
+            FrameRate(**bad)

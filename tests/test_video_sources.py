@@ -11,7 +11,7 @@ import torch
 from media import number_of, numbered, write_video
 from PIL import Image
 
-from holitom.video import Clip, VideoError, open_video, read_video
+from holitom.video import Clip, FetchLimits, VideoError, open_video, read_video
 
 TEN = np.stack([numbered(n) for n in range(10)])
 
@@ -164,28 +164,45 @@ class TestAddresses:
 
     @pytest.mark.parametrize("name", ["huge.mp4", "endless.mp4"])
     def test_its_size_is_bounded(self, name, server):
-        with pytest.raises(VideoError, match=rf"{name}: is larger than 100,000 bytes. Raise download_size"):
-            read_video(f"{server}/{name}", download_size=100_000)
+        with pytest.raises(VideoError, match=rf"{name}: larger than 0.1 MB, the limit"):
+            read_video(f"{server}/{name}", limits=FetchLimits(megabytes=0.1))
 
     def test_its_time_is_bounded(self, server):
         began = time.monotonic()
-        with pytest.raises(VideoError, match=r"slow.mp4: was not fetched within 0.5 seconds. Raise timeout"):
-            read_video(f"{server}/slow.mp4", timeout=0.5)
+        with pytest.raises(VideoError, match=r"slow.mp4: not fetched within 0.5 s"):
+            read_video(f"{server}/slow.mp4", limits=FetchLimits(seconds=0.5))
         assert time.monotonic() - began < 5
 
+    def test_an_endless_file_is_bounded(self, film):
+        with (
+            film.open("rb") as file,
+            pytest.raises(VideoError, match=r"a film.mp4: larger than 0.001 MB. Raise the limit"),
+        ):
+            read_video(file, limits=FetchLimits(megabytes=0.001))
+
+    def test_the_copy_goes_with_what_needs_it(self, server, tmp_path, monkeypatch):
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+        read_video(f"{server}/film.mp4", 2)
+        assert list(tmp_path.iterdir()) == []
+        stream = open_video(f"{server}/film.mp4", frames=2)
+        assert len(list(tmp_path.iterdir())) == 1
+        assert sum(len(clip) for clip in stream.chunks(2)) == 2
+        del stream
+        assert list(tmp_path.iterdir()) == []
+
     def test_what_the_server_says_is_told(self, server):
-        with pytest.raises(VideoError, match=r"missing.mp4: the server answered 404 Not Found"):
+        with pytest.raises(VideoError, match=r"missing.mp4: 127.0.0.1 answered with status 404 .Not Found"):
             read_video(f"{server}/missing.mp4")
-        with pytest.raises(VideoError, match=r"/a.mp4: cannot be fetched"):
+        with pytest.raises(VideoError, match=r"/a.mp4: 127.0.0.1 cannot be reached"):
             read_video("http://127.0.0.1:1/a.mp4")
 
     @pytest.mark.parametrize(
         ("address", "message"),
         [
-            ("s3://bucket/a.mp4", "s3://bucket/a.mp4: an address of the kind s3, which is not read. Download it first"),
+            ("gopher://bucket/a.mp4", "gopher://bucket/a.mp4: no known kind of address"),
             ("file://elsewhere/a.mp4", "an address on the machine elsewhere. Give the path of a local file"),
             ("file:///nowhere/a%20film.mp4", "file:///nowhere/a%20film.mp4: no such file or folder"),
-            ("data:video/mp4;base64,SECRET", "^data:...: an address of the kind data"),
+            ("data:video/mp4;base64,SECRET", "^data:...: a video inside its address. Decode it, and give the bytes"),
         ],
     )
     def test_addresses_of_other_kinds(self, address, message):

@@ -12,6 +12,7 @@ from holitom.video.processor import ProcessorPreprocessor, metadata_of
 
 DATA = Path(__file__).parent / "data" / "video"
 SINGLE = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "lfm3_vl", "glm4v", "video_llama_3", "gemma4")
+SHRUNK = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "lfm3_vl", "glm4v", "video_llama_3")
 STACKED = ("internvl", "llava_next_video", "smolvlm", "video_llava")
 # What the prompt says of frames at 0, .25, .5, .75, 1 and 11 seconds, and of frames at 0, 10, 10.1, ... 10.4
 STAMPS = {
@@ -119,3 +120,16 @@ def test_an_answer_that_is_begun_goes_on(name, preprocessor_of):
     assert begun.endswith("On the")
     assert begun.count("A cat.") == 1
     assert begun.startswith(asked.rstrip())  # and so no second header of an answer
+
+
+@pytest.mark.parametrize("name", SINGLE + STACKED)
+@pytest.mark.parametrize(("frames", "height", "width"), [(1, 200, 300), (3, 200, 310), (4, 123, 457), (16, 240, 320)])
+def test_frames_made_small_while_they_are_read_give_the_same_inputs(name, frames, height, width, preprocessor_of):
+    preprocessor = preprocessor_of(name)
+    pixels = np.random.default_rng(frames).integers(0, 256, (frames, height, width, 3), dtype=np.uint8)
+    whole, small = read_video(pixels, 16), read_video(pixels, 16, size=preprocessor.shrink)
+    if name in SHRUNK:
+        assert small.frames.nbytes < whole.frames.nbytes
+    theirs, ours = preprocessor("What?", whole), preprocessor("What?", small)
+    for key, value in theirs.items():
+        assert np.array_equal(np.asarray(ours[key]), np.asarray(value)), key

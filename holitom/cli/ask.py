@@ -38,9 +38,7 @@ def ask(
     tokens: Annotated[
         int | None, typer.Option(min=1, help="Visual tokens that a video read in windows may have in the LLM.")
     ] = None,
-    fps: Annotated[
-        float | None, typer.Option(help="Frames per second of a video read in windows.  [default: 1]")
-    ] = None,
+    fps: Annotated[float | None, typer.Option(help="Frames to sample per second.  [default in windows: 1]")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="The longest answer.")] = 128,
     compare: Annotated[
         bool, typer.Option("--compare", help="Also run uncompressed, each twice and in turns, and print ratios.")
@@ -96,7 +94,7 @@ def compared(
         method: the method; None: uncompressed as well.
         settings: further arguments of :meth:`Pipeline.ask`.
     """
-    pipeline.warm_up(video, method, frames=settings["frames"])
+    pipeline.warm_up(video, method, frames=settings["frames"], fps=settings["fps"])
     order = (method, None, None, method)
     first, second, third, last = (pipeline.ask(video, question, each, **settings) for each in order)
     return mean_times(first, last), mean_times(second, third)

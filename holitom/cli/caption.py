@@ -67,9 +67,7 @@ def caption(
     tokens: Annotated[
         int | None, typer.Option(min=1, help="Visual tokens that each video read in windows may have in the LLM.")
     ] = None,
-    fps: Annotated[
-        float | None, typer.Option(help="Frames per second of videos read in windows.  [default: 1]")
-    ] = None,
+    fps: Annotated[float | None, typer.Option(help="Frames to sample per second.  [default in windows: 1]")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="The longest answer.")] = 128,
     resume: Annotated[
         bool, typer.Option("--resume/--restart", help="Go on with what OUT holds, or throw it away and start anew.")
@@ -86,10 +84,7 @@ def caption(
     ] = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes that read videos; 0: none, and no --timeout.")] = 2,
     prefetch: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Videos read before the model needs them; bounds memory.  [default: 2 for each worker]"
-        ),
+        int | None, typer.Option(min=1, help="Videos read ahead; bounds memory.  [default: 2 for each worker]")
     ] = None,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds that reading one video may take.")] = 600.0,
     download_size: Annotated[float, typer.Option(min=0.001, help="The largest remote video, in MB.")] = 4000.0,
@@ -133,9 +128,12 @@ def caption(
         group=group,
     )
     settings = _settings(model, chosen, engine, plan, reading, max_new_tokens, dtype, attention)
+    settings.update({"fps": fps} if reading is None and fps is not None else {})
     totals = Totals(plan.rows)
     limits = FetchLimits(download_size, download_time)
-    make = _Factory(engine, model, chosen, plan.questions, reading, max_new_tokens, device, dtype, attention, limits)
+    make = _Factory(
+        engine, model, chosen, plan.questions, reading, max_new_tokens, device, dtype, attention, limits, fps
+    )
     options: dict[str, Any] = {"restart": not resume, "retry_errors": retry_errors, "seen": totals.add}
     with Scratch(), Store(out_file, settings, **options) as store, Stop().on_interrupt() as stop:
         if len(store):
@@ -191,6 +189,7 @@ class _Factory:
     dtype: str
     attention: str | None
     limits: FetchLimits
+    fps: float | None
 
     def __call__(self) -> Engine:
         """Loads the model."""
@@ -211,12 +210,12 @@ class _Factory:
         if self.engine == "vllm":
             from holitom.integrations.vllm.corpus import VllmReader
 
-            return VllmReader(resolve(self.model), tuple(questions), frames, self.limits)
+            return VllmReader(resolve(self.model), tuple(questions), frames, self.limits, self.fps)
         from holitom.corpus import PathReader, PromptReader
 
         if self.reading is not None:
             return PathReader()
-        return PromptReader(resolve(self.model), tuple(questions), frames, self.limits)
+        return PromptReader(resolve(self.model), tuple(questions), frames, self.limits, self.fps)
 
 
 def _reading(
@@ -235,12 +234,12 @@ def _reading(
     from holitom.long_video import Reading
 
     given = {"window": window, "tokens": tokens, "fps": fps}
-    if all(value is None for value in given.values()):
-        return None
-    if engine != "transformers":
+    if any(value is not None for value in given.values()):
+        check_windows(given, frames, retention, compare=False)
+    reading = Reading.of(window, tokens, fps, frames)
+    if reading is not None and engine != "transformers":
         raise typer.BadParameter("videos are read in windows by --engine transformers alone")
-    check_windows(given, frames, retention, compare=False)
-    return Reading.of(window, tokens, fps, frames)
+    return reading
 
 
 def _run_here(plan: Plan, make: _Factory, store: Store, stop: Stop, renew: Any) -> None:

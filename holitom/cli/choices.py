@@ -120,7 +120,7 @@ def check_windows(
         raise typer.BadParameter("--fps and --frames both say how many frames to sample: give one of them")
     if windows["tokens"] is not None and retention is not None:
         raise typer.BadParameter("--tokens and --retention both say how much stays: give one of them")
-    if compare:
+    if compare and (windows["window"], windows["tokens"]) != (None, None):
         raise typer.BadParameter(
             "--compare runs the whole video uncompressed, which one read in windows is too long for: leave it out (the "
             "table counts what it would have cost)"

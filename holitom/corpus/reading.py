@@ -110,12 +110,14 @@ class PromptReader:
         questions: asked about every video.
         frames: to sample; None: what the checkpoint asks for.
         limits: of fetching a video from a remote store.
+        fps: frames to sample per second instead.
     """
 
     model: str
     questions: tuple[str, ...]
     frames: int | None
     limits: FetchLimits = LIMITS
+    fps: float | None = None
 
     def load(self) -> None:
         """See :meth:`Reader.load`."""
@@ -131,7 +133,8 @@ class PromptReader:
         began = time.perf_counter()
         with fetched(item.address, self.limits) as path:
             try:
-                clip = read_video(path, self.frames or preprocessor.frames)
+                frames = preprocessor.frames if self.frames is None and self.fps is None else self.frames
+                clip = read_video(path, frames, fps=self.fps, size=preprocessor.shrink)
             except ValueError as error:
                 raise ValueError(str(error).replace(str(path), item.path)) from error
         decoded = time.perf_counter()

@@ -38,6 +38,12 @@ def samples(folder: Path, number: int = 4) -> dict[str, tuple[str, str]]:
     return found
 
 
+def frames_of(pipeline: Pipeline) -> int:
+    """The frames that the checkpoint asks for, as far as the demo goes; where that depends on the film, so many."""
+    asked = pipeline.preprocessor.frames
+    return min(FRAMES, asked) if isinstance(asked, int) else FRAMES
+
+
 def app(
     pipeline: Pipeline, clips: dict[str, tuple[str, str]], model: str = "", own: Recommendation | None = None
 ) -> Any:
@@ -98,9 +104,7 @@ def app(
                         elem_id="retention",
                     )
                 with gr.Row():
-                    frames = gr.Slider(
-                        1, FRAMES, value=min(FRAMES, pipeline.preprocessor.frames), step=1, label="Frames"
-                    )
+                    frames = gr.Slider(1, FRAMES, value=frames_of(pipeline), step=1, label="Frames")
                     tokens = gr.Slider(1, TOKENS, value=64, step=1, label="Longest answer, in tokens")
                 button = gr.Button("Ask", variant="primary", elem_id="ask")
                 status = gr.Textbox(label="Status", interactive=False, elem_id="status", lines=1, max_lines=4)

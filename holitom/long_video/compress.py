@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,7 +20,7 @@ from holitom.methods.segmenting import Segmenting
 from holitom.models.base import VideoLayout, adapter_for
 from holitom.runtime import Session, layouts_of, with_layouts
 from holitom.tokens import VideoTokens
-from holitom.video import Clip, VideoStream, open_video
+from holitom.video import Clip, Source, VideoStream, open_video
 from holitom.video.prepare import Preprocessor, to_device
 
 Progress = Callable[[int, int, int], None]
@@ -97,7 +96,7 @@ class CompressedVideo:
 def compress_video(
     model: Any,
     preprocessor: Preprocessor,
-    video: str | Path | Clip | VideoStream,
+    video: Source | Clip | VideoStream,
     method: Method,
     reading: Reading | None = None,
     *,
@@ -110,7 +109,7 @@ def compress_video(
 
     Args:
         model: a transformers video LLM. preprocessor: of the same checkpoint.
-        video: a file or a folder of images; or a clip or a stream, whose frames are taken as they are.
+        video: what :func:`holitom.video.open_video` takes; or a clip or a stream, whose frames are taken as they are.
         method: its stage before the LLM merges; its stage inside works when the question is asked.
         reading: window, budget and sampling.
         progress: told after each batch of frames.
@@ -129,7 +128,7 @@ def compress_video(
         elif isinstance(video, VideoStream):
             stream = video
         else:
-            stream = open_video(video, fps=reading.fps, frames=reading.frames)
+            stream = open_video(video, fps=reading.fps, frames=reading.frames, size=preprocessor.shrink)
     work = _Work(model, preprocessor, method, reading, stream, timer)
     with work.session, torch.inference_mode():
         for number, clip in enumerate(_timed(stream.chunks(min(reading.batch, work.window)), timer)):

@@ -46,8 +46,8 @@ class Reading:
     def of(
         cls, window: float | None, tokens: int | None, fps: float | None, frames: int | None = None
     ) -> Reading | None:
-        """From options of which any may be left out: None without ``window``, ``tokens`` and ``fps``."""
-        if (window, tokens, fps) == (None, None, None):
+        """From options of which any may be left out: None without ``window`` and ``tokens``."""
+        if window is None and tokens is None:
             return None
         rate = 1.0 if fps is None and frames is None else fps
         return cls(60.0 if window is None else window, tokens, rate, frames)

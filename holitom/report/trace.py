@@ -147,7 +147,9 @@ def trace(
             listen(number, answer)
         return answer
 
-    clip = video if isinstance(video, Clip) else read_video(video, frames or pipeline.preprocessor.frames)
+    asked = pipeline.preprocessor.frames
+    number = frames or (asked if isinstance(asked, int) else None)
+    clip = video if isinstance(video, Clip) else read_video(video, number)
     tell("looking at the clip")
     watch = _Watch()
     pipeline.ask(clip, question, watch, max_new_tokens=1)

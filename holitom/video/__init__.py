@@ -5,13 +5,16 @@ from holitom.video.clip import Clip
 from holitom.video.decode import read_video
 from holitom.video.errors import VideoError
 from holitom.video.prepare import Preprocessor, to_device
-from holitom.video.sampling import SamplingRule, sample_by_rate, sample_indexes
+from holitom.video.remote import FetchLimits
+from holitom.video.sampling import FrameRate, SamplingRule, sample_by_rate, sample_indexes
 from holitom.video.sources import Source
 from holitom.video.stream import VideoStream, open_video
 
 __all__ = [
     "Clip",
     "Conversation",
+    "FetchLimits",
+    "FrameRate",
     "Media",
     "Message",
     "Preprocessor",

@@ -19,7 +19,7 @@ from holitom.video.container import REPAIR, Damaged, Reader
 from holitom.video.contents import Contents, scan
 from holitom.video.errors import VideoError
 from holitom.video.limits import require_frame
-from holitom.video.orientation import fitted, upright
+from holitom.video.orientation import Fit, fitted, upright
 
 PREDICTED = (PictureType.P, PictureType.B)
 # Codecs whose unreferenced pictures are safe to leave out. (In HEVC "unreferenced" holds within a temporal layer only.)
@@ -37,7 +37,7 @@ class Disordered(Exception):
 class Converter:
     """Decoded frames to upright RGB, all of one size, (H, W, 3) uint8."""
 
-    def __init__(self, size: int | None, source: str) -> None:
+    def __init__(self, size: Fit, source: str) -> None:
         self.size, self.source = size, source
         self.stored: tuple[int, int] | None = None  # height and width before turning
         self.reformatter = VideoReformatter()  # of all frames: setting one up takes longer than using it
@@ -54,7 +54,8 @@ class Converter:
         rgb: NDArray[Any] = picture.to_ndarray()
         matrix = frame.side_data.get("DISPLAYMATRIX")
         self.corrupt += bool(frame.is_corrupt)
-        return upright(rgb, bytes(matrix) if matrix is not None else None)
+        shown = upright(rgb, bytes(matrix) if matrix is not None else None)
+        return self.size(shown) if callable(self.size) else shown
 
 
 @dataclass(eq=False)
@@ -132,7 +133,7 @@ class Film:
         assert film.better is not None  # a lenient reader comes to the end
         return film.better
 
-    def frames(self, indexes: NDArray[np.int64], size: int | None, stand_in: bool) -> Frames:
+    def frames(self, indexes: NDArray[np.int64], size: Fit, stand_in: bool) -> Frames:
         """The frames at ``indexes``, one after the other, and what is wrong with the film.
 
         Args:

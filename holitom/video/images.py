@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 from holitom.video.errors import VideoError
 from holitom.video.formats import is_jpeg_stream
 from holitom.video.limits import RAISE, require_frame
-from holitom.video.orientation import fitted
+from holitom.video.orientation import Fit, fitted
 
 # HEIF is there where the package pillow-heif has been registered.
 FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
@@ -107,7 +107,7 @@ def frames_of(
     pictures: Sequence[Path | Image.Image | NDArray[np.uint8]],
     source: str,
     indexes: NDArray[np.int64],
-    size: int | None = None,
+    size: Fit = None,
 ) -> Generator[tuple[int, NDArray[np.uint8]], None, int]:
     """The pictures at ``indexes``, one after the other: (slot, (H, W, 3)). Returns how many there are.
 
@@ -134,7 +134,7 @@ def frames_of(
     return len(pictures)
 
 
-def to_rgb(image: Image.Image, size: int | None) -> NDArray[np.uint8]:
+def to_rgb(image: Image.Image, size: Fit) -> NDArray[np.uint8]:
     """(H, W, 3) uint8: upright by its EXIF note, transparency dropped as the image processors of transformers do."""
     if image.getexif().get(ORIENTATION, 1) != 1:
         image = ImageOps.exif_transpose(image)
@@ -144,7 +144,8 @@ def to_rgb(image: Image.Image, size: int | None) -> NDArray[np.uint8]:
     height, width = fitted(rgb.height, rgb.width, size)
     if (height, width) != (rgb.height, rgb.width):
         rgb = rgb.resize((width, height), Image.Resampling.BICUBIC)
-    return np.asarray(rgb, dtype=np.uint8)
+    frame: NDArray[np.uint8] = np.asarray(rgb, dtype=np.uint8)
+    return size(frame) if callable(size) else frame
 
 
 def _in_bytes(values: NDArray[np.generic]) -> NDArray[np.uint8]:

@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from transformers import AutoTokenizer
 
@@ -15,7 +17,7 @@ from holitom.video.chat import Conversation, ending, images, parts, videos, with
 from holitom.video.checkpoint import CheckpointFiles
 from holitom.video.clip import Clip
 from holitom.video.image_tokens import AnyRes
-from holitom.video.pixels import PixelRecipe
+from holitom.video.pixels import PixelRecipe, shrunk
 from holitom.video.prepare import Preprocessor, pad_left, require_one_length
 
 
@@ -102,6 +104,10 @@ class LlavaOnevisionPreprocessor(Preprocessor):
             inputs["pixel_values_videos"] = torch.stack([self.recipe(clip.frames) for clip in clips])
         pictures = [found for conversation in conversations if (found := images(conversation))]
         return {**inputs, **self._image_inputs(pictures)} if pictures else inputs
+
+    def shrink(self, frame: NDArray[np.uint8], frames: int) -> NDArray[np.uint8]:
+        """See :meth:`Preprocessor.shrink`."""
+        return frame if self.recipe.size is None else shrunk(frame, self.recipe.size, self.recipe.resample)
 
     def pixels(self, clip: Clip) -> dict[str, torch.Tensor]:
         """See :meth:`Preprocessor.pixels`."""

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeAlias
+
 import numpy as np
 from numpy.typing import NDArray
 
+Shrink: TypeAlias = Callable[[NDArray[np.uint8], int], NDArray[np.uint8]]
+"""From a frame (H, W, 3) of a video of which T are taken, and T, to a smaller one."""
+Fit: TypeAlias = "int | Callable[[NDArray[np.uint8]], NDArray[np.uint8]] | None"
+"""The shorter side in pixels, or a function of a frame (H, W, 3); None: as it is."""
 ROUNDING = 1e-3  # matrices written from a cosine hold something like 4e-17 in place of 0
 
 
@@ -34,9 +41,9 @@ def upright(frame: NDArray[np.uint8], matrix: bytes | None) -> NDArray[np.uint8]
     return frame[:: 1 if down > 0 else -1, :: 1 if across > 0 else -1]
 
 
-def fitted(height: int, width: int, size: int | None) -> tuple[int, int]:
+def fitted(height: int, width: int, size: Fit) -> tuple[int, int]:
     """(height, width) with the shorter side brought down to ``size`` pixels, in proportion; never enlarged."""
     shorter = min(height, width)
-    if size is None or shorter <= size:
+    if not isinstance(size, int) or shorter <= size:
         return height, width
     return max(1, round(height * size / shorter)), max(1, round(width * size / shorter))

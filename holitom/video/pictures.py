@@ -15,6 +15,7 @@ from holitom.video.film import Frames
 from holitom.video.gif import GifBlocks
 from holitom.video.images import frames_of, opened, to_rgb
 from holitom.video.limits import require_decoded
+from holitom.video.orientation import Fit
 
 ANIMATED = {"AVIF", "GIF", "PNG", "WEBP"}  # pages of a TIFF and further pictures of a JPEG are no frames
 DEFAULT_DELAY = 0.1  # seconds; what browsers show a GIF frame for that names no delay
@@ -28,7 +29,7 @@ class Pictures:
     Attributes:
         begins: (N,) float64, seconds from the first frame.
         duration: seconds from the first frame to the end of the last one.
-        read: the frames at some indexes, with their shorter side brought down to a size. It ends early where a frame
+        read: the frames at some indexes, made smaller. It ends early where a frame
             does not decode, and returns the number of frames before that one.
         warning: what is wrong with the file, or None.
         better: what :meth:`frames` found instead of this: the frames before one that does not decode.
@@ -36,7 +37,7 @@ class Pictures:
 
     begins: NDArray[np.float64]
     duration: float
-    read: Callable[[NDArray[np.int64], int | None], Generator[tuple[int, NDArray[np.uint8]], None, int]]
+    read: Callable[[NDArray[np.int64], Fit], Generator[tuple[int, NDArray[np.uint8]], None, int]]
     warning: str | None = None
     better: Pictures | None = None
     counted = True
@@ -59,7 +60,7 @@ class Pictures:
         warning = None if whole else CUT_OFF
         return cls(ends[:-1], float(ends[-1]), lambda *taken: _frames(path, source, *taken), warning)
 
-    def frames(self, indexes: NDArray[np.int64], size: int | None, stand_in: bool) -> Frames:
+    def frames(self, indexes: NDArray[np.int64], size: Fit, stand_in: bool) -> Frames:
         """As of :class:`holitom.video.film.Film`; no other picture stands in for one that does not decode."""
         done = yield from self.read(indexes, size)
         if done > indexes[-1]:
@@ -99,7 +100,7 @@ def _delays(path: Path, source: str) -> tuple[list[float], bool]:
 
 
 def _frames(
-    path: Path, source: str, indexes: NDArray[np.int64], size: int | None
+    path: Path, source: str, indexes: NDArray[np.int64], size: Fit
 ) -> Generator[tuple[int, NDArray[np.uint8]], None, int]:
     """The frames of an animation at ``indexes``, see :class:`Pictures`."""
     slots = {int(index): slot for slot, index in enumerate(indexes)}

@@ -16,6 +16,18 @@ CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
+def shrunk(
+    frame: NDArray[np.uint8], size: tuple[int, int], resample: Literal["bilinear", "bicubic"]
+) -> NDArray[np.uint8]:
+    """A frame (H, W, 3) as (h, w, 3), resized on bytes with antialiasing as torchvision does; none that would grow."""
+    if size[0] * size[1] >= frame.shape[0] * frame.shape[1]:
+        return frame
+    pixels = torch.from_numpy(np.require(frame, requirements=["C", "W"])).permute(2, 0, 1)[None]
+    resized = F.interpolate(pixels, size=list(size), mode=resample, align_corners=False, antialias=True)
+    made: NDArray[np.uint8] = resized[0].permute(1, 2, 0).contiguous().numpy()
+    return made
+
+
 @dataclass(frozen=True)
 class PixelRecipe:
     """How a checkpoint wants its frames: resized, scaled, normalised.

@@ -8,11 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from holitom.video.chat import Conversation, Media, user_turn
 from holitom.video.checkpoint import CheckpointFiles
 from holitom.video.clip import Clip
+from holitom.video.sampling import FrameRate
 
 logger = logging.getLogger(__name__)
 
@@ -21,19 +24,20 @@ class Preprocessor(ABC):
     """Turns conversations about clips and images into a model's inputs.
 
     >>> preprocessor = Preprocessor.from_pretrained("llava-hf/llava-onevision-qwen2-7b-ov-hf")
-    >>> clip = read_video("film.mp4", preprocessor.frames)
+    >>> clip = read_video("film.mp4", preprocessor.frames, size=preprocessor.shrink)
     >>> inputs = preprocessor("What happens?", clip)
     >>> ids = model.generate(**to_device(inputs, model.device, model.dtype), max_new_tokens=64)
     >>> preprocessor.tokenizer.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
 
     Attributes:
         model_type: the family, as ``config.json`` names it.
-        frames: frames of a video that the checkpoint asks for, 32 where it does not say.
+        frames: frames of a video that the checkpoint asks for, 32 where it does not say; for Qwen's families a
+            :class:`holitom.video.FrameRate`.
         tokenizer: the checkpoint's tokenizer.
     """
 
     model_type: str
-    frames: int = 32
+    frames: int | FrameRate = 32
     tokenizer: Any
 
     @staticmethod
@@ -83,6 +87,21 @@ class Preprocessor(ABC):
             the family, for LLaVA-OneVision ``pixel_values_videos`` (V, T, 3, h, w) float32 for the V videos of all
             conversations in order, and ``pixel_values``, ``image_sizes`` and ``batch_num_images`` for images.
         """
+
+    def shrink(self, frame: NDArray[np.uint8], frames: int) -> NDArray[np.uint8]:
+        """A frame as small as preprocessing would make it, or as it is where that is not known.
+
+        The inputs are the same to the bit, whether frames are made small before or by preprocessing. For ``size=`` of
+        :func:`holitom.video.read_video`.
+
+        Args:
+            frame: (H, W, 3).
+            frames: T, frames of the video that will be prepared.
+
+        Returns:
+            (h, w, 3).
+        """
+        return frame
 
     def pixels(self, clip: Clip) -> dict[str, torch.Tensor]:
         """The arguments of ``get_video_features`` for a part of a video; see :meth:`batch` for their shapes."""

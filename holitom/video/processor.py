@@ -14,11 +14,14 @@ from numpy.typing import NDArray
 from holitom.video.chat import Conversation, ending, images, videos, without_media
 from holitom.video.checkpoint import CheckpointFiles
 from holitom.video.clip import Clip
+from holitom.video.pixels import RESAMPLING, shrunk
 from holitom.video.prepare import Preprocessor, require_one_length
+from holitom.video.sampling import FrameRate
 from holitom.video.torchvision import is_set_aside
 
 STACKED = {"internvl", "llava_next_video", "smolvlm", "video_llava"}  # all videos of a call in one tensor, by frames
 SAME_TIME = 1e-3  # seconds; containers round times to milliseconds
+RATE = {"fps": "fps", "least": "min_frames", "most": "max_frames"}  # FrameRate's names and transformers'
 TICKS = 1e6  # per second: what places of frames count where frames come at no regular rate
 
 
@@ -34,7 +37,7 @@ class ProcessorPreprocessor(Preprocessor):
 
     processor: Any
     model_type: str
-    frames: int = 32
+    frames: int | FrameRate = 32
 
     @classmethod
     def from_files(cls, files: CheckpointFiles, model_type: str) -> ProcessorPreprocessor:
@@ -59,7 +62,11 @@ class ProcessorPreprocessor(Preprocessor):
             ) from error
         if getattr(processor, "video_processor", None) is None and not hasattr(processor, "image_processor"):
             raise ValueError(f"{files.name} ({model_type or 'unknown family'}) takes no videos: give a video model")
-        number = getattr(getattr(processor, "video_processor", None), "num_frames", None)
+        video = getattr(processor, "video_processor", None)
+        number = getattr(video, "num_frames", None)
+        if number is None and model_type.startswith("qwen"):
+            given = {to: getattr(video, name, None) for to, name in RATE.items()}
+            return cls(processor, model_type, FrameRate(**{to: value for to, value in given.items() if value}))
         return cls(processor, model_type, int(number or 32))
 
     @property
@@ -98,11 +105,46 @@ class ProcessorPreprocessor(Preprocessor):
             )
         )
 
+    def shrink(self, frame: NDArray[np.uint8], frames: int) -> NDArray[np.uint8]:
+        """See :meth:`Preprocessor.shrink`; for the families whose size depends on that of the video."""
+        video = getattr(self.processor, "video_processor", None)
+        resample = RESAMPLING.get(getattr(video, "resample", None) or 0)
+        size = _resized(video, max(frames, getattr(video, "temporal_patch_size", None) or 1), *frame.shape[:2])
+        return frame if size is None or resample is None else shrunk(frame, size, resample)
+
     def _frames(self, clip: Clip) -> NDArray[np.uint8]:
         """The last frame repeated, as transformers fills patches in time, where a single one would be refused."""
         video_processor = getattr(self.processor, "video_processor", None)
         missing = (getattr(video_processor, "temporal_patch_size", None) or 1) - len(clip)
         return np.concatenate([clip.frames, clip.frames[-1:].repeat(missing, 0)]) if missing > 0 else clip.frames
+
+
+def _resized(video: Any, frames: int, height: int, width: int) -> tuple[int, int] | None:
+    """(height, width) to which a processor brings frames, as its own ``resize`` says; None where that is unclear."""
+    patch, merge = getattr(video, "patch_size", None), getattr(video, "merge_size", None)
+    if not (patch and merge and getattr(video, "do_resize", False)):
+        return None
+    from transformers.image_utils import SizeDict
+
+    options = {
+        "size": SizeDict(**{name: value for name, value in dict(video.size).items() if value is not None}),
+        "resample": video.resample,
+        "factor": patch * merge,
+        "temporal_factor": video.temporal_patch_size,
+        "cap_pixels_per_frame": getattr(video, "cap_pixels_per_frame", None),
+    }
+
+    def once(height: int, width: int) -> tuple[int, int]:
+        # On the device "meta", shapes are computed and nothing else.
+        frame = torch.empty((1, frames, 3, height, width), dtype=torch.uint8, device="meta")
+        found = video.resize(frame, **options).shape[-2:]
+        return int(found[0]), int(found[1])
+
+    try:
+        size = once(height, width)
+        return size if once(*size) == size else None  # frames that would be resized once more are left alone
+    except ValueError:  # said when the video is prepared
+        return None
 
 
 def metadata_of(clip: Clip) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
@@ -41,6 +43,50 @@ def sample_indexes(total: int, frames: int, rule: SamplingRule = "floor") -> NDA
     if rule == "floor":
         return np.arange(frames, dtype=np.int64) * total // frames
     return np.linspace(0, total - 1, frames, dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class FrameRate:
+    """So many frames for each second of a video, within bounds, spread evenly by number: how Qwen's models sample.
+
+    The rule of qwen-vl-utils (``smart_nframes``): the count is rounded down to a multiple, and the frames are
+    ``linspace(0, total - 1, count)``, rounded.
+
+    Attributes:
+        fps: frames per second, above 0.
+        least: frames that are taken of a shorter video, where it has them.
+        most: frames that are taken of a longer one.
+        multiple: what the count is a multiple of, where the video has so many frames.
+
+    Raises:
+        ValueError: naming the attribute that is out of range.
+    """
+
+    fps: float = 2.0
+    least: int = 4
+    most: int = 768
+    multiple: int = 2
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.fps) and self.fps > 0):
+            raise ValueError(f"fps must be above 0, got {self.fps!r}")
+        if not 1 <= self.multiple <= self.least <= self.most:
+            raise ValueError(f"1 <= multiple <= least <= most must hold, got {self}")
+
+    def take(self, total: int, seconds: float) -> NDArray[np.int64]:
+        """The indexes of the frames to take.
+
+        Args:
+            total: frames in the video.
+            seconds: its length.
+
+        Returns:
+            (T,) int64, strictly ascending.
+        """
+        wanted = int(min(max(seconds * self.fps, self.least), self.most, total))
+        count = max(wanted // self.multiple * self.multiple, min(self.multiple, total))
+        indexes: NDArray[np.int64] = np.linspace(0, total - 1, count).round().astype(np.int64)
+        return indexes
 
 
 def sample_by_rate(begins: NDArray[np.float64], duration: float, fps: float) -> NDArray[np.int64]:

@@ -5,17 +5,14 @@ from __future__ import annotations
 import io
 import os
 import re
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import IO, Any, TypeAlias
 from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import numpy as np
 import torch
@@ -23,19 +20,19 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from holitom.video.errors import VideoError
+from holitom.video.remote import LIMITS, FetchLimits, fetched
 
 Source: TypeAlias = (
     "str | os.PathLike[str] | bytes | IO[bytes] | NDArray[Any] | torch.Tensor | Sequence[str | os.PathLike[str] | Any]"
 )
 TAKEN = (
-    "a path, an address (file, http or https), the bytes of a file, an open binary file, frames as an array or tensor "
-    "(T, H, W, 3) or (T, 3, H, W), or a list of PIL images, of paths of images or of arrays (H, W, 3)"
+    "a path, an address (file, http, https, or one that fsspec knows), the bytes of a file, an open binary file, "
+    "frames as an array or tensor (T, H, W, 3) or (T, 3, H, W), or a list of PIL images, paths of images or "
+    "arrays (H, W, 3)"
 )
-DOWNLOAD_SIZE = 4_000_000_000  # bytes
-DOWNLOAD_TIME = 300.0  # seconds
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://|(data):[^,]*,")
 _LONGEST_NAME = 300  # characters of a name in messages
-_PART, _ANSWER = 2**16, 30.0  # bytes that are read at a time; seconds that a server may be silent
+_PART = 2**16  # bytes that are read at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,26 +52,25 @@ class Located:
     copy: Any = None
 
 
-def located(source: Any, download_size: int = DOWNLOAD_SIZE, timeout: float = DOWNLOAD_TIME) -> Located:
+def located(source: Any, limits: FetchLimits = LIMITS) -> Located:
     """Finds a video, and fetches or writes it to a temporary file where it is none.
 
     Args:
         source: see ``TAKEN``.
-        download_size: the most bytes that are fetched from an address or read from an open file.
-        timeout: the most seconds that fetching may take.
+        limits: of fetching an address, and of reading an open file.
 
     Raises:
         VideoError: there is no such video, it is empty, or it cannot be fetched.
         TypeError: the source is of another kind.
     """
     if isinstance(source, (str, os.PathLike)):
-        return _named(os.fsdecode(source), download_size, timeout)
+        return _named(os.fsdecode(source), limits)
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return _copied(io.BytesIO(source).read, "<bytes>", download_size)
+        return _copied(io.BytesIO(source).read, "<bytes>", limits)
     if isinstance(source, io.TextIOBase):
         raise TypeError(f"source is a file that is open as text: open it with mode 'rb', or give {TAKEN}")
     if callable(getattr(source, "read", None)):
-        return _file(source, download_size)
+        return _file(source, limits)
     if isinstance(source, (np.ndarray, torch.Tensor)):
         return Located("<array>", pictures=list(_in_bytes(source, "<array>")))
     if isinstance(source, (list, tuple)):
@@ -82,22 +78,18 @@ def located(source: Any, download_size: int = DOWNLOAD_SIZE, timeout: float = DO
     raise TypeError(f"source must be {TAKEN}, got {type(source).__name__}")
 
 
-def _named(name: str, download_size: int, timeout: float) -> Located:
+def _named(name: str, limits: FetchLimits) -> Located:
     shown = name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}... ({len(name)} characters)"
     if scheme := _SCHEME.match(name):
         kind = (scheme[1] or scheme[2]).lower()
-        if kind in {"http", "https"}:
-            return _fetched(name, shown, download_size, timeout)
+        if kind == "data":
+            raise VideoError("data:...", "a video inside its address", "Decode it, and give the bytes.")
         if kind != "file":
-            raise VideoError(
-                shown if kind != "data" else "data:...",
-                f"an address of the kind {kind}, which is not read",
-                "Download it first and give its path, or an address that begins with http, https or file.",
-            )
+            return _fetched(name, shown, limits)
         address = urlsplit(name)
         if address.netloc not in {"", "localhost"}:
             raise VideoError(shown, f"an address on the machine {address.netloc}", "Give the path of a local file.")
-        return Located(shown, _existing(Path(urllib.request.url2pathname(address.path)), shown))
+        return Located(shown, _existing(Path(url2pathname(address.path)), shown))
     return Located(shown, _existing(Path(name), shown))
 
 
@@ -117,7 +109,7 @@ def _existing(path: Path, name: str) -> Path:
     return path
 
 
-def _file(file: Any, download_size: int) -> Located:
+def _file(file: Any, limits: FetchLimits) -> Located:
     """An open file from its beginning, whatever has been read of it; its place stays as it was."""
     named = getattr(file, "name", None)
     name = named if isinstance(named, str) else f"<{type(file).__name__}>"
@@ -125,55 +117,34 @@ def _file(file: Any, download_size: int) -> Located:
         place = file.tell()
         file.seek(0)
     except (AttributeError, OSError):  # a pipe or an answer of a server
-        return _copied(file.read, name, download_size)
+        return _copied(file.read, name, limits)
     try:
-        return _copied(file.read, name, download_size)
+        return _copied(file.read, name, limits)
     finally:
         file.seek(place)
 
 
-def _fetched(address: str, name: str, download_size: int, timeout: float) -> Located:
-    end = time.monotonic() + timeout
-    asked = urllib.request.Request(address, headers={"User-Agent": "holitom"})
+def _fetched(address: str, name: str, limits: FetchLimits) -> Located:
     try:
-        with urllib.request.urlopen(asked, timeout=min(timeout, _ANSWER)) as answer:
-            if int(answer.headers.get("Content-Length") or 0) > download_size:
-                raise _too_large(name, download_size)
-
-            def read(size: int) -> bytes:
-                if time.monotonic() > end:
-                    raise VideoError(
-                        name, f"was not fetched within {timeout:g} seconds", "Raise timeout, or download it first."
-                    )
-                return bytes(answer.read1(size))
-
-            return _copied(read, name, download_size)
-    except urllib.error.HTTPError as error:
-        raise VideoError(name, f"the server answered {error.code} {error.reason}", "Check the address.") from error
-    except (OSError, HTTPException, ValueError) as error:
-        if isinstance(error, VideoError):
-            raise
-        said = getattr(error, "reason", None) or error
-        raise VideoError(name, f"cannot be fetched ({said})", "Check the address and the network.") from error
+        fetch = fetched(address, limits)
+        return Located(name, fetch.__enter__(), copy=fetch)  # the copy goes when this context is collected
+    except VideoError as error:
+        raise VideoError(name, error.reason, error.advice) from error
 
 
-def _copied(read: Callable[[int], bytes], name: str, size: int) -> Located:
+def _copied(read: Callable[[int], bytes], name: str, limits: FetchLimits) -> Located:
     copy = NamedTemporaryFile(prefix="holitom-")  # noqa: SIM115 (it lives as long as what is returned)
     written = 0
     while part := read(_PART):
         if not isinstance(part, bytes):
             raise TypeError(f"{name} gives {type(part).__name__} and no bytes: open it with mode 'rb'")
         written += copy.write(part)
-        if written > size:
-            raise _too_large(name, size)
+        if written > limits.megabytes * 1e6:
+            raise VideoError(name, f"larger than {limits.megabytes:g} MB", "Raise the limit, or give a local file.")
     if not written:
         raise VideoError(name, "holds nothing (0 bytes)", "Check where it comes from.")
     copy.flush()
     return Located(name, Path(copy.name), copy=copy)
-
-
-def _too_large(name: str, size: int) -> VideoError:
-    return VideoError(name, f"is larger than {size:,} bytes", "Raise download_size, or download it first.")
 
 
 def _filled(source: Sequence[Any]) -> Sequence[Any]:

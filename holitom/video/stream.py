@@ -14,7 +14,10 @@ from holitom.video.container import REPAIR
 from holitom.video.decode import Sampling, average_rate
 from holitom.video.errors import VideoError
 from holitom.video.film import Film, Frames
-from holitom.video.sources import DOWNLOAD_SIZE, DOWNLOAD_TIME, Located, Source, located
+from holitom.video.orientation import Shrink
+from holitom.video.remote import LIMITS, FetchLimits
+from holitom.video.sampling import FrameRate
+from holitom.video.sources import Located, Source, located
 
 logger = logging.getLogger(__name__)
 
@@ -113,12 +116,11 @@ def open_video(
     source: Source,
     *,
     fps: float | None = None,
-    frames: int | None = None,
-    size: int | None = None,
+    frames: int | FrameRate | None = None,
+    size: int | Shrink | None = None,
     folder_fps: float = 1.0,
     playlists: bool = False,
-    download_size: int = DOWNLOAD_SIZE,
-    timeout: float = DOWNLOAD_TIME,
+    limits: FetchLimits = LIMITS,
 ) -> VideoStream:
     """Looks through a video and says which frames will be sampled; decodes them in one pass when they are asked for.
 
@@ -130,14 +132,14 @@ def open_video(
         fps: take the frame on display at 0, 1/fps, 2/fps, ... seconds; one that stays longer is taken once. Exact
             also where the frame rate varies.
         frames: take so many, as :func:`read_video` does, instead of ``fps``.
-        size, folder_fps, playlists, download_size, timeout: as for :func:`read_video`.
+        size, folder_fps, playlists, limits: as for :func:`read_video`.
 
     Raises:
         VideoError: the file is missing, empty or no video.
         ValueError: unless exactly one of ``fps`` and ``frames`` is given, above 0.
     """
     sampling = Sampling(frames, fps, "floor", size, folder_fps, playlists)
-    place = located(source, download_size, timeout)
+    place = located(source, limits)
     video = sampling.open(place)
     if isinstance(video, Film):
         video = video.checked()
@@ -149,6 +151,6 @@ def open_video(
         len(video.begins),
         video.duration,
         place.name,
-        lambda: video.frames(indexes, size, stand_in=True),
+        lambda: video.frames(indexes, sampling.fit(len(indexes)), stand_in=True),
         place=place,
     )

@@ -65,7 +65,8 @@ class Holitom(lmms):  # type: ignore[misc]
         self.batch_size = int(batch_size)
         self.frames = frames or self.pipeline.preprocessor.frames
         # The questions about one video mostly follow each other: it is decoded once for them.
-        self._read = functools.lru_cache(maxsize=8)(functools.partial(read_video, frames=self.frames, rule=sampling))
+        read = functools.partial(read_video, size=self.pipeline.preprocessor.shrink)
+        self._read = functools.lru_cache(maxsize=8)(functools.partial(read, frames=self.frames, rule=sampling))
 
     @property
     def device(self) -> torch.device:

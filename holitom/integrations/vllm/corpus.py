@@ -52,12 +52,14 @@ class VllmReader:
         questions: asked about every video.
         frames: to sample; None: what the checkpoint asks for.
         limits: of fetching a video from a remote store.
+        fps: frames to sample per second instead.
     """
 
     model: str
     questions: tuple[str, ...]
     frames: int | None
     limits: FetchLimits = LIMITS
+    fps: float | None = None
 
     def load(self) -> None:
         """See :class:`holitom.corpus.reading.Reader`."""
@@ -71,7 +73,8 @@ class VllmReader:
         preprocessor, video_token = loaded(self.model)
         began = time.perf_counter()
         with fetched(item.address, self.limits) as path:
-            clip = read_video(path, self.frames or preprocessor.frames)
+            frames = preprocessor.frames if self.frames is None and self.fps is None else self.frames
+            clip = read_video(path, frames, fps=self.fps, size=preprocessor.shrink)
         decoded = time.perf_counter()
         first = preprocessor(self.questions[0], clip)["input_ids"][0].tolist()
         behind = [behind_video(preprocessor, clip, question, video_token) for question in self.questions]
