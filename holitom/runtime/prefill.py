@@ -276,6 +276,7 @@ def _go_on(call: Call, kwargs: dict[str, Any], valid: Tensor | None = None) -> d
     """A call without new videos on a cache that holds compressed ones: decoding, or a further turn of text."""
     memory, embeds = call.memory, kwargs["inputs_embeds"]
     assert memory is not None
+    call.tail_tokens += memory.tail
     if valid is None:
         mask = _mask(call, kwargs)
         if isinstance(mask, Tensor) and mask.dim() != 2 and not _made_by_generate(call, mask):
