@@ -8,23 +8,28 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from holitom.merge import Merge
-    from holitom.methods.base import Method
-    from holitom.methods.holitom import HoliTom
+    from holitom.methods import *
+    from holitom.pipeline import Answer, Pipeline
+    from holitom.runtime import Session
     from holitom.tokens import SpanStates, TowerStates, VideoTokens, exact_count
+    from holitom.video import Clip, read_video
 
 __version__ = "0.1.0"
 
-__all__ = ["HoliTom", "Merge", "Method", "SpanStates", "TowerStates", "VideoTokens", "exact_count"]
+__all__ = [
+    "Answer", "AveragePool", "CellMean", "CellSample", "Chain", "Clip", "DivPrune", "DyCoke", "EVS", "FastV", "FastVID",
+    "FlashVID", "FrameFusion", "HoliTom", "Merge", "Method", "Pipeline", "PruneVid", "PyramidDrop", "RandomDrop",
+    "Renewal", "Session", "SpanStates", "Spread", "TowerStates", "Uncompressed", "UniformFrames", "VCast", "VidCom2",
+    "VideoTokens", "VisionZip", "exact_count", "parse", "read_video", "spell",
+]  # fmt: skip
 
 # Imported when they are first asked for: torch takes a second, and a command must be able to set its environment first.
-_HOMES = {
-    "HoliTom": "holitom.methods.holitom",
-    "Merge": "holitom.merge",
-    "Method": "holitom.methods.base",
-    "SpanStates": "holitom.tokens",
-    "TowerStates": "holitom.tokens",
-    "VideoTokens": "holitom.tokens",
-    "exact_count": "holitom.tokens",
+_HOMES = dict.fromkeys(__all__, "methods") | {
+    **dict.fromkeys(("Answer", "Pipeline"), "pipeline"),
+    **dict.fromkeys(("Clip", "read_video"), "video"),
+    **dict.fromkeys(("SpanStates", "TowerStates", "VideoTokens", "exact_count"), "tokens"),
+    "Merge": "merge",
+    "Session": "runtime",
 }
 
 
@@ -33,7 +38,7 @@ def __getattr__(name: str) -> Any:
         if not name.startswith("_") and find_spec(f"{__name__}.{name}"):
             return import_module(f"{__name__}.{name}")
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(_HOMES[name]), name)
+    value = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
     return value
 
 

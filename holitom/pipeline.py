@@ -1,61 +1,55 @@
-"""A video file, a question, an answer, and what it cost: one call on top of all rooms below."""
+"""A video, a question, an answer, and what it cost."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 
-from holitom.cost import StageTimer, synchronize
+from holitom.cost import StageTimer
+from holitom.generation import generate, on_device_of
 from holitom.long_video import CompressedVideo, Progress, Reading, compress_video
 from holitom.methods.base import Method
+from holitom.methods.baselines import Uncompressed
+from holitom.methods.registry import parse
 from holitom.models import adapter_for
+from holitom.models.placement import input_device
 from holitom.runtime import Session, Summary
 from holitom.video import Clip, Source, VideoStream, read_video
-from holitom.video.prepare import Preprocessor, to_device
+from holitom.video.prepare import Preprocessor
 
 STAGES = ("decode", "preprocess", "vision tower", "compression", "LLM prefill")
-
-
-@dataclass(frozen=True)
-class Uncompressed(Method):
-    """Every visual token stays: what a method is compared with."""
-
-    name = "uncompressed"
-    exact_count = True
-
-    def with_token_count(self, count: int, frames: int, grid: tuple[int, int]) -> Uncompressed:
-        """This method, if that is as many as there are."""
-        if count < self.token_count(frames, grid):
-            raise ValueError(
-                f"a budget of {count} tokens is less than the {self.token_count(frames, grid)} of the video: name a "
-                "method that is to meet it"
-            )
-        return self
+_OF_THE_HUB = ("revision", "token", "cache_dir", "local_files_only", "force_download")
 
 
 @dataclass(frozen=True, eq=False)
 class Answer:
     """What the model said, and what it took.
 
-    Args:
-        text: the answer. tokens: how many tokens were generated.
+    Attributes:
+        text: the answer; of several, the first.
+        texts: all answers, of ``num_return_sequences=``.
+        tokens: how many tokens were generated, of the longest answer.
         seconds: by stage, see ``STAGES``; "LLM prefill" ends with the first token.
         tokens_per_second: generated tokens after the first one, per second; None for fewer than two.
         summary: tokens, FLOPs and KV-cache bytes.
         warning: what is wrong with the video, where only a part of it could be read.
+        output: what ``generate()`` returned, scores and all, with ``return_dict_in_generate=True``; else None.
     """
 
     text: str
+    texts: tuple[str, ...]
     tokens: int
     seconds: dict[str, float]
     tokens_per_second: float | None
     summary: Summary
     warning: str | None = None
+    output: Any = None
 
     @property
     def time_to_first_token(self) -> float:
@@ -66,6 +60,7 @@ class Answer:
         """Plain numbers and lists, ready for JSON."""
         return {
             "answer": self.text,
+            "answers": list(self.texts),
             "tokens": self.tokens,
             "seconds": {**self.seconds, "time to first token": self.time_to_first_token},
             "decode_tokens_per_second": self.tokens_per_second,
@@ -93,90 +88,108 @@ class Pipeline:
         *,
         device: str | None = None,
         dtype: str | torch.dtype = "auto",
-        attention: str | None = None,
+        trust_remote_code: bool = False,
+        **model_kwargs: Any,
     ) -> Pipeline:
         """Loads a checkpoint by path or hub id.
 
         Args:
+            name: of a folder, or a hub id.
             device: "cpu", "cuda", "cuda:1", ... or "auto" for all devices; None: a GPU where there is one.
             dtype: "auto": the checkpoint's, but bfloat16 instead of float16 on a CPU, which computes that slowly.
-            attention: "sdpa", "eager", "flash_attention_2", ...; None: the model's default.
+            trust_remote_code: run code that lies beside the weights.
+            model_kwargs: further arguments of transformers' ``from_pretrained()``: ``revision``, ``token``,
+                ``attn_implementation``, ``quantization_config``, ``device_map``, ...
 
         Raises:
-            ValueError, OSError: when there is no such checkpoint or it is of an unsupported family.
+            ValueError: when the checkpoint is of an unsupported family, or arguments exclude each other.
+            OSError: when there is no such checkpoint.
         """
         from transformers import AutoConfig, AutoModelForImageTextToText
 
-        preprocessor = Preprocessor.from_pretrained(name)
-        config = AutoConfig.from_pretrained(name)
+        if device is not None and "device_map" in model_kwargs:
+            raise ValueError(f"device={device!r} and device_map= both say where the model goes: give one of them")
+        hub = {key: model_kwargs[key] for key in _OF_THE_HUB if key in model_kwargs}
+        preprocessor = Preprocessor.from_pretrained(name, **hub)
+        config = model_kwargs.setdefault(
+            "config", AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code, **hub)
+        )
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         if dtype == "auto" and device == "cpu":
             stored = getattr(config, "dtype", None)
             dtype = torch.bfloat16 if stored in (torch.float16, "float16") else "auto"
-        options: dict[str, Any] = {"device_map": "auto"} if device == "auto" else {}
-        if attention is not None:
-            options["attn_implementation"] = attention
-        model = AutoModelForImageTextToText.from_pretrained(name, dtype=dtype, **options).eval()
-        if device != "auto":
-            model = model.to(device)
-        return cls(model, preprocessor)
+        quantized = model_kwargs.get("quantization_config") or getattr(config, "quantization_config", None)
+        if device == "auto" or quantized:  # quantised weights go to their device while they are loaded
+            model_kwargs.setdefault("device_map", "auto" if device == "auto" else {"": device})
+        model = AutoModelForImageTextToText.from_pretrained(
+            name, dtype=dtype, trust_remote_code=trust_remote_code, **model_kwargs
+        ).eval()
+        return cls(model if "device_map" in model_kwargs else model.to(device), preprocessor)
 
     def ask(
         self,
         video: Source | Clip,
         question: str,
-        method: Method | None = None,
+        method: Method | str | None = None,
         *,
         frames: int | None = None,
         window: float | None = None,
         tokens: int | None = None,
         fps: float | None = None,
         max_new_tokens: int = 128,
-        streamer: Callable[[str], None] | None = None,
+        streamer: Any = None,
         progress: Progress | None = None,
         **generation: Any,
     ) -> Answer:
-        """Answers a question about a video.
+        """Answers a question about a video, or about several.
 
         Args:
-            video: a decoded clip, or what :func:`holitom.video.read_video` takes.
-            method: None: uncompressed.
-            frames: how many to sample; None: as many as the checkpoint asks for, or by ``fps``.
-            fps: frames to sample per second instead, see :func:`holitom.video.read_video`.
+            video: a decoded clip, or what :func:`holitom.video.read_video` takes; a list of these (a list of pictures
+                is one video) are several.
+            question: about it.
+            method: or its text, ``"holitom:retention=0.1"``; None: uncompressed.
+            frames: how many to sample; None: as many as the checkpoint asks for (of a clip: all), or by ``fps``.
+            fps: frames to sample per second instead.
             window: read the video in windows of so many seconds, see :class:`holitom.long_video.Reading`, by default
                 1 frame per second.
             tokens: read the video in windows (60 seconds by default), and keep so many visual tokens of it.
+            max_new_tokens: the longest answer.
+            streamer: a streamer of transformers, or a function called with each new piece of text.
             progress: told how far reading in windows is.
-            max_new_tokens: the longest answer. generation: further arguments of ``generate()``.
-            streamer: called with each new piece of text.
+            generation: further arguments of ``generate()``: ``do_sample``, ``num_beams``, ``num_return_sequences``,
+                ``return_dict_in_generate``, ...
 
         Raises:
             holitom.video.VideoError: when the video cannot be read.
+            ValueError: when an argument is out of its range, naming it.
+            TypeError: when the video is none of these.
         """
         options = {"max_new_tokens": max_new_tokens, "streamer": streamer, **generation}
         reading = Reading.of(window, tokens, fps, frames)
         if reading is not None:
+            if isinstance(video, Clip):
+                video = video.sample(frames, fps)
             return self.answer(self.compress(video, method, reading, progress=progress), question, **options)
-        timer = StageTimer(self._device)
+        timer = StageTimer(input_device(self.model))
         with timer.stage("decode"):
-            clip = video if isinstance(video, Clip) else self._read(video, frames, fps)
+            several: Any = video if _are_several(video) else [video]
+            clips = [self._read(each, frames, fps) for each in several]
         with timer.stage("preprocess"):
-            inputs = to_device(self.preprocessor(question, clip), self._device, next(self.model.parameters()).dtype)
-        with Session(method or Uncompressed(), self.model, timer=timer) as session:
-            return self._generate(session, inputs, timer, clip.warning, **options)
+            inputs = on_device_of(self.model, self.preprocessor(question, *clips))
+        warnings = [clip.warning for clip in clips if clip.warning]
+        with Session(_method(method), self.model, timer=timer) as session:
+            return self._generate(session, inputs, timer, "; ".join(warnings) or None, **options)
 
     def compress(
         self,
         video: Source | Clip | VideoStream,
-        method: Method | None = None,
+        method: Method | str | None = None,
         reading: Reading | None = None,
         *,
         progress: Progress | None = None,
     ) -> CompressedVideo:
         """What is left of a video, for any number of questions: see :func:`holitom.long_video.compress_video`."""
-        return compress_video(
-            self.model, self.preprocessor, video, method or Uncompressed(), reading, progress=progress
-        )
+        return compress_video(self.model, self.preprocessor, video, _method(method), reading, progress=progress)
 
     def answer(
         self,
@@ -184,25 +197,24 @@ class Pipeline:
         question: str,
         *,
         max_new_tokens: int = 128,
-        streamer: Callable[[str], None] | None = None,
+        streamer: Any = None,
         **generation: Any,
     ) -> Answer:
         """Answers a question about a video that has been compressed. The seconds of :meth:`compress` are in its times.
 
         Args:
-            compressed: what :meth:`compress` gave. Others as for :meth:`ask`.
+            compressed: what :meth:`compress` gave.
+            question: about it.
+            max_new_tokens: the longest answer.
+            streamer: as for :meth:`ask`.
+            generation: as for :meth:`ask`.
         """
-        timer = StageTimer(self._device)
+        timer = StageTimer(input_device(self.model))
         options = {"max_new_tokens": max_new_tokens, "streamer": streamer, **generation}
         with Session(compressed.method, self.model, timer=timer) as session:
             with timer.stage("preprocess"):
                 inputs = compressed.inputs(session, self.preprocessor, question)
             return self._generate(session, inputs, timer, compressed.warning, compressed.seconds, **options)
-
-    @property
-    def _device(self) -> torch.device:
-        device: torch.device = self.model.get_input_embeddings().weight.device
-        return device
 
     def _generate(
         self,
@@ -212,45 +224,43 @@ class Pipeline:
         warning: str | None,
         before: dict[str, float] | None = None,
         *,
-        max_new_tokens: int,
-        streamer: Callable[[str], None] | None,
-        **generation: Any,
+        streamer: Any,
+        **options: Any,
     ) -> Answer:
         """Generates in an open session. ``before``: seconds that were spent by stage before this call."""
-        model, device = self.model, self._device
-        watch = _Watch(self.preprocessor.tokenizer, device, streamer)
-        with torch.inference_mode():
-            synchronize(device)
-            start = time.perf_counter()
-            ids = model.generate(
-                **inputs, streamer=watch, **{"do_sample": False, "max_new_tokens": max_new_tokens, **generation}
-            )
-            synchronize(device)
-            end = time.perf_counter()
-            summary = session.summary()
-        produced = ids[0, inputs["input_ids"].shape[1] :]
+        tokenizer = self.preprocessor.tokenizer
+        if callable(streamer) and not hasattr(streamer, "put"):
+            streamer = _Pieces(tokenizer, streamer)
+        if streamer is not None and not (hasattr(streamer, "put") and hasattr(streamer, "end")):
+            raise TypeError(f"streamer must be a function or have put() and end(), got {type(streamer).__name__}")
+        made = generate(session, inputs, streamer=streamer, **options)
         here, past = timer.totals(), before or {}
-        first = watch.first or end
-        inside = here.get("vision tower", 0.0) + here.get("compression", 0.0)
         seconds = {name: here.get(name, 0.0) + past.get(name, 0.0) for name in STAGES[:-1]}
-        seconds["LLM prefill"] = max(0.0, first - start - inside)
+        inside = here.get("vision tower", 0.0) + here.get("compression", 0.0)
+        seconds["LLM prefill"] = max(0.0, made.first - inside)
+        texts = tuple(text.strip() for text in tokenizer.batch_decode(made.tokens, skip_special_tokens=True))
+        later = made.tokens.shape[1] - 1
         return Answer(
-            text=self.preprocessor.tokenizer.decode(produced, skip_special_tokens=True).strip(),
-            tokens=len(produced),
+            text=texts[0],
+            texts=texts,
+            tokens=made.tokens.shape[1],
             seconds=seconds,
-            tokens_per_second=(len(produced) - 1) / (end - first) if len(produced) > 1 else None,
-            summary=summary,
+            tokens_per_second=later / (made.seconds - made.first) if later > 0 else None,
+            summary=session.summary(),
             warning=warning,
+            output=None if isinstance(made.output, torch.Tensor) else made.output,
         )
 
-    def _read(self, video: Source, frames: int | None, fps: float | None) -> Clip:
+    def _read(self, video: Source | Clip, frames: int | None, fps: float | None) -> Clip:
+        if isinstance(video, Clip):
+            return video.sample(frames, fps)
         asked = self.preprocessor.frames if frames is None and fps is None else frames
         return read_video(video, asked, fps=fps, size=self.preprocessor.shrink)
 
     def warm_up(
         self,
         video: Source | Clip,
-        method: Method | None = None,
+        method: Method | str | None = None,
         *,
         frames: int | None = None,
         fps: float | None = None,
@@ -258,18 +268,34 @@ class Pipeline:
         """Answers once with the method and once without, so that what a first call of this size sets up is not timed.
 
         Args:
-            video, method, frames, fps: as in :meth:`ask`.
+            video, method, frames, fps: as for :meth:`ask`.
         """
         for each in (method, None):
             self.ask(video, "?", each, frames=frames, fps=fps, max_new_tokens=2)
 
 
-class _Watch:
-    """A streamer that notes when the first token is there; ``generate()`` hands it the prompt first."""
+def _are_several(video: Any) -> bool:
+    """Whether a list holds videos: what is no picture, of which a list would be one video."""
 
-    def __init__(self, tokenizer: Any, device: torch.device, tell: Callable[[str], None] | None) -> None:
-        self.tokenizer, self.device, self.tell = tokenizer, device, tell
-        self.first: float | None = None
+    def picture(each: Any) -> bool:
+        if isinstance(each, str | PathLike):
+            return Path(each).suffix.lower() in Image.registered_extensions()
+        return isinstance(each, Image.Image) or getattr(each, "ndim", 0) == 3
+
+    return isinstance(video, list | tuple) and len(video) > 0 and not all(map(picture, video))
+
+
+def _method(method: Method | str | None) -> Method:
+    if isinstance(method, str):
+        return parse(method)
+    return Uncompressed() if method is None else method
+
+
+class _Pieces:
+    """A streamer that hands new text to a function; ``generate()`` gives it the prompt first."""
+
+    def __init__(self, tokenizer: Any, tell: Callable[[str], None]) -> None:
+        self.tokenizer, self.tell = tokenizer, tell
         self.seen, self.text = False, ""
         self.ids: list[int] = []
 
@@ -278,9 +304,6 @@ class _Watch:
         if not self.seen:
             self.seen = True
             return
-        if self.first is None:
-            synchronize(self.device)
-            self.first = time.perf_counter()
         self.ids += ids.tolist()
         self._tell(final=False)
 
@@ -289,8 +312,6 @@ class _Watch:
         self._tell(final=True)
 
     def _tell(self, final: bool) -> None:
-        if self.tell is None:
-            return
         text = self.tokenizer.decode(self.ids, skip_special_tokens=True)
         if len(text) > len(self.text) and (final or not text.endswith("\ufffd")):  # an unfinished character waits
             self.tell(text[len(self.text) :])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import transformers
-from families import END, IMAGE, PAD, START, VIDEO, VIDEO_END, VIDEO_START
+from families import END, IMAGE, PAD, START, VIDEO, VIDEO_END, VIDEO_START, build
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoProcessor, PreTrainedTokenizerFast
 
@@ -56,6 +56,13 @@ def processor(name: str, folder: Path) -> object:
     made = _make(name)
     made.save_pretrained(folder)
     return AutoProcessor.from_pretrained(folder)
+
+
+def checkpoint(name: str, folder: Path) -> Path:
+    """The family's tiny model with its processor, as a checkpoint on disk."""
+    processor(name, folder)
+    build(name, vocab_size=VOCABULARY).save_pretrained(folder)
+    return folder
 
 
 def _make(name: str) -> object:

@@ -15,7 +15,7 @@ from holitom.bench.profile import profile
 from holitom.bench.sweep import exponent, sweep
 from holitom.cli import main
 from holitom.cli.bench import PRESET_NAMES
-from holitom.pipeline import Uncompressed
+from holitom.methods.baselines import Uncompressed
 from holitom.report.bench import bench_plots, rows
 
 TINY = ("--preset", "tiny", "--dtype", "float32", "--device", "cpu", "--answer-tokens", "3")

@@ -32,12 +32,13 @@ from holitom.bench.pixels import frames, patches
 from holitom.bench.presets import config
 from holitom.cost import ModelShape, kv_cache_bytes
 from holitom.methods.base import Method
+from holitom.methods.baselines import Uncompressed
 from holitom.methods.dycoke import DyCoke
 from holitom.methods.fastv import FastV
 from holitom.methods.registry import BUILTIN
 from holitom.methods.visionzip import VisionZip
 from holitom.models import adapter_for
-from holitom.pipeline import Pipeline, Uncompressed
+from holitom.pipeline import Pipeline
 
 SETTINGS = {
     "repeats": 2,

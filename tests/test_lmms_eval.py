@@ -19,7 +19,8 @@ from holitom.evaluation.run import first_word
 from holitom.integrations.lmms_eval import manifest
 from holitom.integrations.lmms_eval.settings import conversation_of, cut, generation_of, method_of
 from holitom.methods import Chain, FastV, VisionZip
-from holitom.pipeline import Pipeline, Uncompressed
+from holitom.methods.baselines import Uncompressed
+from holitom.pipeline import Pipeline
 from holitom.video import Clip, read_video
 from holitom.video.synthetic import SyntheticClip, suite
 from holitom.video.synthetic.files import write_clips

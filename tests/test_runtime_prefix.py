@@ -9,12 +9,11 @@ import torch
 from families import FAMILIES, IMAGE, PAD, VIDEO, batch, build, row, words
 
 from holitom import HoliTom
-from holitom.methods.baselines import UniformFrames
+from holitom.methods.baselines import Uncompressed, UniformFrames
 from holitom.methods.fastv import FastV
 from holitom.methods.framefusion import FrameFusion
 from holitom.methods.prunevid import PruneVid
 from holitom.methods.pyramiddrop import PyramidDrop
-from holitom.pipeline import Uncompressed
 from holitom.runtime import Session
 from holitom.runtime.prefix import hold, resume
 

@@ -23,6 +23,7 @@ LAYERS = (
     "runtime",
     "video",
     "long_video",
+    "generation",
     "pipeline",
     "evaluation",
     "bench",

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 
 from holitom.bench.memory import peak_memory
 from holitom.bench.workload import Workload
-from holitom.cost import StageTimer, synchronize
+from holitom.cost import StageTimer
+from holitom.generation import Clock, generate, with_encoded
+from holitom.generation import encode as encode_videos
 from holitom.methods.base import Method, Need
 from holitom.models import adapter_for
 from holitom.models.transformers_names import cache_in
@@ -21,23 +22,9 @@ TOWER, COMPRESSION, PREFILL = "vision tower", "compression", "LLM prefill"
 FIRST, NEXT = "time to first token", "time per output token"
 STAGES = (TOWER, COMPRESSION, PREFILL, FIRST, NEXT)
 
-Clock = Callable[[], float]
 CLOCKS: dict[str, Clock] = {"wall": time.perf_counter, "process": time.process_time}
 """By what time is measured. "process" is the processor time of this process: on a CPU that others use too, it says what
 the work takes where the wall clock says how long it waited. With several threads it adds them up."""
-
-
-@dataclass(frozen=True)
-class Encoding(Method):
-    """Keeps everything; the vision tower shows what the methods to come need."""
-
-    name: ClassVar[str] = "encoding"
-    wanted: frozenset[Need] = frozenset()
-
-    @property
-    def needs(self) -> frozenset[Need]:  # type: ignore[override]
-        """What the tower has to show."""
-        return self.wanted
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,17 +63,13 @@ class Run:
         }
 
 
-@torch.inference_mode()
 def encode(workload: Workload, needs: frozenset[Need], clock: Clock = time.perf_counter) -> Encoded:
     """The vision tower alone, showing what methods with these needs read."""
-    adapter = adapter_for(workload.model)
     timer = StageTimer(workload.device, clock=clock)
-    with Session(Encoding(wanted=needs), workload.model, timer=timer):
-        output = getattr(adapter.base, adapter.encoder)(**workload.pixels, return_dict=True)
+    output = encode_videos(workload.model, workload.pixels, needs, timer)
     return Encoded(output, timer.totals()[TOWER])
 
 
-@torch.inference_mode()
 def measure(
     workload: Workload,
     method: Method,
@@ -107,46 +90,24 @@ def measure(
     model, device, adapter = workload.model, workload.device, adapter_for(workload.model)
     inputs: dict[str, Any] = dict(workload.inputs)
     if encoded is not None:
-        inputs = {name: value for name, value in inputs.items() if not value.is_floating_point()}
-        inputs["mm_encoder_outputs"] = {adapter.modality: encoded.output}
+        inputs = with_encoded(model, inputs, encoded.output)
     if model.generation_config.eos_token_id is not None:
         inputs["min_new_tokens"] = workload.answer
-    stages = StageTimer(device, clock=clock)
-    first, cache = _FirstToken(device, clock), _CacheSize()
+    stages, cache = StageTimer(device, clock=clock), _CacheSize()
     watching = adapter.decoder.register_forward_hook(cache, with_kwargs=True)
     try:
         with Session(method, model, timer=timer or stages) as session, peak_memory(device) as peak:
-            synchronize(device)
-            start = clock()
-            model.generate(**inputs, do_sample=False, max_new_tokens=workload.answer, stopping_criteria=[first])
-            synchronize(device)
-            end = clock()
-        summary = session.summary()
+            made = generate(session, inputs, clock, max_new_tokens=workload.answer)
     finally:
         watching.remove()
     totals = stages.totals()
-    arrived = first.time if first.time is not None else end
     inside = totals.get(TOWER, 0.0)  # the tower's time within this call
     tower, compression = inside if encoded is None else encoded.seconds, totals.get(COMPRESSION, 0.0)
-    prefill = arrived - start - inside - compression
+    prefill = made.first - inside - compression
     seconds = {TOWER: tower, COMPRESSION: compression, PREFILL: prefill, FIRST: tower + compression + prefill}
     if workload.answer > 1:
-        seconds[NEXT] = (end - arrived) / (workload.answer - 1)
-    return Run(seconds, cache.bytes, peak.total, peak.above, summary)
-
-
-class _FirstToken:
-    """A stopping criterion that never stops, and notes when it is first asked."""
-
-    def __init__(self, device: torch.device, clock: Clock) -> None:
-        self.device, self.clock = device, clock
-        self.time: float | None = None
-
-    def __call__(self, ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
-        if self.time is None:
-            synchronize(self.device)
-            self.time = self.clock()
-        return ids.new_zeros(len(ids), dtype=torch.bool)
+        seconds[NEXT] = (made.seconds - made.first) / (workload.answer - 1)
+    return Run(seconds, cache.bytes, peak.total, peak.above, session.summary())
 
 
 class _CacheSize:

@@ -12,10 +12,10 @@ from holitom.bench.measure import CLOCKS, Encoded, Run, encode, measure
 from holitom.bench.memory import release_memory
 from holitom.bench.results import BASELINE, Report
 from holitom.bench.workload import Workload
-from holitom.cost import interleave
+from holitom.cost import CostReport, interleave
 from holitom.evaluation import label
 from holitom.methods.base import Method, Need
-from holitom.pipeline import Uncompressed
+from holitom.methods.baselines import Uncompressed
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ def bench(
     """Run the rounds that the report does not have yet, after its settings' number of warm-up rounds.
 
     Args:
-        methods: the uncompressed model (:class:`holitom.pipeline.Uncompressed`) among them, to compare with.
+        methods: the uncompressed model (:class:`holitom.methods.Uncompressed`) among them, to compare with.
         report: from :func:`fresh_report`, or one to go on with.
         share_tower: encode once for all methods that need the same of the vision tower (or a part of what another one
             before them needs), and use its time for each of their runs, instead of encoding for every run: for
@@ -141,6 +141,9 @@ def facts(run: Run) -> dict[str, Any]:
         "segments": summary.segments,
         "tokens_per_layer": [sum(layer) for layer in layers],
         "visual_per_layer": [sum(layer) for layer in visual],
-        "cost": asdict(summary.cost.compressed),
-        "cost_ratios": summary.cost.ratios,
+        **({} if summary.cost is None else _cost(summary.cost)),
     }
+
+
+def _cost(cost: CostReport) -> dict[str, Any]:
+    return {"cost": asdict(cost.compressed), "cost_ratios": cost.ratios}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,11 +10,12 @@ import torch
 from holitom.bench import pixels
 from holitom.bench.presets import preset
 from holitom.cost import ModelShape, vision_flops
+from holitom.generation import on_device_of, pixels_of
 from holitom.models import adapter_for
+from holitom.models.placement import input_device
 from holitom.pipeline import Pipeline
 from holitom.video.chat import user_turn
 from holitom.video.clip import Clip
-from holitom.video.prepare import to_device
 
 WORD = 20  # any ordinary token of a preset
 
@@ -46,7 +46,7 @@ class Workload:
                 f"answer, batch and frames must be at least 1, got {self.answer}, {self.batch} and {self.frames}"
             )
         adapter_for(self.model)
-        object.__setattr__(self, "device", self.model.get_input_embeddings().weight.device)
+        object.__setattr__(self, "device", input_device(self.model))
 
     @property
     def prompt(self) -> int:
@@ -56,9 +56,7 @@ class Workload:
     @property
     def pixels(self) -> dict[str, torch.Tensor]:
         """The arguments of the encoder among the inputs."""
-        adapter = adapter_for(self.model)
-        named = inspect.signature(getattr(adapter.base, adapter.encoder)).parameters
-        return {name: value for name, value in self.inputs.items() if name in named and name not in _TEXT}
+        return pixels_of(self.model, self.inputs)
 
     @property
     def vision_flops(self) -> int | None:
@@ -68,9 +66,6 @@ class Workload:
             return self.batch * vision_flops(shape, self.frames, self.patch_grid).total
         except (TypeError, ValueError):
             return None
-
-
-_TEXT = ("input_ids", "attention_mask", "position_ids")
 
 
 def from_preset(name: str, model: Any, frames: int, batch: int = 1, text: int = 40, answer: int = 32) -> Workload:
@@ -112,8 +107,7 @@ def from_preset(name: str, model: Any, frames: int, batch: int = 1, text: int = 
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), **media}
     if config.model_type != "llava_onevision":
         inputs["mm_token_type_ids"] = (ids == token).long() * 2
-    device = model.get_input_embeddings().weight.device
-    return Workload(model, to_device(inputs, device, next(model.parameters()).dtype), frames, batch, answer, grid)
+    return Workload(model, on_device_of(model, inputs), frames, batch, answer, grid)
 
 
 def from_pipeline(pipeline: Pipeline, frames: int, batch: int = 1, text: int = 40, answer: int = 32) -> Workload:
@@ -132,7 +126,6 @@ def from_pipeline(pipeline: Pipeline, frames: int, batch: int = 1, text: int = 4
         array = ((video.permute(0, 2, 3, 1) + 1) * 127.5).clamp_(0, 255).byte().numpy()
         turns.append([user_turn(question, Clip.from_frames(array))])
     inputs = pipeline.preprocessor.batch(turns)
-    device = model.get_input_embeddings().weight.device
     grids = inputs.get("video_grid_thw")
     grid = None if grids is None else (int(grids[0, 1]), int(grids[0, 2]))
-    return Workload(model, to_device(inputs, device, next(model.parameters()).dtype), frames, batch, answer, grid)
+    return Workload(model, on_device_of(model, inputs), frames, batch, answer, grid)

@@ -148,9 +148,12 @@ def table(answer: Answer, full: Answer | None) -> Table:
         row("visual tokens after the inner stage", leaving, whole, "{:,}".format)
     if summary.segments is not None:
         grid.add_row("segments found", str(summary.segments))
-    row("prefill FLOPs (paper's formula)", cost.compressed.paper_flops, cost.full.paper_flops, _si)
-    row("prefill FLOPs (causal)", cost.compressed.prefill_flops, cost.full.prefill_flops, _si)
-    row("KV cache, bytes", cost.compressed.kv_cache_bytes, cost.full.kv_cache_bytes, _si)
+    if cost is not None:
+        row("prefill FLOPs (paper's formula)", cost.compressed.paper_flops, cost.full.paper_flops, _si)
+        row("prefill FLOPs (causal)", cost.compressed.prefill_flops, cost.full.prefill_flops, _si)
+        row("KV cache, bytes", cost.compressed.kv_cache_bytes, cost.full.kv_cache_bytes, _si)
+    else:
+        grid.add_row("FLOPs and KV cache", "not known for this family")
     for name, seconds in answer.seconds.items():
         row(f"  {name}, ms", seconds * 1e3, full.seconds[name] * 1e3 if full else None, "{:,.1f}".format)
     first = full.time_to_first_token * 1e3 if full else None

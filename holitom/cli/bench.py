@@ -76,7 +76,7 @@ def bench(
     from holitom.bench import bench as run
     from holitom.bench import fresh_report, resume
     from holitom.bench.measure import CLOCKS
-    from holitom.pipeline import Uncompressed
+    from holitom.methods.baselines import Uncompressed
 
     if (model is None) == (preset is None):
         raise typer.BadParameter("give either the path or id of a model, or --preset", param_hint="MODEL")

@@ -109,7 +109,7 @@ def load(name: str, device: str | None, dtype: str, attention: str | None, quiet
     wanted = torch.float32 if name == "tiny" and dtype == "auto" else dtype
     with nullcontext() if quiet else err.status(f"loading {name} ..."):
         try:
-            return Pipeline.from_pretrained(path, device=device, dtype=wanted, attention=attention)
+            return Pipeline.from_pretrained(path, device=device, dtype=wanted, attn_implementation=attention)
         except (ValueError, TypeError, OSError, ImportError):
             raise
         except Exception as error:  # whatever else transformers meets in a broken checkpoint

@@ -14,6 +14,8 @@ TESTED = "tiny models, alone and in batches, against a computation by hand"
 LEGEND = f"""\
 before: tokens are merged before the LLM. inside: in the middle of it, too; no: linear,
   sliding or kind-dependent layers, for which layer=None asks for the stage before alone.
+windows: long videos are read window by window (ask, caption: --window, --tokens, --fps);
+  every other command takes every family.
 patch scores, read from the vision tower as it works: received, the attention that a
   patch receives, mean over heads and queries; CLS, what the class token pays it.
 tested: {TESTED}."""
@@ -29,6 +31,7 @@ def catalogue() -> list[dict[str, Any]]:
             "class": name,
             "before": True,
             "inside": adapter.inner,
+            "windows": adapter.windows,
             "scores": adapter.scores_from,
             "tested": TESTED if adapter.__module__.startswith("holitom.") else "by its own package",
             "origin": "holitom" if adapter.__module__.startswith("holitom.") else adapter.__module__.partition(".")[0],
@@ -46,7 +49,7 @@ def models(
         say(json.dumps(rows, indent=1))
         return
     table = Table()
-    for title in ("family", "class", "before", "inside", "patch scores"):
+    for title in ("family", "class", "before", "inside", "windows", "patch scores"):
         table.add_column(title, no_wrap=title != "patch scores", overflow="fold")
     for row in rows:
         table.add_row(
@@ -54,6 +57,7 @@ def models(
             row["class"].replace("ForConditionalGeneration", "…"),
             "yes",
             "yes" if row["inside"] else "no",
+            "yes" if row["windows"] else "no",
             row["scores"],
         )
     show(table)

@@ -233,6 +233,10 @@ def loaded(model: str) -> tuple[Any, int]:
 
     from holitom.video import Preprocessor
 
-    config = AutoConfig.from_pretrained(model)
-    token = getattr(config, "video_token_id", None)
-    return Preprocessor.from_pretrained(model), int(config.video_token_index if token is None else token)
+    preprocessor, config = Preprocessor.from_pretrained(model), AutoConfig.from_pretrained(model)
+    known = [getattr(config, name, None) for name in ("video_token_id", "video_token_index")]
+    token = next((token for token in known if token is not None), None)
+    if token is None:  # frames are images to the model; only the chat template knows a video
+        word = getattr(getattr(preprocessor, "processor", None), "video_token", "<video>")
+        token = preprocessor.tokenizer.convert_tokens_to_ids(word)
+    return preprocessor, -1 if token is None else int(token)

@@ -12,8 +12,11 @@ import torch
 from holitom.corpus.engine import Counts, LayerTokens, Reply
 from holitom.corpus.reading import Prompts, Video
 from holitom.cost import ModelShape, synchronize
+from holitom.generation import generate, on_device_of
 from holitom.methods.base import Method
-from holitom.pipeline import Pipeline, Uncompressed
+from holitom.methods.baselines import Uncompressed
+from holitom.models.placement import dtype_of
+from holitom.pipeline import Pipeline
 from holitom.runtime import PromptRecord, Session
 from holitom.runtime.prefix import Prefix, hold, resume
 
@@ -58,13 +61,12 @@ class TransformersEngine:
     def encode(self, video: Video) -> PrefixedVideo:
         """See :class:`Engine`."""
         prompts: Prompts = video.content
-        model = self.pipeline.model
-        device, dtype = model.get_input_embeddings().weight.device, next(model.parameters()).dtype
-        inputs = {name: torch.from_numpy(value).to(device) for name, value in prompts.start.items()}
+        inputs = on_device_of(
+            self.pipeline.model, {name: torch.from_numpy(each) for name, each in prompts.start.items()}
+        )
         began = time.perf_counter()
-        inputs = {name: value.to(dtype) if value.is_floating_point() else value for name, value in inputs.items()}
         prefix = hold(self.session, inputs)
-        synchronize(device)
+        synchronize(inputs["input_ids"].device)
         video.seconds["prefix"] = time.perf_counter() - began
         self.together = prefix.stackable
         return PrefixedVideo(prefix, prompts.rest)
@@ -80,10 +82,8 @@ class TransformersEngine:
             [video.rest[number] for video, number in rows],
             tokenizer.eos_token_id or 0 if pad is None else pad,
         )
-        ids = self.pipeline.model.generate(
-            **inputs, do_sample=False, max_new_tokens=self.max_new_tokens, pad_token_id=tokenizer.pad_token_id
-        )
-        said = tokenizer.batch_decode(ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        made = generate(self.session, inputs, max_new_tokens=self.max_new_tokens, pad_token_id=pad)
+        said = tokenizer.batch_decode(made.tokens, skip_special_tokens=True)
         records = self.session.prompts
         counts = [
             self._count(record, video.prefix, paid)
@@ -97,7 +97,7 @@ class TransformersEngine:
         plain = Counts(record.tokens, record.visual, visual[0])
         if self._shape is None:
             return plain
-        dtype, depth = next(self.pipeline.model.parameters()).dtype, len(record.by_layer)
+        dtype, depth = dtype_of(self.pipeline.model), len(record.by_layer)
         first = next(iter(self.session.layers), depth)
         held = [prefix.tokens if layer < first else 0 for layer in range(depth)]
         ran = LayerTokens.of(record.by_layer, held if shared else None)

@@ -81,7 +81,7 @@ class WindowsEngine(TransformersEngine):
         ]
         start, rest = shared_start(inputs, whole, self.session.adapter.video_token_id)
         prefix = hold(self.session, start)
-        synchronize(self.session.model.get_input_embeddings().weight.device)
+        synchronize(inputs["input_ids"].device)
         video.seconds.update({name: read.seconds[name] for name in ("decode", "preprocess")})
         video.seconds["prefix"] = (
             time.perf_counter() - began + read.seconds["vision tower"] + read.seconds["compression"]

@@ -165,8 +165,8 @@ def _numbers(answer: Answer) -> str:
     parts.append(f"{entering:,} of {full:,} visual tokens enter the LLM")
     if leaving != entering:
         parts.append(f"{leaving:,} leave it")
-    cost = answer.summary.cost
-    parts.append(f"KV cache {cost.compressed.kv_cache_bytes / 1e6:,.2f} MB")
+    if answer.summary.cost is not None:
+        parts.append(f"KV cache {answer.summary.cost.compressed.kv_cache_bytes / 1e6:,.2f} MB")
     return "; ".join(parts)
 
 

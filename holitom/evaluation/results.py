@@ -15,10 +15,14 @@ class Row:
     """What one method did on one clip.
 
     Args:
-        clip: its name. method: the method's text form.
-        tasks, answers, right: for each question its task, what the model said, and whether that was right.
+        clip: its name.
+        method: the method's text form.
+        tasks: of each question.
+        answers: what the model said to each.
+        right: whether that was right.
         visual_tokens: full, entering the LLM, mean over layers; of one question.
-        prefill_flops: counted for one question's prompt. full_flops: the same uncompressed.
+        prefill_flops: counted for one question's prompt (causal); None where the family's cost is not known.
+        full_flops: the same uncompressed.
     """
 
     clip: str
@@ -27,8 +31,8 @@ class Row:
     answers: list[str]
     right: list[bool]
     visual_tokens: list[float]
-    prefill_flops: float
-    full_flops: float
+    prefill_flops: float | None
+    full_flops: float | None
 
 
 class Log:

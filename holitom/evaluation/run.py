@@ -2,43 +2,32 @@
 
 from __future__ import annotations
 
-import copy
-import inspect
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from dataclasses import replace
+from typing import Any
 
 import torch
 
 from holitom.evaluation.results import Log, Row
+from holitom.generation import encode, generate, on_device_of, pixels_of, repeated, with_encoded
 from holitom.methods.base import Method, Need
+from holitom.methods.baselines import Uncompressed
 from holitom.methods.registry import spell
-from holitom.pipeline import Pipeline, Uncompressed
+from holitom.pipeline import Pipeline
 from holitom.runtime import Session
 from holitom.video.chat import user_turn
 from holitom.video.clip import Clip
-from holitom.video.prepare import to_device
 from holitom.video.synthetic import SyntheticClip
 
 UNCOMPRESSED = Uncompressed()
 
 
-@dataclass(frozen=True)
-class _Encode(Method):
-    """Keeps everything, and has the vision tower show all that the methods to come will need."""
-
-    name: ClassVar[str] = "encode"
-    wanted: frozenset[Need] = frozenset()
-
-    @property
-    def needs(self) -> frozenset[Need]:  # type: ignore[override]
-        """The needs of all methods together."""
-        return self.wanted
-
-
 def label(method: Method) -> str:
-    """How a method is called in results: its text form, or "uncompressed"."""
-    return method.name if isinstance(method, Uncompressed) else spell(method)
+    """How a method is called in results: its text form, or its repr where it is in no registry."""
+    try:
+        return spell(method)
+    except (ValueError, TypeError):
+        return repr(method)
 
 
 def evaluate(
@@ -90,25 +79,15 @@ def _inputs(pipeline: Pipeline, clip: SyntheticClip) -> dict[str, torch.Tensor]:
     """The batch of a clip's questions; the pixels of the first row stand for all."""
     frames = Clip.from_frames(clip.frames, source=clip.name)
     turns = [[user_turn(question.text, frames)] for question in clip.questions]
-    model = pipeline.model
-    device, dtype = model.get_input_embeddings().weight.device, next(model.parameters()).dtype
-    return to_device(pipeline.preprocessor.batch(turns), device, dtype)
+    return on_device_of(pipeline.model, pipeline.preprocessor.batch(turns))
 
 
-@torch.inference_mode()
 def _encode(pipeline: Pipeline, inputs: dict[str, torch.Tensor], needs: frozenset[Need]) -> Any:
-    base, rows = pipeline.model.base_model, inputs["input_ids"].shape[0]
-    named = inspect.signature(base.get_video_features).parameters
-    first = {
-        name: value[: value.shape[0] // rows]
-        for name, value in inputs.items()
-        if name in named and name not in ("input_ids", "attention_mask")
-    }
-    with Session(_Encode(wanted=needs), pipeline.model):
-        return base.get_video_features(**first, return_dict=True)
+    rows, pixels = inputs["input_ids"].shape[0], pixels_of(pipeline.model, inputs)
+    first = {name: value[: value.shape[0] // rows] for name, value in pixels.items()}
+    return repeated(encode(pipeline.model, first, needs), rows)
 
 
-@torch.inference_mode()
 def _answer(
     pipeline: Pipeline,
     clip: SyntheticClip,
@@ -117,32 +96,24 @@ def _answer(
     encoded: Any,
     max_new_tokens: int,
 ) -> Row:
-    ids, mask = inputs["input_ids"], inputs["attention_mask"]
-    shared = copy.copy(encoded)  # each row of the batch gets the one encoded clip
-    features = encoded.pooler_output
-    copies = ids.shape[0]
-    shared.pooler_output = features.repeat(copies, 1, 1) if isinstance(features, torch.Tensor) else [*features] * copies
+    prompt = with_encoded(pipeline.model, inputs, encoded)
     with Session(method, pipeline.model) as session:
-        out = pipeline.model.generate(
-            input_ids=ids,
-            attention_mask=mask,
-            mm_encoder_outputs={"video": shared},
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-        )
-        summary = session.summary()
-    said = pipeline.preprocessor.tokenizer.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)
-    answers = [first_word(text) for text in said]
+        made = generate(session, prompt, max_new_tokens=max_new_tokens)
+    said = pipeline.preprocessor.tokenizer.batch_decode(made.tokens, skip_special_tokens=True)
+    answers, rows, summary = [first_word(text) for text in said], len(said), session.summary()
     full, entering, _ = summary.visual_tokens
+    flops: list[float | None] = [None, None]
+    if summary.cost is not None:
+        flops = [cost.prefill_flops / rows for cost in (summary.cost.compressed, summary.cost.full)]
     return Row(
         clip=clip.name,
         method=method.name,
         tasks=[question.task for question in clip.questions],
         answers=answers,
         right=[answer == question.answer for answer, question in zip(answers, clip.questions, strict=True)],
-        visual_tokens=[count / copies for count in (full, entering, summary.mean_visual_tokens)],
-        prefill_flops=summary.cost.compressed.prefill_flops / copies,
-        full_flops=summary.cost.full.prefill_flops / copies,
+        visual_tokens=[count / rows for count in (full, entering, summary.mean_visual_tokens)],
+        prefill_flops=flops[0],
+        full_flops=flops[1],
     )
 
 

@@ -57,8 +57,11 @@ def paired_bootstrap(
     """Mean accuracy over tasks, and its difference to the baseline on the same clips, with 95 % bootstrap intervals.
 
     Args:
-        rows, baseline: of two methods; only clips that both have count. tasks: those that enter the mean.
+        rows: of one method.
+        baseline: rows of another one; only clips that both have count.
+        tasks: those that enter the mean.
         draws: resamplings of the clips, the same for both.
+        seed: of the resamplings.
 
     Raises:
         ValueError: when the two have no clip in common.
@@ -79,10 +82,18 @@ def _interval(value: float, draws: NDArray[Any]) -> Interval:
     return Interval(value, float(low), float(high))
 
 
+def _share(rows: Sequence[Row]) -> float | None:
+    """Prefill FLOPs over those uncompressed; None where the family's cost is not known."""
+    counts = [(row.prefill_flops, row.full_flops) for row in rows if row.prefill_flops and row.full_flops]
+    return sum(part for part, _ in counts) / sum(full for _, full in counts) if len(counts) == len(rows) else None
+
+
 def accuracy_table(rows: Sequence[Row], baseline: str, averaged: Sequence[str] | None = None) -> dict[str, Any]:
     """Everything the table and the plot show, by method.
 
     Args:
+        rows: of all methods.
+        baseline: the method that the others are compared with.
         averaged: the tasks that enter the mean; None: all but those of :data:`LEAKING`.
 
     Returns:
@@ -109,7 +120,7 @@ def accuracy_table(rows: Sequence[Row], baseline: str, averaged: Sequence[str] |
             "difference": difference.as_list(),
             "tokens_entering": float(tokens[1] / tokens[0]),
             "tokens_mean": float(tokens[2] / tokens[0]),
-            "prefill_flops": float(sum(row.prefill_flops for row in mine) / sum(row.full_flops for row in mine)),
+            "prefill_flops": _share(mine),
             "clips": len({row.clip for row in mine}),
             "questions": int(asked.sum()),
         }

@@ -18,6 +18,7 @@ from holitom.merge import Merge, Shares
 from holitom.methods.base import Method
 from holitom.methods.segmenting import Segmenting
 from holitom.models.base import VideoLayout, adapter_for
+from holitom.models.placement import dtype_of, input_device
 from holitom.runtime import Session, layouts_of, with_layouts
 from holitom.tokens import VideoTokens
 from holitom.video import Clip, Source, VideoStream, open_video
@@ -87,7 +88,7 @@ class CompressedVideo:
             session: an open session of this video's method on the model, in which the call is then made.
             preprocessor: of the same checkpoint.
         """
-        device = session.model.get_input_embeddings().weight.device
+        device = input_device(session.model)
         prompt = to_device(preprocessor.prompt(question, len(self.tokens)), device)
         encoded = with_layouts(session.adapter.pack(self.tokens.to(device)), [self.layout])
         return {**prompt, "mm_encoder_outputs": {session.adapter.modality: encoded}}
@@ -121,7 +122,7 @@ def compress_video(
     """
     reading = reading or Reading()
     adapter_for(model).require_windows()
-    timer = StageTimer(model.get_input_embeddings().weight.device)
+    timer = StageTimer(input_device(model))
     with timer.stage("decode"):
         if isinstance(video, Clip):
             stream = VideoStream.of(video)
@@ -151,7 +152,7 @@ class _Work:
         self.stream, self.timer = stream, timer
         self.session = Session(method, model, timer=timer)
         self.method = self.session.method
-        self.device, self.dtype = model.get_input_embeddings().weight.device, next(model.parameters()).dtype
+        self.device, self.dtype = input_device(model), dtype_of(model)
         self.window = reading.window_frames(stream.rate)
         self.frames = self.kept = 0
         self.parts: list[tuple[Merge, Tensor]] = []

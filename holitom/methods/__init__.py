@@ -1,7 +1,7 @@
 """The methods, one file each, and how to get them by name."""
 
 from holitom.methods.base import Method
-from holitom.methods.baselines import AveragePool, RandomDrop, UniformFrames
+from holitom.methods.baselines import AveragePool, RandomDrop, Uncompressed, UniformFrames
 from holitom.methods.cells import CellMean, CellSample
 from holitom.methods.chain import Chain
 from holitom.methods.divprune import DivPrune
@@ -45,6 +45,7 @@ __all__ = [
     "Renewal",
     "Segmenting",
     "Spread",
+    "Uncompressed",
     "UniformFrames",
     "VCast",
     "VidCom2",

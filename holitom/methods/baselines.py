@@ -10,9 +10,27 @@ import torch
 from torch import Tensor
 
 from holitom.merge import Merge
+from holitom.methods.base import Method
 from holitom.methods.exact import ExactMethod
 from holitom.ops.budget import spread_scores
 from holitom.tokens import VideoTokens, exact_count
+
+
+@dataclass(frozen=True)
+class Uncompressed(Method):
+    """Keeps every token: what methods are compared with."""
+
+    name: ClassVar[str] = "uncompressed"
+    exact_count: ClassVar[bool] = True
+
+    def with_token_count(self, count: int, frames: int, grid: tuple[int, int]) -> Uncompressed:
+        """This method, if that is as many as there are."""
+        if count < self.token_count(frames, grid):
+            raise ValueError(
+                f"a budget of {count} tokens is less than the {self.token_count(frames, grid)} of the video: name a "
+                "method that is to meet it"
+            )
+        return self
 
 
 @dataclass(frozen=True)

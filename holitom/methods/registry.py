@@ -11,7 +11,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from holitom.methods.base import STAGES, Method
-from holitom.methods.baselines import AveragePool, RandomDrop, UniformFrames
+from holitom.methods.baselines import AveragePool, RandomDrop, Uncompressed, UniformFrames
 from holitom.methods.cells import CellMean, CellSample
 from holitom.methods.chain import Chain
 from holitom.methods.divprune import DivPrune
@@ -81,7 +81,7 @@ def names() -> list[str]:
 
 
 def method_class(name: str) -> type[Method]:
-    """The class of a method.
+    """The class of a method; also of ``uncompressed``, which no table lists as one.
 
     Raises:
         ValueError: when there is none, with the nearest names.
@@ -89,6 +89,8 @@ def method_class(name: str) -> type[Method]:
     """
     if name in BUILTIN:
         return BUILTIN[name]
+    if name == Uncompressed.name:
+        return Uncompressed
     points = third_party()
     if name in points:
         return _load(points[name])

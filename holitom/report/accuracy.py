@@ -29,7 +29,8 @@ def accuracy_rich(table: dict[str, Any]) -> Group:
             method,
             f"{mean:.1f} [{low:.1f}, {high:.1f}]",
             f"{gap[0]:+.1f} [{gap[1]:+.1f}, {gap[2]:+.1f}]" if any(gap) else "",
-            *(f"{100 * entry[name]:.1f}" for name in ("tokens_entering", "prefill_flops")),
+            f"{100 * entry['tokens_entering']:.1f}",
+            "" if entry["prefill_flops"] is None else f"{100 * entry['prefill_flops']:.1f}",
         )
         by_task.add_column(str(number), justify="right")
     for task in dict.fromkeys(task for entry in table.values() for task in entry["tasks"]):
@@ -54,6 +55,8 @@ def accuracy_plot(table: dict[str, Any], path: Path, title: str) -> None:
     names = list(dict.fromkeys(method.partition(":")[0] for method in table))
     markers = "osD^vP*X<>hp"
     for method, entry in table.items():
+        if entry["prefill_flops"] is None:
+            raise ValueError("the FLOPs of this family are not known, so accuracy cannot be drawn over them")
         name = method.partition(":")[0]
         mean, low, high = (100 * value for value in entry["mean"])
         number = names.index(name)

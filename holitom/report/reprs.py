@@ -58,15 +58,18 @@ def session_html(session: Session) -> str:
     if not session.prompts:
         return f"<div>{title}: no video yet</div>"
     summary = session.summary()
+    whole, entering, leaving = summary.visual_tokens
+    figures = [("visual tokens into the LLM", entering, whole), ("visual tokens leaving it", leaving, whole)]
+    if summary.cost is not None:
+        part, full = summary.cost.compressed, summary.cost.full
+        figures += [
+            ("prefill FLOPs (causal)", part.prefill_flops, full.prefill_flops),
+            ("prefill FLOPs (paper's formula)", part.paper_flops, full.paper_flops),
+            ("KV cache, bytes", part.kv_cache_bytes, full.kv_cache_bytes),
+        ]
     rows = "".join(
-        f"<tr><th style='text-align:left'>{name}</th>"
-        f"<td>{part:,}</td><td>{whole:,}</td><td>{part / whole:.1%}</td></tr>"
-        for name, part, whole in (
-            ("visual tokens into the LLM", summary.visual_tokens[1], summary.visual_tokens[0]),
-            ("visual tokens leaving it", summary.visual_tokens[2], summary.visual_tokens[0]),
-            ("prefill FLOPs", summary.cost.compressed.prefill_flops, summary.cost.full.prefill_flops),
-            ("KV cache, bytes", summary.cost.compressed.kv_cache_bytes, summary.cost.full.kv_cache_bytes),
-        )
+        f"<tr><th style='text-align:left'>{name}</th><td>{some:,}</td><td>{all_:,}</td><td>{some / all_:.1%}</td></tr>"
+        for name, some, all_ in figures
     )
     key = " ".join(f"<span style='color:{colour}'>&#9632;</span> {name}" for name, colour in _FATES)
     settings = escape(

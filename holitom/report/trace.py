@@ -13,11 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from holitom.evaluation import label
 from holitom.merge import Merge
 from holitom.methods.base import Method, Need
-from holitom.methods.registry import spell
+from holitom.methods.baselines import Uncompressed
 from holitom.ops.similarity import neighbour_cosine
-from holitom.pipeline import Answer, Pipeline, Uncompressed
+from holitom.pipeline import Answer, Pipeline
 from holitom.runtime import VideoRecord
 from holitom.tokens import VideoTokens
 from holitom.video import Clip, read_video
@@ -158,7 +159,7 @@ def trace(
     full = ask(0, None)
     runs = []
     for number, method in enumerate(methods, 1):
-        tell(f"asking with {name_of(method)}")
+        tell(f"asking with {label(method)}")
         runs.append(run_of(method, ask(number, method), seen.similarity))
     return Trace(clip, question, model, seen.grid, seen.similarity, seen.scores, full, tuple(runs))
 
@@ -170,17 +171,7 @@ def run_of(method: Method, answer: Answer, similarity: Tensor) -> Run:
     gains = None
     if record.merge.spans is not None and threshold is not None:
         gains = segment_gains(similarity, record.merge.spans, threshold)
-    return Run(name_of(method), answer, record, tuple(stages_of(record)), threshold, gains)
-
-
-def name_of(method: Method) -> str:
-    """The method as the command line writes it; its repr where it is in no registry."""
-    if isinstance(method, Uncompressed):
-        return "uncompressed"
-    try:
-        return spell(method)
-    except (ValueError, TypeError):
-        return repr(method)
+    return Run(label(method), answer, record, tuple(stages_of(record)), threshold, gains)
 
 
 def segment_gains(similarity: Tensor, spans: Sequence[tuple[int, int]], threshold: float) -> tuple[int, ...]:
@@ -238,7 +229,7 @@ class _Seen:
 
 
 @dataclass(frozen=True)
-class _Watch(Method):
+class _Watch(Uncompressed):
     """Keeps every token and notes what methods get to see."""
 
     name: ClassVar[str] = "watch"

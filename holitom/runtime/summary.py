@@ -16,12 +16,13 @@ class Summary:
     Args:
         method: :meth:`Method.settings`, from which :func:`~holitom.methods.parse` makes the method.
         prompts: one record for each row.
-        cost: FLOPs and KV-cache bytes of the language model, compressed and as it would have been.
+        cost: FLOPs and KV-cache bytes of the language model, compressed and as it would have been;
+            None where the family's cost is not known.
     """
 
     method: dict[str, Any]
     prompts: list[PromptRecord]
-    cost: CostReport
+    cost: CostReport | None
 
     @property
     def name(self) -> str:
@@ -66,13 +67,16 @@ class Summary:
                 for prompt in self.prompts
                 for video in prompt.videos
             ],
-            "cost": self.cost.as_dict(),
+            "cost": self.cost and self.cost.as_dict(),
         }
 
     def __str__(self) -> str:
         full, entering, leaving = self.visual_tokens
+        tokens = f"{self.name}: {full} visual tokens, {entering} enter the LLM, {leaving} leave it; "
+        if self.cost is None:
+            return tokens + "the FLOPs and bytes of this family are not known"
         ratios = self.cost.ratios
         return (
-            f"{self.name}: {full} visual tokens, {entering} enter the LLM, {leaving} leave it; "
-            f"prefill FLOPs {ratios['prefill_flops']:.1%}, KV cache {ratios['kv_cache_bytes']:.1%} of the full prompt's"
+            f"{tokens}prefill FLOPs {ratios['prefill_flops']:.1%} (causal; by the paper's formula "
+            f"{ratios['paper_flops']:.1%}), KV cache {ratios['kv_cache_bytes']:.1%} of the full prompt's"
         )

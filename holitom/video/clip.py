@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+
+from holitom.video.sampling import sample_by_rate, sample_indexes
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,3 +62,25 @@ class Clip:
         count = len(frames)
         indexes = np.arange(count, dtype=np.int64)
         return cls(frames, indexes, indexes / fps, float(fps), count, count / fps, source)
+
+    def sample(self, frames: int | None = None, fps: float | None = None) -> Clip:
+        """Some of the frames, as :func:`~holitom.video.read_video` samples a file.
+
+        Args:
+            frames: so many, spread evenly.
+            fps: instead, those on display at 0, 1/fps, 2/fps, ... seconds.
+
+        Raises:
+            ValueError: when there are fewer frames than asked for.
+        """
+        if frames is None and fps is None:
+            return self
+        if frames is not None and fps is not None:
+            raise ValueError(f"give either fps or frames, got fps={fps!r} and frames={frames!r}")
+        if frames is not None:
+            chosen = sample_indexes(len(self), frames)
+            if frames > len(self):
+                raise ValueError(f"{self.source} has {len(self)} frames, of which frames={frames} cannot be taken")
+        else:
+            chosen = sample_by_rate(self.times - self.times[0], self.duration, float(fps or 0))
+        return replace(self, frames=self.frames[chosen], indexes=self.indexes[chosen], times=self.times[chosen])

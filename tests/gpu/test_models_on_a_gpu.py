@@ -15,7 +15,8 @@ from holitom.bench.measure import COMPRESSION, FIRST, NEXT, PREFILL, STAGES, TOW
 from holitom.cli.loading import TINY
 from holitom.corpus import TransformersEngine
 from holitom.corpus.reading import Video, prompts_of
-from holitom.pipeline import Pipeline, Uncompressed
+from holitom.methods.baselines import Uncompressed
+from holitom.pipeline import Pipeline
 from holitom.video import Clip
 from holitom.video.synthetic.suite import clips
 

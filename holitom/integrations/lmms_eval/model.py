@@ -12,11 +12,12 @@ from lmms_eval.api.instance import GenerationResult, TokenCounts
 from lmms_eval.api.model import lmms
 from tqdm import tqdm
 
+from holitom.generation import generate, on_device_of
 from holitom.integrations.lmms_eval.settings import conversation_of, cut, generation_of, method_of
+from holitom.models.placement import input_device
 from holitom.pipeline import Pipeline
 from holitom.runtime import Session
 from holitom.video import read_video
-from holitom.video.prepare import to_device
 from holitom.video.sampling import SamplingRule
 
 
@@ -60,8 +61,10 @@ class Holitom(lmms):  # type: ignore[misc]
         elif device is not None and device.startswith("cuda") and not torch.cuda.is_available():
             raise ValueError(f"device={device} was asked for and torch sees no GPU: give --device cpu")
         self._rank, self._world_size = self.accelerator.process_index, self.accelerator.num_processes
-        self.pipeline = Pipeline.from_pretrained(pretrained, device=device, dtype=dtype, attention=attn_implementation)
-        self._device: torch.device = self.pipeline.model.get_input_embeddings().weight.device
+        self.pipeline = Pipeline.from_pretrained(
+            pretrained, device=device, dtype=dtype, attn_implementation=attn_implementation
+        )
+        self._device = input_device(self.pipeline.model)
         self.batch_size = int(batch_size)
         self.frames = frames or self.pipeline.preprocessor.frames
         # The questions about one video mostly follow each other: it is decoded once for them.
@@ -105,12 +108,9 @@ class Holitom(lmms):  # type: ignore[misc]
             conversations.append(conversation_of(doc_to_messages(self.task_dict[task][split][doc_id]), self._read))
         arguments, until = generation_of(requests[0].args[2])
         model = self.pipeline.model
-        inputs = to_device(
-            self.pipeline.preprocessor.batch(conversations), self._device, next(model.parameters()).dtype
-        )
-        with Session(self.method, model), torch.inference_mode():
-            ids = model.generate(**inputs, **arguments)
-        produced = ids[:, inputs["input_ids"].shape[1] :]
+        inputs = on_device_of(model, self.pipeline.preprocessor.batch(conversations))
+        with Session(self.method, model) as session:
+            produced = generate(session, inputs, **arguments).tokens
         texts = self.tokenizer.batch_decode(produced, skip_special_tokens=True)
         found = []
         for request, text, row in zip(requests, texts, produced, strict=True):

@@ -9,8 +9,8 @@ from typing import Any
 from PIL import Image
 
 from holitom.methods.base import Method
+from holitom.methods.baselines import Uncompressed
 from holitom.methods.registry import parse
-from holitom.pipeline import Uncompressed
 from holitom.video.chat import Conversation
 from holitom.video.clip import Clip
 
