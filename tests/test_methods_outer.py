@@ -20,6 +20,7 @@ from holitom.methods.cells import CellMean, CellSample
 from holitom.methods.divprune import DivPrune
 from holitom.methods.dycoke import DyCoke
 from holitom.methods.evs import EVS
+from holitom.methods.exact import ExactMethod
 from holitom.methods.fastvid import FastVID
 from holitom.methods.flashvid import FlashVID
 from holitom.methods.prunevid import PruneVid
@@ -114,6 +115,44 @@ def test_a_retention_of_one_is_the_identity(cls: Any, video: VideoTokens) -> Non
 def test_an_exact_retention_of_one_is_the_identity(cls: Any, video: VideoTokens) -> None:
     merge = cls(retention=1.0, exact=True).merge_video(video)
     assert torch.equal(merge.apply(video.features.flatten(0, 1)), video.features.flatten(0, 1))
+
+
+@each_class
+@pytest.mark.parametrize("motion", [0.0, 0.05, 1.0])
+def test_every_map_on_the_way_is_valid_too(cls: Any, motion: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Merge] = []
+    check = Merge.__post_init__
+    monkeypatch.setattr(Merge, "__post_init__", lambda merge: (made.append(merge), check(merge)))
+    for retention in (0.05, 0.3, 0.9):
+        cls(retention=retention, exact=True).merge_video(make_video(9, (5, 6), 16, 3, motion))
+    assert made
+    for merge in made:
+        merge.validate()
+
+
+@dataclasses.dataclass(frozen=True)
+class Loud(ExactMethod):
+    """A method of somebody else that keeps what is above the mean, without a count of its own."""
+
+    retention: float | None = 0.5
+    exact: bool = False
+
+    def choose(self, video: VideoTokens) -> tuple[torch.Tensor, torch.Tensor]:
+        norms = video.features.float().norm(dim=-1).flatten()
+        return norms > norms.mean(), norms
+
+
+def test_exact_counts_come_with_the_base() -> None:
+    video = make_video(4, (5, 6), 16, 0, 1.0)
+    norms = video.features.norm(dim=-1).flatten()
+    assert Loud().merge_video(video).anchor.tolist() == (norms > norms.mean()).nonzero()[:, 0].tolist()
+    merge = Loud(retention=0.1, exact=True).merge_video(video)
+    assert merge.anchor.tolist() == norms.topk(12).indices.sort().values.tolist()
+    assert Loud().with_token_count(7, 4, (5, 6)) == Loud(retention=7 / 120, exact=True)
+    with pytest.raises(ValueError, match="depends on the video's content"):
+        Loud().token_count(4, (5, 6))
+    with pytest.raises(ValueError, match=r"Loud\(retention=0\.3, exact=True\)"):
+        Loud(retention=None, exact=True)
 
 
 class LargestTensor(TorchDispatchMode):
