@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from family_processors import processor
+from media import write_video
 
 from holitom.video import Clip, model_turn, read_video, user_turn
 from holitom.video.processor import ProcessorPreprocessor, metadata_of
@@ -61,6 +62,16 @@ def test_qwen2_5_gets_the_mean_seconds_between_its_pairs_of_frames(preprocessor_
     seconds = preprocessor_of("qwen2_5_vl")("What?", film)["second_per_grid_ts"]
     assert seconds.tolist() == pytest.approx([2 * film.duration / 6])
     assert seconds.item() == pytest.approx(6, abs=0.5)
+
+
+@pytest.mark.parametrize("name", ["film.mp4", "film.mkv", "film.webm", "film.avi"])
+@pytest.mark.parametrize("rate", [12, 24, 30, 60])
+def test_whole_seconds_are_not_missed_by_a_hair(name, rate, tmp_path):
+    codec = {"webm": "libvpx", "avi": "mpeg4"}.get(name[-4:].strip("."), "libx264")
+    film = read_video(write_video(tmp_path / name, 97, codec, rate=rate), 97)
+    metadata = metadata_of(film)
+    seconds = [int(place / metadata["fps"]) for place in metadata["frames_indices"]]  # as Gemma 4, GLM and SmolVLM do
+    assert seconds == [number // rate for number in range(97)]
 
 
 def test_frames_at_a_regular_rate_are_handed_over_as_they_were_counted():

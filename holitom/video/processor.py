@@ -20,9 +20,8 @@ from holitom.video.sampling import FrameRate
 from holitom.video.torchvision import is_set_aside
 
 STACKED = {"internvl", "llava_next_video", "smolvlm", "video_llava"}  # all videos of a call in one tensor, by frames
-SAME_TIME = 1e-3  # seconds; containers round times to milliseconds
 RATE = {"fps": "fps", "least": "min_frames", "most": "max_frames"}  # FrameRate's names and transformers'
-TICKS = 1e6  # per second: what places of frames count where frames come at no regular rate
+TICKS = 1e6  # per second: what places of frames count where frame numbers do not give the times
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,11 +149,11 @@ def _resized(video: Any, frames: int, height: int, width: int) -> tuple[int, int
 def metadata_of(clip: Clip) -> dict[str, Any]:
     """What processors want to know about a video, in transformers' names.
 
-    They take a frame's place divided by ``fps`` for its time. Where frames do not come at a regular rate, places and
-    ``fps`` therefore count microseconds instead of frames.
+    They take a frame's place divided by ``fps`` for its time, and some cut that to whole seconds. Where it is not the
+    time of the frame, exactly, places and ``fps`` therefore count microseconds instead of frames.
     """
     fps, places, total = clip.fps, clip.indexes, clip.total_frames
-    if np.abs(places / fps - clip.times).max() > SAME_TIME:
+    if not np.array_equal(places / fps, clip.times):
         fps, places = TICKS, np.rint(clip.times * TICKS).astype(np.int64)
         total = max(round(clip.duration * TICKS), int(places[-1]) + 1)
     return {
