@@ -11,6 +11,7 @@ from holitom import __version__
 from holitom.cli import clips, methods, models
 from holitom.cli.ask import ask
 from holitom.cli.bench import bench
+from holitom.cli.calibrate import calibrate
 from holitom.cli.caption import caption
 from holitom.cli.console import fail
 from holitom.cli.demo import demo
@@ -45,6 +46,7 @@ def _root(
 app.command()(ask)
 app.command()(caption)
 app.command("eval")(evaluate)
+app.command()(calibrate)
 app.command()(show)
 app.command()(demo)
 app.command()(bench)

@@ -41,28 +41,29 @@ class Log:
     Args:
         path: the file, made if missing; None keeps everything in memory.
         settings: what must be the same for rows to belong together.
+        kind: the dataclass of its rows.
 
     Raises:
         ValueError: when the file holds a run with other settings, naming the difference.
     """
 
-    def __init__(self, path: Path | None, settings: dict[str, Any]) -> None:
+    def __init__(self, path: Path | None, settings: dict[str, Any], kind: type[Any] = Row) -> None:
         self.path = path
-        self.rows: list[Row] = []
+        self.rows: list[Any] = []
         if path is None:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         lines = list(self._whole_lines())
         if lines:
             self._check(lines[0], settings)
-            self.rows = [Row(**line) for line in lines[1:]]
+            self.rows = [kind(**line) for line in lines[1:]]
         else:
             self._append(settings)
 
     def __contains__(self, key: tuple[str, str]) -> bool:
         return any((row.clip, row.method) == key for row in self.rows)
 
-    def add(self, row: Row) -> None:
+    def add(self, row: Any) -> None:
         """Keeps a row; it is on the disk when this returns."""
         self.rows.append(row)
         if self.path is not None:

@@ -76,3 +76,38 @@ def accuracy_plot(table: dict[str, Any], path: Path, title: str) -> None:
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     figure.savefig(path, dpi=120)
+
+
+def risk_plot(report: dict[str, Any], path: Path) -> None:
+    """The share of answers that differ over the share of visual tokens, from what ``holitom calibrate`` reports.
+
+    Raises:
+        ImportError: without matplotlib, which the extra ``holitom[plot]`` installs.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("plots need matplotlib: pip install 'holitom[plot]'") from error
+
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    names = list(dict.fromkeys(method.partition(":")[0] for method in report["methods"]))
+    for number, name in enumerate(names):
+        mine = [entry for method, entry in report["methods"].items() if method.partition(":")[0] == name]
+        mine.sort(key=lambda entry: entry["tokens_entering"])
+        values = [[100 * part for part in entry["disagreement"]] for entry in mine]
+        axes.errorbar(
+            [100 * entry["tokens_entering"] for entry in mine],
+            [value for value, _, _ in values],
+            yerr=[[value - low for value, low, _ in values], [high - value for value, _, high in values]],
+            fmt="o-",
+            color=f"C{number % 10}",
+            capsize=2,
+            label=name,
+        )
+    axes.axhline(100 * report["bound"], color="grey", linestyle=":", label="bound")
+    axes.set_xlabel("visual tokens that enter the LLM, %")
+    axes.set_ylabel("answers that differ from the full prompt's, %")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    figure.savefig(path, dpi=120)
