@@ -23,6 +23,8 @@ class VideoTokens:
             heads and queries of the last used layer), or None where no method asks for it.
         keys: (T, N, K) attention keys of the same layer, mean over heads, or None. VisionZip compares these.
         frame_embeddings: (T, E) one vector per frame, or None. FastVID cuts scenes with these.
+        tower: the map of the video's T*P patches to the rows of the vision tower's last block, where a stage inside it
+            merged any.
 
     Raises:
         TypeError, ValueError: naming the argument whose shape or dtype does not fit.
@@ -33,6 +35,7 @@ class VideoTokens:
     scores: Tensor | None = None
     keys: Tensor | None = None
     frame_embeddings: Tensor | None = None
+    tower: Merge | None = None
 
     def __post_init__(self) -> None:
         features, grid = self.features, tuple(self.grid)
@@ -151,7 +154,8 @@ class TowerStates:
         order: (P,) int64, the place in the frame (row by row, class tokens first) of the patch of each state, for
             towers that work in window order; None: states are in the order of their places.
         merged: the map of the T*P patches that is in force so far, or None. The new one takes its place.
-        keys: (T, P, K) float32, attention keys of the block before, mean over heads, where the method asks for them.
+        keys: (T, P, K) float32, attention keys of the block before, mean over heads, where the method asks for them
+            and that block has attention.
     """
 
     hidden: Tensor

@@ -42,7 +42,7 @@ def cases(method: str) -> tuple[Case, ...]:
             Case(
                 entry["name"],
                 entry["params"],
-                entry["n_out"],
+                entry.get("n_out", 0),
                 {name: file.get_tensor(f"{entry['name']}/{name}") for name in entry["inputs"] + entry["outputs"]},
             )
             for entry in index["cases"]

@@ -53,7 +53,7 @@ def test_a_batch_equals_each_row_alone(name, key):
             apart += [video.tokens_by_stage for video in session.videos] if one.videos else []
     assert together == apart
     assert out.tolist() == alone
-    assert any(stages[-1] < stages[0] for stages in together)
+    assert any(stages[-1] < stages[0] for stages in together) or method.stages == ("tower",)
 
 
 def test_the_table_lists_what_is_tested():

@@ -25,7 +25,7 @@ from holitom.tokens import VideoTokens, exact_count
 
 CELLS = {"cellsample", "cellmean"}  # have no retention
 NEEDS_RETENTION = {"dycoke", "prunevid"}
-SERVED = [name for name, cls in BUILTIN.items() if "before" in cls.stages and name not in CELLS]
+SERVED = [name for name, cls in BUILTIN.items() if cls.stages[0] == "before" and name not in CELLS]
 
 
 @pytest.mark.parametrize("name", SERVED)
@@ -165,3 +165,11 @@ def test_the_entry_point_imports_vllm_only_when_called():
         if isinstance(node, ast.Import | ast.ImportFrom) and (getattr(node, "module", "") or "").split(".")[0] == "vllm"
     ]
     assert not outside
+
+
+@pytest.mark.parametrize(
+    "text", ["renewal", "earlytom:retention=0.2", "tome", "renewal:change=0.2|holitom:retention=0.1"]
+)
+def test_a_stage_inside_the_vision_tower_is_refused(text: str):
+    with pytest.raises(ValueError, match=r"inside the vision tower; vLLM's vision towers are its own.*docs/tower\.md"):
+        ServingConfig.parse(text)

@@ -12,6 +12,7 @@ from holitom.cli.console import say, show
 
 TESTED = "tiny models, alone and in batches, against a computation by hand"
 LEGEND = f"""\
+tower: patches are merged inside the vision tower, too (see docs/tower.md).
 before: tokens are merged before the LLM. inside: in the middle of it, too; no: linear,
   sliding or kind-dependent layers, for which layer=None asks for the stage before alone.
 windows: long videos are read window by window (ask, caption: --window, --tokens, --fps);
@@ -23,7 +24,7 @@ tested: {TESTED}."""
 
 def catalogue() -> list[dict[str, Any]]:
     """One entry for each transformers class: family, class, stages, where patch scores come from, how it is tested."""
-    from holitom.models import supported
+    from holitom.models import Adapter, supported
 
     return [
         {
@@ -32,6 +33,7 @@ def catalogue() -> list[dict[str, Any]]:
             "before": True,
             "inside": adapter.inner,
             "windows": adapter.windows,
+            "tower": adapter.tower is not Adapter.tower,
             "scores": adapter.scores_from,
             "tested": TESTED if adapter.__module__.startswith("holitom.") else "by its own package",
             "origin": "holitom" if adapter.__module__.startswith("holitom.") else adapter.__module__.partition(".")[0],
@@ -49,12 +51,13 @@ def models(
         say(json.dumps(rows, indent=1))
         return
     table = Table()
-    for title in ("family", "class", "before", "inside", "windows", "patch scores"):
+    for title in ("family", "class", "tower", "before", "inside", "windows", "patch scores"):
         table.add_column(title, no_wrap=title != "patch scores", overflow="fold")
     for row in rows:
         table.add_row(
             row["family"],
             row["class"].replace("ForConditionalGeneration", "…"),
+            "yes" if row["tower"] else "no",
             "yes",
             "yes" if row["inside"] else "no",
             "yes" if row["windows"] else "no",

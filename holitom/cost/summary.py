@@ -50,7 +50,8 @@ class CostReport:
         compressed: as it ran.
         tokens_per_layer: text and visual tokens of each sample in each layer, as it ran.
         visual_per_layer: visual tokens of each sample in each layer, as it ran.
-        vision: FLOPs of the vision tower and projector, the same for both; None where not given.
+        vision: FLOPs of the vision tower and projector as they ran; None where not given.
+        full_vision: the same without a stage inside the tower; None where that is ``vision``.
         causal: whether ``prefill_flops`` leaves masked pairs out.
     """
 
@@ -60,6 +61,7 @@ class CostReport:
     visual_per_layer: tuple[tuple[int, ...], ...]
     vision: Flops | None = None
     causal: bool = True
+    full_vision: Flops | None = None
 
     @classmethod
     def of(
@@ -73,6 +75,7 @@ class CostReport:
         attention: Literal["sdpa", "eager"] = "sdpa",
         causal: bool = True,
         vision: Flops | None = None,
+        full_vision: Flops | None = None,
     ) -> CostReport:
         """Count what the samples of a batch cost, each without padding.
 
@@ -86,6 +89,8 @@ class CostReport:
             attention: for the activation peak; "eager" keeps the scores.
             causal: how attention is counted in ``prefill_flops``; see :func:`~holitom.cost.prefill_flops`.
             vision: FLOPs of the vision tower, from :func:`~holitom.cost.vision_flops`, to report beside.
+            full_vision: the same for the untouched tower, where a method's stage inside it or blocks that nobody reads
+                make a difference.
 
         Raises:
             ValueError: where lists do not fit together; the message names the sample.
@@ -117,22 +122,25 @@ class CostReport:
             visual_per_layer=tuple(visual for _, visual in ran),
             vision=vision,
             causal=causal,
+            full_vision=full_vision,
         )
 
     @property
     def ratios(self) -> dict[str, float | None]:
         """Compressed over full for each figure of :class:`Cost`, 0.1 for a tenth; None where nothing is to divide.
 
-        ``time_to_first_token_flops`` is the ratio with the vision tower in both, None where its FLOPs were not given.
+        ``vision_flops`` is that of the vision tower, ``time_to_first_token_flops`` that with the tower in both; None
+        where the tower's FLOPs were not given.
         """
         found: dict[str, float | None] = {}
         for field in fields(Cost):
             whole, part = getattr(self.full, field.name), getattr(self.compressed, field.name)
             found[field.name] = part / whole if whole else None
-        found["time_to_first_token_flops"] = None
+        found["vision_flops"] = found["time_to_first_token_flops"] = None
         if self.vision is not None:
-            tower = self.vision.total
-            whole = tower + self.full.prefill_flops
+            tower, full_tower = self.vision.total, (self.full_vision or self.vision).total
+            found["vision_flops"] = tower / full_tower
+            whole = full_tower + self.full.prefill_flops
             found["time_to_first_token_flops"] = (tower + self.compressed.prefill_flops) / whole
         return found
 
@@ -146,6 +154,7 @@ class CostReport:
             "visual_per_layer": [list(visual) for visual in self.visual_per_layer],
             "attention_pairs": "causal" if self.causal else "all",
             "vision_flops": self.vision.as_dict() if self.vision else None,
+            "full_vision_flops": full.as_dict() if (full := self.full_vision or self.vision) else None,
         }
 
 

@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from .flops import Flops
 from .shape import ModelShape, VisionShape
 
 __all__ = ["vision_flops"]
 
 
-def vision_flops(shape: ModelShape, frames: int, grid: tuple[int, int] | None = None) -> Flops:
-    """FLOPs of encoding one video (or image): tower and projector. Compression does not change them.
+def vision_flops(
+    shape: ModelShape,
+    frames: int,
+    grid: tuple[int, int] | None = None,
+    *,
+    rows: Sequence[int] | None = None,
+    pairs: Sequence[int] | None = None,
+    projected: int | None = None,
+) -> Flops:
+    """FLOPs of encoding one video (or image): tower and projector.
 
     Args:
         shape: the model.
         frames: T, the number of frames; a tower that takes two at a time runs ceil(T / 2) steps.
         grid: patches (rows, columns) of one frame, before squares of patches merge. None where the tower has a fixed
             resolution.
+        rows: for a method's stage inside the tower, the states of the video that each block works on; blocks beyond
+            the last entry do not run. None: all of all blocks.
+        pairs: likewise, the pairs of queries and keys in each block; needed with ``rows``.
+        projected: the states that go through the projector, where that works on each for itself. None: all.
 
     Returns:
         The count by part. Pooling by average or interpolation costs no FLOPs here, as in torch's counter; the patch
@@ -26,27 +40,61 @@ def vision_flops(shape: ModelShape, frames: int, grid: tuple[int, int] | None = 
         raise ValueError(f"the shape of {shape.family} has no vision tower: build it with ModelShape.from_config")
     if isinstance(frames, bool) or not isinstance(frames, int) or frames < 1:
         raise ValueError(f"frames must be an int of at least 1, got {frames!r}")
-    rows, columns = _patch_grid(vision, shape.family, grid)
+    height, width = _patch_grid(vision, shape.family, grid)
     steps = -(-frames // vision.frames_per_step)
-    patches = rows * columns
+    patches = height * width
     positions = patches + vision.class_tokens
     inner = vision.heads * vision.head_dim
     keys = (vision.kv_heads or vision.heads) * vision.head_dim
     layers = vision.layers - vision.conv_layers
     matrices = 3 if vision.gated else 2
     full = sum(layer in vision.full_layers for layer in range(layers)) if vision.window else layers
-    pairs = full * positions**2 + (layers - full) * _window_pairs(vision, rows, columns)
+    pairs_by_frame = full * positions**2 + (layers - full) * _window_pairs(vision, height, width)
     total = Flops(
         projections=layers * 2 * positions * 2 * vision.hidden * (inner + keys)
         + vision.conv_layers * 2 * positions * 4 * vision.hidden**2,
-        attention=4 * pairs * inner + vision.conv_layers * 2 * positions * vision.hidden * vision.conv_kernel**2,
+        attention=4 * pairs_by_frame * inner
+        + vision.conv_layers * 2 * positions * vision.hidden * vision.conv_kernel**2,
         mlp=vision.layers * 2 * positions * matrices * vision.hidden * vision.intermediate,
         embedding=2 * patches * vision.patch_inputs * vision.hidden,
-        projector=_projector_flops(vision, rows, columns),
+        projector=_projector_flops(vision, height, width),
     )
     if vision.pooling_head:
         total += _pooling_head_flops(vision, positions)
-    return Flops(**{part: steps * count for part, count in total.as_dict().items() if part != "total"})
+    counts = {part: steps * count for part, count in total.as_dict().items() if part != "total"}
+    if rows is not None:
+        counts |= _of_rows(vision, counts, steps * positions, steps * pairs_by_frame, rows, pairs)
+    if projected is not None:
+        if vision.projector_input == "merged":
+            raise ValueError(f"the projector of {shape.family} works on squares of patches: projected= must be None")
+        counts["projector"] = counts["projector"] * projected // (steps * positions)
+    return Flops(**counts)
+
+
+def _of_rows(
+    vision: VisionShape,
+    counts: dict[str, int],
+    full: int,
+    full_pairs: int,
+    rows: Sequence[int],
+    pairs: Sequence[int] | None,
+) -> dict[str, int]:
+    """The parts of the blocks when they work on ``rows`` states each in place of ``full``."""
+    if pairs is None or len(pairs) != len(rows) or len(rows) > vision.layers:
+        raise ValueError(
+            f"rows and pairs have one entry for each of at most {vision.layers} blocks, got {len(rows)} and "
+            f"{None if pairs is None else len(pairs)}"
+        )
+    if vision.conv_layers:  # which blocks are convolutions is not known: every block counts as their mean
+        mixing = counts["attention"] - 4 * full_pairs * vision.heads * vision.head_dim
+        attention = 4 * sum(pairs) * (vision.layers - vision.conv_layers) // vision.layers
+    else:
+        mixing, attention = 0, 4 * sum(pairs)
+    return {
+        "projections": counts["projections"] * sum(rows) // (vision.layers * full),
+        "attention": attention * vision.heads * vision.head_dim + mixing,
+        "mlp": counts["mlp"] * sum(rows) // (vision.layers * full),
+    }
 
 
 def _patch_grid(vision: VisionShape, family: str, grid: tuple[int, int] | None) -> tuple[int, int]:

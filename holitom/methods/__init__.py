@@ -6,6 +6,7 @@ from holitom.methods.cells import CellMean, CellSample
 from holitom.methods.chain import Chain
 from holitom.methods.divprune import DivPrune
 from holitom.methods.dycoke import DyCoke
+from holitom.methods.earlytom import EarlyTom
 from holitom.methods.evs import EVS
 from holitom.methods.exact import ExactMethod
 from holitom.methods.fastv import FastV
@@ -19,6 +20,7 @@ from holitom.methods.registry import BUILTIN, build, method_class, names, parse,
 from holitom.methods.renewal import Renewal
 from holitom.methods.segmenting import Segmenting
 from holitom.methods.spread import Spread
+from holitom.methods.tome import ToMe
 from holitom.methods.vcast import VCast
 from holitom.methods.vidcom2 import VidCom2
 from holitom.methods.visionzip import VisionZip
@@ -32,6 +34,7 @@ __all__ = [
     "Chain",
     "DivPrune",
     "DyCoke",
+    "EarlyTom",
     "ExactMethod",
     "FastV",
     "FastVID",
@@ -45,6 +48,7 @@ __all__ = [
     "Renewal",
     "Segmenting",
     "Spread",
+    "ToMe",
     "Uncompressed",
     "UniformFrames",
     "VCast",

@@ -47,6 +47,7 @@ class Method:
         paper: the paper's address.
         stages: where it works, of ``"tower"``, ``"before"`` and ``"inside"``; found from what it overrides.
         needs: what of :class:`~holitom.VideoTokens` beyond the features :meth:`merge_video` reads.
+        tower_needs: what of :class:`~holitom.TowerStates` beyond the states :meth:`merge_tower` reads: ``"keys"``.
         attention: which attention :meth:`merge_span` reads: ``"last"``: the last prompt token's, in the layer before;
             ``"coming"``: the same token's, in the layer that follows; ``"text"``: the largest over all heads and all
             text tokens after the video, in the layer before; ``"none"``.
@@ -58,6 +59,7 @@ class Method:
     paper: ClassVar[str] = ""
     stages: ClassVar[tuple[Stage, ...]] = ()
     needs: ClassVar[frozenset[Need]] = frozenset()
+    tower_needs: ClassVar[frozenset[Need]] = frozenset()
     attention: ClassVar[Attention] = "none"
     exact_count: ClassVar[bool] = False
     compacts: ClassVar[bool] = False

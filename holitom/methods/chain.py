@@ -47,6 +47,7 @@ class Chain(Method):
             ("stages", stages),
             ("positions", before.positions),
             ("needs", before.needs),
+            ("tower_needs", self._at("tower").tower_needs),
             ("exact_count", before.exact_count),
             ("attention", inside.attention),
             ("compacts", inside.compacts),

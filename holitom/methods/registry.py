@@ -16,6 +16,7 @@ from holitom.methods.cells import CellMean, CellSample
 from holitom.methods.chain import Chain
 from holitom.methods.divprune import DivPrune
 from holitom.methods.dycoke import DyCoke
+from holitom.methods.earlytom import EarlyTom
 from holitom.methods.evs import EVS
 from holitom.methods.fastv import FastV
 from holitom.methods.fastvid import FastVID
@@ -24,8 +25,10 @@ from holitom.methods.framefusion import FrameFusion
 from holitom.methods.holitom import HoliTom
 from holitom.methods.prunevid import PruneVid
 from holitom.methods.pyramiddrop import PyramidDrop
+from holitom.methods.renewal import Renewal
 from holitom.methods.settings import kinds_of
 from holitom.methods.spread import Spread
+from holitom.methods.tome import ToMe
 from holitom.methods.vcast import VCast
 from holitom.methods.vidcom2 import VidCom2
 from holitom.methods.visionzip import VisionZip
@@ -53,6 +56,9 @@ BUILTIN: dict[str, type[Method]] = {
         AveragePool,
         CellSample,
         CellMean,
+        Renewal,
+        EarlyTom,
+        ToMe,
     )
 }
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from holitom.merge import Merge
-from holitom.models.towers import Tower
+from holitom.models.towers import Tower, TowerRecord
 from holitom.tokens import VideoTokens
 
 Move = Callable[[Tensor], Tensor]
@@ -32,6 +32,7 @@ class VideoLayout:
         frame_embeddings: (T, E) float32, or None.
         merged: for a video that was merged before the model was called, the map that made its tokens of T * N patches;
             ``place`` then counts that map's outputs.
+        tower: what was done inside the vision tower, where that is known.
     """
 
     frames: int
@@ -41,6 +42,7 @@ class VideoLayout:
     keys: Tensor | None = None
     frame_embeddings: Tensor | None = None
     merged: Merge | None = None
+    tower: TowerRecord | None = None
 
     @classmethod
     def contiguous(cls, frames: int, grid: tuple[int, int], newlines: int = 0, **extras: Any) -> VideoLayout:
@@ -52,7 +54,8 @@ class VideoLayout:
         """What a method gets to see of the video, on the device of its features (T * N, D)."""
         on = {name: getattr(self, name) for name in ("scores", "keys", "frame_embeddings")}
         on = {name: None if value is None else value.to(features.device) for name, value in on.items()}
-        return VideoTokens(features.view(self.frames, -1, features.shape[-1]), self.grid, **on)
+        tower = None if self.tower is None else self.tower.merge
+        return VideoTokens(features.view(self.frames, -1, features.shape[-1]), self.grid, **on, tower=tower)
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,6 +147,10 @@ class Adapter:
                 on the CPU, where they are known: families whose frames are images find their videos by them.
         """
         return None
+
+    def shortcuts(self) -> dict[str, Callable[..., Any]]:
+        """Methods of ``base`` that a session replaces by faster ones with the same results, bit for bit."""
+        return {}
 
     def patch_mask(self, arguments: dict[str, Any]) -> Tensor | None:
         """(F, P) bool: which keys of :meth:`vision_attention` are patches and not padding; None: all of them."""

@@ -51,6 +51,7 @@ class InternVLAdapter(Adapter):
             if all_asked(arguments, self.base.vision_tower)
             else used_layers(layers, selected_layers(arguments, self.model.config)),
             [TowerVideo.contiguous(group[0] * each, len(group), grid, leading=1) for group in groups],
+            layouts=[group[0] for group in groups],
         )
 
     def _sizes(self, arguments: dict[str, Any]) -> tuple[int, tuple[int, int], tuple[int, int]]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from holitom.models.base import Adapter, PatchRecord, VideoLayout, register
 from holitom.models.towers import Tower, clips, image_tower, last_used_layer, selected_layers
+
+_POOLING = "transformers.models.llava_onevision.modeling_llava_onevision"
 
 
 @register("LlavaOnevisionForConditionalGeneration")
@@ -52,6 +56,24 @@ class LlavaOnevisionAdapter(Adapter):
             )
             for video in range(videos)
         ]
+
+    def shortcuts(self) -> dict[str, Callable[..., Any]]:
+        """See :meth:`Adapter.shortcuts`; a subclass that pools in another way keeps its own."""
+        own = getattr(type(self.base), "apply_pooling", None)
+        return {"apply_pooling": self._pool_in_place} if getattr(own, "__module__", None) == _POOLING else {}
+
+    def _pool_in_place(self, image_features: Tensor) -> Tensor:
+        """The model's pooling of (F, P, D) without turning the features: channels stay last.
+
+        transformers makes (F, D, h, w) contiguous first, for which CUDA starts one thread for each pooled place, which
+        then loops over all frames and channels.
+        """
+        vision = self.model.config.vision_config
+        side = vision.image_size // vision.patch_size
+        pooled = math.ceil(side / 2)
+        planes = image_features.view(len(image_features), side, side, -1).permute(0, 3, 1, 2)
+        smaller = torch.nn.functional.interpolate(planes, size=(pooled, pooled), mode="bilinear")
+        return smaller.permute(0, 2, 3, 1).reshape(len(image_features), pooled * pooled, -1)
 
     def unpack(self, output: Any) -> Tensor:
         """See :meth:`Adapter.unpack`."""

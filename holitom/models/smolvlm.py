@@ -45,6 +45,7 @@ class SmolVLMAdapter(Adapter):
             [block.self_attn for block in blocks],
             (len(blocks) - 1,),
             [TowerVideo.contiguous(group[0] * each, len(group), grid) for group in groups],
+            layouts=[group[0] for group in groups],
         )
 
     def _grids(self, arguments: dict[str, Any]) -> tuple[tuple[int, int], tuple[int, int]]:

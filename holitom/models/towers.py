@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from holitom.merge import Merge
+
 
 @dataclass(frozen=True, eq=False)
 class TowerVideo:
@@ -46,6 +48,8 @@ class Tower:
         videos: the videos among the call's patches; what belongs to none (images) stays as it is.
         mixers: pairs of linear modules between which patches of one frame mix other than by attention
             (convolutions): behind the first and in front of the second there is a state for each patch.
+        layouts: for each video, which of the layouts that the adapter makes of the call is its (first) one; None: they
+            correspond.
         projector: a module that maps the last states (F, P, D) one by one; None where there is none such.
     """
 
@@ -55,11 +59,48 @@ class Tower:
     videos: list[TowerVideo]
     mixers: list[tuple[nn.Module, nn.Module]] = field(default_factory=list)
     projector: nn.Module | None = None
+    layouts: list[int] | None = None
 
     @property
     def unread(self) -> Sequence[nn.Module]:
         """The last blocks, whose output nothing reads."""
         return self.blocks[max(self.reads) + 1 :]
+
+
+@dataclass(eq=False)
+class TowerRecord:
+    """What a stage inside the vision tower did to one video.
+
+    Args:
+        grid: (rows, columns) of patches of a frame. leading: class tokens in front of them.
+        place: (P,) int64, the place in the frame of each source of a frame, class tokens first.
+        frames: T.
+        merges: the block in front of which each map acts, and the map of the video's T*P patches in force from there.
+        rows: the video's rows in each block that is read. pairs: its pairs of queries and keys in each of them. Empty
+            where all blocks worked on all patches.
+        projected: the rows that went through the projector; None: all patches.
+    """
+
+    frames: int
+    grid: tuple[int, int]
+    leading: int
+    place: Tensor
+    merges: list[tuple[int, Merge]] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)
+    pairs: list[int] = field(default_factory=list)
+    projected: int | None = None
+
+    @property
+    def merge(self) -> Merge | None:
+        """The map in force in the last block; None where nothing has merged."""
+        last = self.merges[-1][1] if self.merges else None
+        return None if last is None or last.outputs == last.inputs else last
+
+    @property
+    def share(self) -> float:
+        """The share of patches that the tower computed, mean over its blocks."""
+        full = len(self.rows) * self.frames * len(self.place)
+        return sum(self.rows) / full if full else 1.0
 
 
 def clips(arguments: dict[str, Any]) -> Tensor:

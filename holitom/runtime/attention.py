@@ -12,13 +12,16 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from holitom.models import transformers_names as names
 from holitom.runtime.thread import here
+
+if TYPE_CHECKING:
+    from holitom.runtime.tower import TowerPass
 
 _lock = threading.RLock()
 _watched: weakref.WeakKeyDictionary[nn.Module, set[object]] = weakref.WeakKeyDictionary()
@@ -61,25 +64,32 @@ def _restore() -> None:
 
 def _wrapper(original: Callable[..., Any] | None) -> Callable[..., Any]:
     def attention(module: nn.Module, query: Tensor, key: Tensor, *args: Any, **kwargs: Any) -> Any:
-        if module in _watched:
-            _show(module, query, key, kwargs.get("scaling"), kwargs.get("cu_seq_lens_q"))
         # eager attention has no entry of its own in the table: each model file brings a function of that name
         run = original or names.eager_attention(sys.modules[type(module).__module__])
+        if module in _watched:
+            rows = _show(module, query, key, kwargs.get("scaling"), kwargs.get("cu_seq_lens_q"))
+            if rows is not None:
+                return rows.attend(run, module, query, key, *args, **kwargs)
         return run(module, query, key, *args, **kwargs)
 
     return attention
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
-def _show(module: nn.Module, query: Tensor, key: Tensor, scaling: float | None, borders: Tensor | None) -> None:
-    observers = here.observers(module)
+def _show(
+    module: nn.Module, query: Tensor, key: Tensor, scaling: float | None, borders: Tensor | None
+) -> TowerPass | None:
+    """Shows queries and keys to observers; returns the stage that asks for them in another way."""
+    observers, rows = here.observers(module), here.rows(module)
     if not observers:
-        return
+        return rows
     scale = query.shape[-1] ** -0.5 if scaling is None else float(scaling)
     with torch.no_grad():
-        for each_query, each_key in _sequences(query.detach(), key.detach(), borders):
+        shown = (query.detach(), key.detach())
+        for each_query, each_key in _sequences(*shown, borders) if rows is None else rows.shown(*shown):
             for observer in observers:
                 observer(each_query, each_key, scale)
+    return rows
 
 
 def _sequences(query: Tensor, key: Tensor, borders: Tensor | None) -> list[tuple[Tensor, Tensor]]:

@@ -6,16 +6,18 @@ on the layouts as well; tensors without them are refused where they meet a promp
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from holitom.models.base import PatchRecord, VideoLayout
+from holitom.runtime.arguments import bound_arguments
 from holitom.runtime.attention import attention_of_first, attention_received, watch
 from holitom.runtime.thread import Encoding, here
+from holitom.runtime.tower import TowerPass
 
 if TYPE_CHECKING:
     from holitom.runtime.session import Session
@@ -85,31 +87,44 @@ def encode(
             keys.append(key.float().mean(1))
 
     outer, here.encoding = here.encoding, Encoding(session, arguments)
-    tower = adapter.vision_attention(arguments)
-    if tower is not None and needs & {"scores", "keys"}:
-        here.encoding.observers[tower] = observer
-        watch(tower, owner)
+    last = adapter.vision_attention(arguments)
+    if last is not None and needs & {"scores", "keys"}:
+        here.encoding.observers[last] = observer
+        watch(last, owner)
+    described = adapter.tower(arguments, _prompt())
+    if described is None and "tower" in session.method.stages:
+        raise TypeError(
+            f"{type(adapter).__name__} does not describe its vision tower, inside which {session.method.name} merges: "
+            "override tower()"
+        )
+    tower = None if described is None else TowerPass(session.method, described)
+    here.encoding.tower = tower
+    if tower is not None:
+        here.encoding.observers |= tower.observers
+        for module in {*tower.routed, *tower.observers}:
+            watch(module, owner)
     try:
-        with session.stage("vision tower"):
+        with session.stage("vision tower"), nullcontext() if tower is None else tower:
             output = encoder(*args, **kwargs)
     finally:
         here.encoding = outer
     with torch.no_grad():
         layouts = adapter.layouts(output, arguments, PatchRecord(_join(received), _join(keys)))
+    if tower is not None:
+        layouts = tower.noted(layouts)
+        if described is not None and described.unread and getattr(output, "last_hidden_state", None) is not None:
+            output.last_hidden_state = None  # of blocks that did not run: nobody reads it, and it would be wrong
     return with_layouts(output, layouts), layouts
 
 
-def bound_arguments(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """A call's arguments by name."""
-    if not args:
-        return kwargs
-    try:
-        bound = inspect.signature(function).bind_partial(*args, **kwargs)
-    except TypeError:  # the call itself will say what is wrong with it
-        return dict(kwargs)
-    named = dict(bound.arguments)
-    named.update(named.pop("kwargs", {}))
-    return named
+def _prompt() -> tuple[Tensor, Tensor] | None:
+    """(B, Q) ids of the prompt that videos are encoded for, and what of them is real, on the CPU, where known."""
+    asking = here.call if here.call is not None and here.call.ids is not None else here.generation
+    if asking is None or asking.ids is None:
+        return None
+    ids, mask = asking.ids.cpu(), asking.mask
+    flat = isinstance(mask, Tensor) and mask.dim() == 2 and mask.shape[1] >= ids.shape[1]
+    return ids, mask[:, -ids.shape[1] :].bool().cpu() if flat else torch.ones_like(ids, dtype=torch.bool)
 
 
 def _join(chunks: list[Tensor]) -> Tensor | None:

@@ -14,10 +14,11 @@ import torch
 from torch import nn
 
 from holitom.models.base import Adapter
+from holitom.runtime.arguments import bound_arguments
 from holitom.runtime.attention import release, watch
 from holitom.runtime.cache import set_open
 from holitom.runtime.call import Call
-from holitom.runtime.encoder import bound_arguments, encode, layouts_of
+from holitom.runtime.encoder import encode, layouts_of
 from holitom.runtime.layers import enter_layer
 from holitom.runtime.prefill import enter_decoder
 from holitom.runtime.thread import Generation, here
@@ -98,6 +99,7 @@ class Hooks:
             self._instead = [
                 _Instead(base, self.adapter.encoder, self._encode),
                 _Instead(self.model, "generate", self._generate),
+                *(_Instead(base, name, _call(faster)) for name, faster in self.adapter.shortcuts().items()),
             ]
             around = ((self.model, self._enter_model), (base, self._enter_base), (decoder, self._enter_decoder))
             for module, enter in around:
@@ -284,6 +286,10 @@ class _Instead:
             "a model cannot be copied or pickled while a session is attached to it, because the copy would compress as "
             "well, under the session of the original: leave the session first (save_pretrained() works inside it)"
         )
+
+
+def _call(faster: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda _, args, kwargs: faster(*args, **kwargs)
 
 
 def _untraced(function: Callable[..., Any]) -> Callable[..., Any]:

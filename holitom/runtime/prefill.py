@@ -160,7 +160,7 @@ def _compress(
             parts.append(Span(columns, blocks, merge))
             whole = merge if layout.merged is None else layout.merged
             prompt.tokens += whole.inputs - merge.inputs
-            record = VideoRecord(row, layout.frames, layout.grid, whole, scores=layout.scores)
+            record = VideoRecord(row, layout.frames, layout.grid, whole, scores=layout.scores, tower=layout.tower)
             record.newlines = int((layout.place < 0).sum())
             prompt.videos.append(record)
         merge, places = row_merge(width, padding[row], parts, device)

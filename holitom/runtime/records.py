@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from holitom.merge import Merge
+from holitom.models.towers import TowerRecord
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,6 +41,7 @@ class VideoRecord:
         newlines: placeholder tokens that are no patches (they enter as they are).
         inner: the inner stages. Their sources are the video's tokens in sequence order, newlines included.
         scores: (T, N) patch scores, where the method asked for them.
+        tower: what was done inside the vision tower, where that is known.
     """
 
     row: int
@@ -49,6 +51,7 @@ class VideoRecord:
     newlines: int = 0
     inner: list[InnerRecord] = field(default_factory=list)
     scores: Tensor | None = field(default=None, repr=False)
+    tower: TowerRecord | None = field(default=None, repr=False)
 
     @property
     def tokens_by_stage(self) -> list[int]:

@@ -14,7 +14,7 @@ from holitom.models import adapter_for, find_model, tower_name
 from holitom.models.placement import dtype_of
 from holitom.runtime.hooks import Hooks
 from holitom.runtime.records import PromptRecord, VideoRecord
-from holitom.runtime.summary import Summary
+from holitom.runtime.summary import Summary, tower_flops
 
 
 class Session:
@@ -75,13 +75,17 @@ class Session:
             waiting = "" if self.active or self.thread is None else " (another session inside this one is at work)"
             raise RuntimeError(f"there is nothing to sum up yet: run the model on a prompt with a video first{waiting}")
         config, prompts = self.adapter.decoder.config, list(self.prompts)
+        shape = ModelShape.from_config(self.model.config)
+        ran, full = tower_flops(shape, prompts)
         cost = CostReport.of(
-            ModelShape.from_config(self.model.config),
+            shape,
             [prompt.tokens for prompt in prompts],
             [prompt.by_layer for prompt in prompts],
             [prompt.visual_by_layer for prompt in prompts],
             dtype_of(self.adapter.decoder),
             attention="eager" if config._attn_implementation == "eager" else "sdpa",  # type: ignore[union-attr]
+            vision=ran,
+            full_vision=full,
         )
         return Summary(self.method.settings(), prompts, cost)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from holitom.cost import CostReport
+from holitom.cost import CostReport, Flops, ModelShape, vision_flops
 from holitom.runtime.records import PromptRecord
 
 
@@ -63,6 +63,8 @@ class Summary:
                     "segments": None if video.merge.spans is None else [list(span) for span in video.merge.spans],
                     "tokens_by_stage": video.tokens_by_stage,
                     "inner_layers": [stage.layer for stage in video.inner],
+                    "tower_rows": video.tower.rows if video.tower is not None else [],
+                    "tower_share": video.tower.share if video.tower is not None else 1.0,
                 }
                 for prompt in self.prompts
                 for video in prompt.videos
@@ -76,7 +78,24 @@ class Summary:
         if self.cost is None:
             return tokens + "the FLOPs and bytes of this family are not known"
         ratios = self.cost.ratios
+        tower = ratios["vision_flops"]
+        inside = f"vision tower FLOPs {tower:.1%}, " if tower is not None and tower < 1 else ""
         return (
-            f"{tokens}prefill FLOPs {ratios['prefill_flops']:.1%} (causal; by the paper's formula "
+            f"{tokens}{inside}prefill FLOPs {ratios['prefill_flops']:.1%} (causal; by the paper's formula "
             f"{ratios['paper_flops']:.1%}), KV cache {ratios['kv_cache_bytes']:.1%} of the full prompt's"
         )
+
+
+def tower_flops(shape: ModelShape, prompts: list[PromptRecord]) -> tuple[Flops | None, Flops | None]:
+    """The FLOPs of the vision tower as it ran, and untouched; None where they are not known."""
+    videos = [video.tower for prompt in prompts for video in prompt.videos]
+    records = {id(record): record for record in videos if record is not None}  # rows of beams share a video
+    if shape.vision is None or None in videos or not records:
+        return None, None
+    ran = full = Flops()
+    for record in records.values():
+        frames = record.frames * shape.vision.frames_per_step
+        full += vision_flops(shape, frames, record.grid)
+        rows, pairs = record.rows or None, record.pairs or None
+        ran += vision_flops(shape, frames, record.grid, rows=rows, pairs=pairs, projected=record.projected)
+    return ran, full

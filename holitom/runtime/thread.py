@@ -18,6 +18,7 @@ from holitom.models.base import VideoLayout
 if TYPE_CHECKING:
     from holitom.runtime.call import Call
     from holitom.runtime.session import Session
+    from holitom.runtime.tower import TowerPass
 
 Observer = Callable[[Tensor, Tensor, float], None]
 """Called with queries (B, H, Q, d) and keys (B, G, L, d), after rotary embedding and norms, and the scale of logits."""
@@ -48,12 +49,13 @@ class Encoding:
 
     Args:
         session: the one at work. arguments: the call's arguments by name.
-        observers: by attention module of the vision tower.
+        observers: by attention module of the vision tower. tower: the stage inside it.
     """
 
     session: Session
     arguments: dict[str, Any]
     observers: dict[nn.Module, Observer] = field(default_factory=dict)
+    tower: TowerPass | None = None
 
 
 class _Here(threading.local):
@@ -68,6 +70,11 @@ class _Here(threading.local):
         """Who wants to see queries and keys of an attention module."""
         working = (self.encoding, self.call)
         return [work.observers[module] for work in working if work is not None and module in work.observers]
+
+    def rows(self, module: nn.Module) -> TowerPass | None:
+        """The stage inside the vision tower, where it has merged what reaches an attention module."""
+        tower = None if self.encoding is None else self.encoding.tower
+        return tower if tower is not None and tower.routes(module) else None
 
 
 here = _Here()

@@ -35,6 +35,10 @@ _NOT_INSIDE = (
     "vLLM cannot do that: its scheduler and its KV cache count the tokens of a request once for all layers (inner "
     "stages run with transformers)"
 )
+_NOT_IN_THE_TOWER = (
+    "vLLM's vision towers are its own, without hooks in front of their blocks: the stage inside the tower runs with "
+    "transformers (docs/tower.md)"
+)
 _PROBE = (4, (14, 14))  # a video whose count shows whether a method has exact ones
 
 
@@ -62,6 +66,8 @@ class ServingConfig:
         method = self.method
         if not isinstance(method, Method):
             raise TypeError(f"ServingConfig takes a method, got {method!r}: ServingConfig.parse reads settings")
+        if "tower" in method.stages:
+            raise ValueError(f"{method.name} merges inside the vision tower; {_NOT_IN_THE_TOWER}. Use {_servable()}")
         if method.layers(_DEPTH):
             instead = (
                 "layer=None"
@@ -92,9 +98,13 @@ class ServingConfig:
         Raises:
             TypeError, ValueError: naming the unknown method or setting, or the value, and what would work.
         """
+        if "|" in name and "tower" in method_class(name.split("|")[0].split(":")[0].strip()).stages:
+            raise ValueError(f"{name!r} merges inside the vision tower; {_NOT_IN_THE_TOWER}. Use one of {_servable()}")
         if "|" in name:
             raise ValueError(f"{name!r} has a stage inside the LLM, and {_NOT_INSIDE}. Use one of {_servable()}")
         kind = method_class(name)
+        if "tower" in kind.stages:
+            raise ValueError(f"{name} merges inside the vision tower; {_NOT_IN_THE_TOWER}. Use one of {_servable()}")
         if "before" not in kind.stages:
             raise ValueError(f"{name} works inside the LLM alone, and {_NOT_INSIDE}. Use one of {_servable()}")
         wanted = {key: value for key, value in SERVING_DEFAULTS.items() if key in _fields(kind)}
