@@ -1,11 +1,12 @@
-"""One server's method at work: from a video's features and patches to the tokens that take its placeholders."""
+"""One server's method at work: from a video's pixels, a part at a time, to the tokens that take its placeholders."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from holitom.integrations.vllm.config import ServingConfig
@@ -16,40 +17,107 @@ from holitom.models.tower_names import tower_name
 from holitom.tokens import VideoTokens
 
 
-@dataclass(frozen=True, eq=False)
-class Compressor:
-    """A config, and the tap on the vision tower that its method needs.
+@dataclass(frozen=True)
+class TowerLimit:
+    """How many rows (patches, or frames of a tower that takes frames) the vision tower may encode at once.
+
+    vLLM admits a video by its tokens *after* compression, and measures its memory once, at start, with inputs of its
+    own. What these bring is the limit.
 
     Args:
-        tap: None where this process has no vision tower (a later pipeline stage).
+        rows: the most that may be encoded at once; a single frame always may.
+    """
+
+    rows: int
+
+    @classmethod
+    def measured(cls, vllm_config: Any) -> TowerLimit:
+        """The rows of the inputs that vLLM measures its memory with.
+
+        Args:
+            vllm_config: vLLM's settings.
+        """
+        from vllm.multimodal import MULTIMODAL_REGISTRY
+        from vllm.multimodal.encoder_budget import MultiModalBudget
+
+        budget = MultiModalBudget(vllm_config, MULTIMODAL_REGISTRY, enable_cache=False)
+        items = budget.get_dummy_encoder_profile_inputs()
+        return cls(sum(len(field.data) for _, item in items for key, field in item.items() if "pixel_values" in key))
+
+    def parts(self, frames: int, rows: int) -> Iterator[tuple[int, int]]:
+        """The (first, last + 1) frames of each part of a video.
+
+        Args:
+            frames: T.
+            rows: of one frame; a frame is never cut.
+        """
+        step = max(1, self.rows // rows)
+        for first in range(0, frames, step):
+            yield first, min(first + step, frames)
+
+
+@dataclass(frozen=True, eq=False)
+class Compressor:
+    """A config, and what its method needs of the vision tower.
+
+    Args:
+        config: the method.
+        tap: shows the tower's attention; None where this process has no vision tower (a later pipeline stage).
+        limit: of the tower; None where there is none.
     """
 
     config: ServingConfig
-    tap: PatchTap | None
+    tap: PatchTap | None = None
+    limit: TowerLimit | None = None
 
     @classmethod
-    def of(cls, hf_config: Any, attention: Any) -> Compressor:
+    def of(cls, vllm_config: Any, hf_config: Any, attention: Any) -> Compressor:
         """What the model of a server needs.
 
         Args:
-            hf_config: the config that the settings travelled in. attention: see :class:`PatchTap`; None: no tower.
+            vllm_config: vLLM's settings.
+            hf_config: the config that the settings travelled in.
+            attention: see :class:`PatchTap`; None: no tower in this process.
         """
         from vllm.distributed import get_tensor_model_parallel_world_size, tensor_model_parallel_all_reduce
 
         config = ServingConfig(ServingConfig.of_hf_config(hf_config).method.for_tower(tower_name(hf_config)))
         if attention is None:
-            return cls(config, None)
+            return cls(config)
         needs = frozenset(str(need) for need in config.method.needs)
-        ranks = get_tensor_model_parallel_world_size()
-        return cls(config, PatchTap(attention, needs, ranks, tensor_model_parallel_all_reduce))
+        tap = PatchTap(attention, needs, get_tensor_model_parallel_world_size(), tensor_model_parallel_all_reduce)
+        return cls(config, tap, TowerLimit.measured(vllm_config))
 
-    def watching(self) -> AbstractContextManager[None]:
-        """Around the encoding of videos."""
-        return nullcontext() if self.tap is None else self.tap.watching()
+    def encode(
+        self, encode: Callable[[int, int], Tensor], frames: int, patches: int, rows: int
+    ) -> tuple[Tensor, PatchRecord]:
+        """A video's features and what the tower looked at, encoded in parts of whole frames.
 
-    def record(self, frames: list[tuple[int, int]]) -> list[PatchRecord]:
-        """See :meth:`PatchTap.record`."""
-        return [PatchRecord(None, None) for _ in frames] if self.tap is None else self.tap.record(frames)
+        Vision towers attend within a frame, so the parts say what one pass would say.
+
+        Args:
+            encode: gives the features (n * N, D) of the frames first..last of the video, by (first, last + 1).
+            frames: T.
+            patches: P, the keys of a frame in the tower.
+            rows: of one frame in the tower, see :class:`TowerLimit`.
+
+        Returns:
+            (T * N, D), and the record of all T frames.
+        """
+        assert self.tap is not None
+        assert self.limit is not None
+        features, records = [], []
+        for first, last in self.limit.parts(frames, rows):
+            with self.tap.watching():
+                features.append(encode(first, last))
+            records.append(self.tap.record(last - first, patches))
+        if len(records) == 1:
+            return features[0], records[0]
+        received, keys = (
+            None if None in parts else torch.cat([part for part in parts if part is not None])
+            for parts in zip(*((record.received, record.keys) for record in records), strict=True)
+        )
+        return torch.cat(features), PatchRecord(received, keys)
 
     def merge(
         self, features: Tensor, frames: int, grid: tuple[int, int], scores: Tensor | None, keys: Tensor | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -65,27 +66,31 @@ class HoliTomLlavaOnevisionForConditionalGeneration(LlavaOnevisionForConditional
         tower = getattr(self.vision_tower, "vision_model", self.vision_tower)
         layers = getattr(getattr(tower, "encoder", None), "layers", None)
         # vLLM builds the tower up to the last layer that is used
-        self.compressor = Compressor.of(self.config, layers[-1].self_attn.attn if layers is not None else None)
+        attention = None if layers is None else layers[-1].self_attn.attn
+        self.compressor = Compressor.of(vllm_config, self.config, attention)
 
     def _process_video_pixels(self, inputs: Any) -> list[Tensor]:
         """A list of (M + 1, D): the merged tokens of each video and its newline."""
-        clips = list(inputs["pixel_values_videos"])
-        with self.compressor.watching():
-            encoded = super()._process_video_pixels(inputs)
         vision = self.config.vision_config
         patches = (vision.image_size // vision.patch_size) ** 2
         patches += self.config.vision_feature_select_strategy == "default"  # the class token
-        records = self.compressor.record([(len(clip), patches) for clip in clips])
         merged = []
-        for clip, video, record in zip(clips, encoded, records, strict=True):
-            tokens = video.reshape(-1, video.shape[-1])
+        for clip in inputs["pixel_values_videos"]:
+            encode = functools.partial(self._encode, clip)
+            features, record = self.compressor.encode(encode, len(clip), patches, rows=1)
             scores, keys = self._pool(record.received), self._pool(record.keys)
-            side = round(((len(tokens) - 1) // len(clip)) ** 0.5)
+            side = round((len(features) // len(clip)) ** 0.5)
             merge = self.compressor.merge(
-                tokens[:-1], len(clip), (side, side), None if scores is None else scores[..., 0], keys
+                features, len(clip), (side, side), None if scores is None else scores[..., 0], keys
             )
-            merged.append(torch.cat([merge.apply(tokens[:-1]), tokens[-1:]]))
+            merged.append(torch.cat([merge.apply(features), self.image_newline[None]]))
         return merged
+
+    def _encode(self, clip: Any, first: int, last: int) -> Tensor:
+        """The features of the frames first..last - 1 of a video, projected and pooled."""
+        frames = clip[first:last] if isinstance(clip, Tensor) else torch.stack(list(clip[first:last]))
+        features: Tensor = self._video_pixels_to_features(self.vision_tower, frames)
+        return features.flatten(0, 1)
 
     def _pool(self, values: Tensor | None) -> Tensor | None:
         """(T, P[, K]) -> (T, N, K) by the model's own pooling, which the features went through."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from vllm.multimodal.processing import PromptUpdateDetails
 
+from holitom import __version__
 from holitom.integrations.vllm.config import ServingConfig
 from holitom.integrations.vllm.metrics import count_video
 
@@ -78,6 +79,16 @@ class CompressedVideos:
             dataclasses.replace(update, replacement=placeholders) if update.modality == "video" else update
             for update in stock
         ]
+
+    def _get_mm_hashes(self, inputs: Any) -> Any:
+        """What encoded videos are known by: also by the method, because caches and stores are shared between servers.
+
+        The settings stand where vLLM hashes a video's options, so names that clients give (uuids) are covered too.
+        """
+        options = dict(inputs.hf_processor_mm_kwargs)
+        method = {**self.serving.settings(), "holitom": __version__}
+        options["videos_kwargs"] = {**(options.get("videos_kwargs") or {}), "holitom": method}
+        return super()._get_mm_hashes(dataclasses.replace(inputs, hf_processor_mm_kwargs=options))  # type: ignore[misc]
 
     def _maybe_apply_prompt_updates(self, mm_items: Any, mm_res: Any) -> Any:
         applied = super()._maybe_apply_prompt_updates(mm_items, mm_res)  # type: ignore[misc]

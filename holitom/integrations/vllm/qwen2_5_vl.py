@@ -39,7 +39,7 @@ class HoliTomQwen2_5_VLForConditionalGeneration(QwenVideos, Qwen2_5_VLForConditi
                 f"the last block of this Qwen2.5-VL's vision tower sees windows (fullatt_block_indexes = "
                 f"{vision.fullatt_block_indexes} of {vision.depth} blocks), so it has no scores for whole frames"
             )
-        self.attach_compressor()
+        self.attach_compressor(vllm_config)
 
     def video_places(self, grid: tuple[int, int, int], item: Mapping[str, Any]) -> np.ndarray:
         """Time goes on by seconds, as in vLLM without compression."""

@@ -55,7 +55,7 @@ class HoliTomQwen3VLForConditionalGeneration(QwenVideos, Qwen3VLForConditionalGe
 
     def __init__(self, *, vllm_config: Any, prefix: str = "model") -> None:
         super().__init__(vllm_config=vllm_config, prefix=prefix)
-        self.attach_compressor()
+        self.attach_compressor(vllm_config)
         self._laid_out = functools.lru_cache(maxsize=32)(self._lay_out)  # many videos have the same times
 
     @property

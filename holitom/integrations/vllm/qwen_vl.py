@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -50,10 +51,11 @@ class QwenVideos:
     visual: Any
     compressor: Compressor
 
-    def attach_compressor(self) -> None:
+    def attach_compressor(self, vllm_config: Any) -> None:
         """Puts the tap on the last block, if this process has a tower."""
         blocks = getattr(self.visual, "blocks", None)
-        self.compressor = Compressor.of(self.config, blocks[-1].attn.attn if blocks is not None else None)
+        attention = None if blocks is None else blocks[-1].attn.attn
+        self.compressor = Compressor.of(vllm_config, self.config, attention)
 
     # encoding -----------------------------------------------------------------------------------------------------
 
@@ -85,13 +87,14 @@ class QwenVideos:
         return int(self.config.vision_config.spatial_merge_size)
 
     def _process_video_input(self, video_input: Any) -> tuple[Tensor, ...]:
-        grids = video_input["video_grid_thw"].tolist()
-        with self.compressor.watching():
-            encoded = super()._process_video_input(video_input)  # type: ignore[misc]
-        records = self.compressor.record([(steps, rows * columns) for steps, rows, columns in grids])
-        done = []
-        for number, (features, patches, record) in enumerate(zip(encoded, grids, records, strict=True)):
-            steps, *grid = self.token_grid(patches)
+        done, start = [], 0
+        for number, (steps, rows, columns) in enumerate(video_input["video_grid_thw"].tolist()):
+            patches = rows * columns
+            pixels = video_input["pixel_values_videos"][start : start + steps * patches]
+            start += steps * patches
+            encode = functools.partial(self._encode, video_input, pixels, (rows, columns))
+            features, record = self.compressor.encode(encode, steps, patches, patches)
+            _, *grid = self.token_grid((steps, rows, columns))
             scores, keys = self.by_token(record, steps, (grid[0], grid[1]))
             seen = features[:, : self.config.vision_config.out_hidden_size]  # without Qwen3-VL's deepstack channels
             merge = self.compressor.merge(seen, steps, (grid[0], grid[1]), scores, keys)
@@ -102,6 +105,17 @@ class QwenVideos:
             }
             done.append(self.assemble(features, merge, (steps, grid[0], grid[1]), item))
         return tuple(done)
+
+    def _encode(self, video_input: Any, pixels: Tensor, grid: tuple[int, int], first: int, last: int) -> Tensor:
+        """The features of the steps first..last - 1 of a video, as vLLM's own model encodes them."""
+        patches = grid[0] * grid[1]
+        part = {
+            "type": video_input["type"],
+            "pixel_values_videos": pixels[first * patches : last * patches],
+            "video_grid_thw": torch.tensor([[last - first, *grid]], device=video_input["video_grid_thw"].device),
+        }
+        features: Tensor = super()._process_video_input(part)[0]  # type: ignore[misc]
+        return features
 
     def _postprocess_image_embeds_evs(self, embeds: Any, image_input: Any) -> Any:
         return embeds

@@ -50,30 +50,20 @@ class PatchTap:
             named = {**dict(zip(("query", "key"), args, strict=False)), **kwargs}
             self._seen.append((named["query"], named["key"]))
 
-    def record(self, frames: list[tuple[int, int]]) -> list[PatchRecord]:
-        """The patches of what was encoded last.
-
-        Args:
-            frames: for each video its frames T and patches of a frame P, in the order in which they were encoded.
+    def record(self, frames: int, patches: int) -> PatchRecord:
+        """The patches of what was encoded last: T frames of P patches.
 
         Returns:
-            For each video (T, P) attention received and (T, P, d) keys, mean over all heads of all ranks.
+            (T, P) attention received and (T, P, d) keys, mean over all heads of all ranks.
         """
         seen, self._last = self._last, []
         if not seen:
-            return [PatchRecord(None, None) for _ in frames]
-        if len(seen) == 1:
-            queries, keys = (self._rows(states) for states in seen[0])
-        else:
-            queries, keys = (torch.cat([self._rows(pair[side]) for pair in seen]) for side in (0, 1))
-        sizes = [steps * patches for steps, patches in frames]
-        records = []
-        videos = zip(torch.split(queries, sizes), torch.split(keys, sizes), frames, strict=True)
-        for query, key, shape in videos:
-            by_frame = query.view(*shape, *query.shape[1:]).transpose(1, 2)
-            keys_by_frame = key.view(*shape, *key.shape[1:]).transpose(1, 2)
-            records.append(patch_record(by_frame, keys_by_frame, self.scale, self.needs, self.ranks, self.total))
-        return records
+            return PatchRecord(None, None)
+        query, key = (
+            torch.cat([self._rows(pair[side]) for pair in seen]).view(frames, patches, self.heads, -1).transpose(1, 2)
+            for side in (0, 1)
+        )
+        return patch_record(query, key, self.scale, self.needs, self.ranks, self.total)
 
     def _rows(self, states: Tensor) -> Tensor:
         """(batch, tokens, heads * d) or (batch, tokens, heads, d) -> (batch * tokens, heads, d)."""
