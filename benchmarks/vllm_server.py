@@ -30,8 +30,10 @@ class Server:
     """Starts a command that serves the OpenAI API, waits until it is ready, and stops it with all its processes.
 
     Args:
-        words: the command, without ``--host`` and ``--port``. log: where its output goes. patience: seconds to wait.
-        environment: variables beside :data:`ENVIRONMENT`.
+        words: the command, without ``--host`` and ``--port``.
+        log: where its output goes.
+        patience: seconds to wait until it is ready.
+        environment: variables beside those of this process; None: :data:`ENVIRONMENT`.
     """
 
     def __init__(
@@ -46,7 +48,7 @@ class Server:
         self.words = [*words, "--host", "127.0.0.1", "--port", str(self.port)]
         self.seconds_to_ready: float | None = None
         self._patience = patience
-        self._environment = {**os.environ, **ENVIRONMENT, **(environment or {})}
+        self._environment = {**os.environ, **(ENVIRONMENT if environment is None else environment)}
 
     @property
     def url(self) -> str:

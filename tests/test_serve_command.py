@@ -9,6 +9,7 @@ import json
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import sysconfig
@@ -22,7 +23,7 @@ from tiny_checkpoints import build_llava_onevision
 from holitom.cli import main
 from holitom.cli.loading import TINY, recommended
 from holitom.integrations.vllm.config import ARCHITECTURES, ServingConfig
-from holitom.integrations.vllm.launch import TESTED, architecture_of, command, find_launcher
+from holitom.integrations.vllm.launch import CPU_KV_CACHE, TESTED, architecture_of, command, find_launcher
 
 ROOT = Path(__file__).parents[1]
 STOCK = "LlavaOnevisionForConditionalGeneration"
@@ -92,6 +93,19 @@ class TestDryRun:
         assert overrides["architectures"] == [ARCHITECTURES[STOCK]]
         assert ServingConfig.parse(overrides["holitom"]) == ServingConfig.of("spread", retention=0.2)
 
+    def test_on_a_cpu_the_kv_cache_gets_a_size(self, vllm, run):
+        """vLLM would take nine tenths of the memory, and end where less is free."""
+        vllm()
+        words = shlex.split(run("tiny", "--dry-run")[1])
+        assert words[words.index("--kv-cache-memory-bytes") + 1] == str(CPU_KV_CACHE)
+        for own in (["--kv_cache_memory_bytes=5"], ["--gpu-memory-utilization", "0.5"]):
+            words = shlex.split(run("tiny", "--dry-run", "--", *own)[1])
+            assert str(CPU_KV_CACHE) not in words
+
+    def test_on_a_gpu_vllm_decides(self, vllm, run):
+        vllm(distribution="vllm")
+        assert "--kv-cache-memory-bytes" not in run("tiny", "--dry-run")[1]
+
     def test_the_default_is_what_the_checkpoint_recommends_else_holitom_at_a_tenth(self, vllm, run, tmp_path):
         vllm()
         bare = tmp_path / "bare"
@@ -138,6 +152,30 @@ class TestDryRun:
         code, _, err = run("tiny", "--dry-run", "--port", 8000)
         assert code == 2
         assert "No such option" in err
+
+
+class TestWhatVllmWouldRefuseLate:
+    def test_a_port_that_is_taken(self, vllm, run):
+        vllm()
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            code, _, err = run("tiny", "--", "--host", "127.0.0.1", "--port", port)
+        assert code == 1
+        assert f"--port {port}: no server can listen there" in err
+
+    @pytest.mark.parametrize(
+        ("more", "said"),
+        [
+            (["--port", "http"], "number from 0 to 65535, got 'http'"),
+            (["--port=70000"], "number from 0 to 65535, got '70000'"),
+            (["--port", "0", "--allowed-local-media-path", "/nowhere"], "/nowhere is no folder"),
+        ],
+    )
+    def test_values_that_cannot_work(self, vllm, run, more, said):
+        vllm()
+        code, _, err = run("tiny", "--", *more)
+        assert code == 1
+        assert said in err
 
 
 class TestWhatCannotBeServed:

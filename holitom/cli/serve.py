@@ -38,7 +38,7 @@ def serve(
     The plain vLLM command that does the same is printed first. This process then becomes vLLM's server: signals and
     the exit code are its own.
     """
-    from holitom.integrations.vllm.launch import check_version, command, find_launcher, printed
+    from holitom.integrations.vllm.launch import check_start, check_version, command, find_launcher, printed
 
     config = served(method, retention, model, positions)
     launcher = find_launcher()
@@ -48,6 +48,7 @@ def serve(
     if dry_run:
         say(printed(words))
         return
+    check_start(more or [])
     if not launcher.tested:
         warn(f"vLLM {launcher.version} was not tested with this holitom")
     note(printed(words))

@@ -40,7 +40,8 @@ from holitom.integrations.vllm import ServingConfig
 from holitom.integrations.vllm.launch import find_launcher
 
 ROOT = Path(__file__).parents[2]
-Server = runpy.run_path(str(ROOT / "benchmarks" / "vllm_server.py"))["Server"]
+_vllm_server = runpy.run_path(str(ROOT / "benchmarks" / "vllm_server.py"))
+Server, ENVIRONMENT = _vllm_server["Server"], _vllm_server["ENVIRONMENT"]
 
 RETENTION = 0.2
 GRID = (7, 7)  # of the bundled model
@@ -112,11 +113,11 @@ def servers(films: Films, checkpoint: Path, tmp_path_factory: pytest.TempPathFac
     holitom = Path(sysconfig.get_path("scripts")) / "holitom"
     ours = Server(
         [str(holitom), "serve", "tiny", "--retention", str(RETENTION), "--", *SETTINGS, *local],
-        logs / "holitom.log", environment={"VLLM_SERVER_DEV_MODE": "1", "OMP_NUM_THREADS": "1"},
+        logs / "holitom.log", environment={**ENVIRONMENT, "VLLM_SERVER_DEV_MODE": "1", "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     plain = Server(
         [*find_launcher().words, str(checkpoint), *SETTINGS, *local],
-        logs / "plain.log", environment={"OMP_NUM_THREADS": "1"},
+        logs / "plain.log", environment={**ENVIRONMENT, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     try:
         ours.start()

