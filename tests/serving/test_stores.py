@@ -1,4 +1,4 @@
-"""Servers with different methods share a store on disk: each answers as it would alone, and finds its own videos again."""
+"""Servers with different methods share a store on disk: each answers as it would alone."""
 
 from __future__ import annotations
 
