@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from holitom.models.transformers_names import cache_argument
-from holitom.runtime.cache import Unfinished
+from holitom.runtime.cache import Stage, Unfinished, cached_length
 from holitom.runtime.call import Call
 
 
@@ -34,8 +34,6 @@ def enter_layer(
 
 
 def _inner_stage(call: Call, layer: int, module: nn.Module, hidden: Tensor, kwargs: dict[str, Any]) -> Tensor:
-    from transformers.masking_utils import create_causal_mask
-
     session = call.session
     embeddings = call.replaced.get("position_embeddings", kwargs["position_embeddings"])
     mask = call.replaced.get("attention_mask", kwargs.get("attention_mask"))
@@ -58,14 +56,7 @@ def _inner_stage(call: Call, layer: int, module: nn.Module, hidden: Tensor, kwar
     if renumbered:
         embeddings = call.decoder.rotary_emb(hidden, count)
     if mask is not None or stage.mask is not None or call.width not in (1, stage.length):
-        mask = create_causal_mask(
-            config=call.decoder.config,
-            inputs_embeds=hidden,
-            attention_mask=None if stage.mask is None else stage.mask.to(hidden.device),
-            position_ids=None,
-            layer_idx=layer,
-            **{cache_argument(create_causal_mask): call.cache},
-        )
+        mask = _mask(call, layer, stage, hidden)
     call.replaced = {"attention_mask": mask, "position_embeddings": embeddings}
     if flat:
         # flash attention takes gaps in position ids for the borders of packed sequences; the rotary embeddings above
@@ -75,6 +66,28 @@ def _inner_stage(call: Call, layer: int, module: nn.Module, hidden: Tensor, kwar
     else:
         call.replaced["position_ids"] = call.positions
     return hidden
+
+
+def _mask(call: Call, layer: int, stage: Stage, hidden: Tensor) -> Any:
+    """The mask of a stage's layers, as their attention takes it."""
+    from transformers.masking_utils import create_causal_mask
+
+    config = call.decoder.config
+    real = None if stage.mask is None else stage.mask.to(hidden.device)
+    if call.width == 1 and real is not None and cached_length(call.cache, layer) is not None:
+        # a decode step: nothing to compute, since its only query sees all that is real
+        if config._attn_implementation == "sdpa":
+            return real.view(call.rows, 1, 1, -1)
+        if config._attn_implementation.startswith("flash"):
+            return real
+    return create_causal_mask(
+        config=config,
+        inputs_embeds=hidden,
+        attention_mask=real,
+        position_ids=None,
+        layer_idx=layer,
+        **{cache_argument(create_causal_mask): call.cache},
+    )
 
 
 def _keep_prefix(call: Call, hidden: Tensor, embeddings: Any) -> None:

@@ -1,0 +1,95 @@
+"""What an attached session adds to a decode step, counted in operations on tensors, not timed."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+import torch
+from models import llava_onevision, padded, prompt, video
+from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from holitom import HoliTom
+
+LAYERS = 28
+METHODS = {"outer": HoliTom(retention=0.25, layer=None), "inner": HoliTom(retention=0.25, layer=18)}
+ROWS = {
+    "one row": [prompt(6)],
+    "four equal rows": [prompt(6)] * 4,
+    "four unequal rows": [
+        prompt(6),
+        prompt(6, seed=1, after=9),
+        prompt(6, seed=2, before=7),
+        prompt(6, seed=3, after=2),
+    ],
+}
+
+
+class Counted(TorchDispatchMode):
+    """Counts operations, and those that read a value back to the host."""
+
+    def __init__(self):
+        super().__init__()
+        self.total, self.names = 0, []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.total += 1
+        self.names.append(str(function))
+        return function(*args, **(kwargs or {}))
+
+
+@cache
+def model():
+    return llava_onevision(layers=LAYERS)
+
+
+def step(rows, method, count):
+    """One decode step behind a prompt, under ``count``, which is a context manager."""
+    inputs = padded(rows)
+    videos = video(6) if len({tuple(row) for row in rows}) == 1 else video(6, count=len(rows))
+    if len(videos) < len(rows):
+        videos = videos.repeat(len(rows), 1, 1, 1, 1)
+    kept = model()(**inputs, pixel_values_videos=videos, use_cache=True).past_key_values
+    mask = torch.cat([inputs["attention_mask"], torch.ones(len(rows), 1, dtype=torch.long)], 1)
+    padding = {} if bool(mask.all()) else {"attention_mask": mask}
+    given = {"input_ids": torch.ones(len(rows), 1, dtype=torch.long), **padding}
+    for again in range(2):  # transformers sets up hooks of its own at first calls
+        with count if again else torch.inference_mode():
+            model()(**given, past_key_values=kept, position_ids=mask.cumsum(1)[:, -1:] - 1)
+        mask = torch.nn.functional.pad(mask, (0, 1), value=1)
+        if padding:
+            given["attention_mask"] = mask
+
+
+@pytest.mark.parametrize("rows", ROWS)
+@pytest.mark.parametrize("name", METHODS)
+@torch.inference_mode()
+def test_a_decode_step_takes_at_most_eight_operations_more(name, rows):
+    plain, compressed = Counted(), Counted()
+    step(ROWS[rows], None, plain)
+    with METHODS[name](model()):
+        step(ROWS[rows], METHODS[name], compressed)
+    added = compressed.total - plain.total
+    assert added <= 8
+    assert added <= 0.02 * plain.total
+    read_back = [
+        len([n for n in each.names if "_local_scalar_dense" in n or "is_nonzero" in n]) for each in (plain, compressed)
+    ]
+    assert read_back[1] <= read_back[0]
+
+
+@pytest.mark.parametrize("rows", ROWS)
+@pytest.mark.parametrize("name", METHODS)
+@torch.inference_mode()
+def test_the_profiler_counts_at_most_two_percent_more(name, rows):
+    counts = []
+    for method in (None, METHODS[name]):
+        profiled = profile(activities=[ProfilerActivity.CPU])
+        if method is None:
+            step(ROWS[rows], None, profiled)
+        else:
+            with method(model()):
+                step(ROWS[rows], method, profiled)
+        counts.append(sum(event.count for event in profiled.key_averages() if event.key.startswith("aten::")))
+    assert counts[1] <= 1.02 * counts[0], counts
