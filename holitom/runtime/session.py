@@ -68,6 +68,8 @@ class Session:
     def summary(self) -> Summary:
         """Tokens, FLOPs and KV-cache bytes of the latest prompt that held a video, compressed and full.
 
+        ``cost`` is None for a model whose costs nobody has written down.
+
         Raises:
             RuntimeError: when no video has been seen yet.
         """
@@ -75,7 +77,10 @@ class Session:
             waiting = "" if self.active or self.thread is None else " (another session inside this one is at work)"
             raise RuntimeError(f"there is nothing to sum up yet: run the model on a prompt with a video first{waiting}")
         config, prompts = self.adapter.decoder.config, list(self.prompts)
-        shape = ModelShape.from_config(self.model.config)
+        try:
+            shape = ModelShape.from_config(self.model.config)
+        except ValueError:  # a family whose costs nobody has written down
+            return Summary(self.method.settings(), prompts, None)
         ran, full = tower_flops(shape, prompts)
         cost = CostReport.of(
             shape,
