@@ -34,11 +34,12 @@ def patch_scores(eager: object, clip: Tensor) -> Tensor:
 
 
 def shortened(eager: object, ids: list[int], clips: list[Tensor], images: Tensor | None, method: HoliTom) -> tuple:
-    """The embeddings (L, D) of a prompt after the outer stage, and the columns of each video's span in it."""
+    """The embeddings (L, D) of a prompt after the outer stage, the columns of each video's span in it, and the place of
+    each of the L tokens in the full prompt."""
     config = eager.config
     text = eager.get_input_embeddings()(torch.tensor(ids))
     side = -(-(config.vision_config.image_size // config.vision_config.patch_size) // 2)
-    pieces, spans, column, video, picture = [], [], 0, 0, 0
+    pieces, spans, places, column, video, picture = [], [], [], 0, 0, 0
     while column < len(ids):
         if ids[column] == config.video_token_id:
             clip = clips[video]
@@ -49,13 +50,16 @@ def shortened(eager: object, ids: list[int], clips: list[Tensor], images: Tensor
             piece = torch.cat([apply_by_hand(merge, patches), newline])
             start = sum(len(part) for part in pieces)
             spans.append(list(range(start, start + len(piece))))
+            places += [column + anchor for anchor in [*merge.anchor.tolist(), len(patches)]]
             column, video = column + len(patches) + 1, video + 1
         elif ids[column] == config.image_token_id:
+            places.append(column)
             piece, column, picture = images[picture : picture + 1], column + 1, picture + 1
         else:
+            places.append(column)
             piece, column = text[column : column + 1], column + 1
         pieces.append(piece)
-    return torch.cat(pieces), spans
+    return torch.cat(pieces), spans, places
 
 
 @torch.no_grad()
@@ -68,7 +72,7 @@ def generate_by_hand(
     images: Tensor | None = None,
 ) -> list[int]:
     """Greedy tokens after a prompt; every step recomputes everything."""
-    prompt, spans = shortened(eager, ids, clips, images, method)
+    prompt, spans, places = shortened(eager, ids, clips, images, method)
     decoder, produced = eager.get_decoder(), []
     stops = method.layers(len(decoder.layers))
     for _ in range(steps):
@@ -76,7 +80,10 @@ def generate_by_hand(
         if produced:
             hidden = torch.cat([prompt, eager.get_input_embeddings()(torch.tensor(produced))])
         hidden, live = hidden[None], [list(span) for span in spans]
-        cos, sin = decoder.rotary_emb(hidden, torch.arange(hidden.shape[1])[None])
+        positions = torch.arange(hidden.shape[1])
+        if method.positions == "original":
+            positions = torch.tensor([*places, *range(len(ids), len(ids) + len(produced))])
+        cos, sin = decoder.rotary_emb(hidden, positions[None])
         decider, weights = len(prompt) - 1, None
         for number, layer in enumerate(decoder.layers):
             if number in stops:

@@ -19,7 +19,7 @@ from holitom.runtime.attention import release, watch
 from holitom.runtime.cache import set_open
 from holitom.runtime.call import Call
 from holitom.runtime.encoder import encode, layouts_of
-from holitom.runtime.layers import enter_layer
+from holitom.runtime.layers import enter_layer, reads_packed
 from holitom.runtime.prefill import enter_decoder
 from holitom.runtime.thread import Generation, here
 
@@ -105,7 +105,10 @@ class Hooks:
             for module, enter in around:
                 self._handles.append(module.register_forward_pre_hook(_untraced(enter), with_kwargs=True))
                 self._handles.append(module.register_forward_hook(_untraced(self._leave), always_call=True))
-        for number in range(session.layers[0] if session.layers else len(layers), len(layers)):
+        first = session.layers[0] if session.layers else len(layers)
+        if session.positions == "original" and reads_packed(decoder):
+            first = 0
+        for number in range(first, len(layers)):
             if number not in self._layers:
                 self._layers.add(number)
                 hook = _untraced(functools.partial(self._enter_layer, number))

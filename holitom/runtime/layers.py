@@ -16,6 +16,11 @@ class PrefixRead(Exception):
     """Ends the pass of a prefix in front of the first inner stage."""
 
 
+def reads_packed(decoder: Any) -> bool:
+    """Whether the attention layers of a decoder take gaps in position ids for the borders of packed sequences."""
+    return "flash" in str(decoder.config._attn_implementation)
+
+
 class _SeenEnough(Exception):
     """Ends a look ahead once queries and keys are known."""
 

@@ -12,6 +12,7 @@ from holitom.models.base import VideoLayout
 from holitom.models.transformers_names import cache_argument, cache_in
 from holitom.runtime.cache import CacheMemory, Stage, Unfinished, cached_length, memory_of, remember
 from holitom.runtime.call import Call, VideoSpan
+from holitom.runtime.layers import reads_packed
 from holitom.runtime.locate import Located, locate, padding_of
 from holitom.runtime.records import PromptRecord, VideoRecord
 from holitom.runtime.sequence import BatchMerge, Span, row_merge
@@ -306,8 +307,12 @@ def _masks_and_positions(call: Call, kwargs: dict[str, Any]) -> dict[str, Any]:
         given = count
     elif given.dim() == 3 and len(given) == 4:  # a plane of its own for text, without gaps
         given = torch.cat([count.expand(given.shape[1:])[None], given[1:]])
-    elif given.dim() == 2 and mask is None and call.width > 1:
-        # without a mask, gaps in position ids would read as borders of packed sequences
-        mask = torch.ones(call.rows, stage.length, dtype=torch.bool, device=embeds.device)
+    elif given.dim() == 2 and call.width > 1:
+        # without a mask, gaps in position ids would read as borders of packed sequences: by the function that makes
+        # masks, and by flash attention itself, whose layers are shown contiguous ids
+        if mask is None:
+            mask = torch.ones(call.rows, stage.length, dtype=torch.bool, device=embeds.device)
+        if reads_packed(call.decoder):
+            call.replaced = {"position_ids": count}
     call.positions = given
     return {**kwargs, "attention_mask": mask, "position_ids": given}
