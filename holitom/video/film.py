@@ -52,9 +52,12 @@ class Converter:
         interpolation = None if (frame.height, frame.width) == self.stored else "BICUBIC"
         picture = self.reformatter.reformat(frame, width, height, "rgb24", interpolation=interpolation)
         rgb: NDArray[Any] = picture.to_ndarray()
-        matrix = frame.side_data.get("DISPLAYMATRIX")
         self.corrupt += bool(frame.is_corrupt)
-        shown = upright(rgb, bytes(matrix) if matrix is not None else None)
+        try:
+            matrix = frame.side_data.get("DISPLAYMATRIX")
+            shown = upright(rgb, bytes(matrix) if matrix is not None else None)
+        except ValueError:  # PyAV does not know a kind of note beside the frame, as EXIF; then it tells turns alone
+            shown = np.rot90(rgb, round(frame.rotation / 90))
         return self.size(shown) if callable(self.size) else shown
 
 

@@ -6,26 +6,28 @@ from PIL import Image
 
 from holitom.video.errors import VideoError
 
-KEPT = 12  # as many of the largest frames may be kept of one video
+KEPT = 6  # as many of the largest frames may be kept of one video
 DECODED = 24  # as many may be decoded of one animation, in which every frame is painted over the one before
+PAINTED = 4  # a frame of an animation may be this much smaller: painting takes several copies of it
 RAISE = "or raise PIL.Image.MAX_IMAGE_PIXELS if you trust the file."
 
 
-def require_frame(source: str, pixels: int) -> None:
+def require_frame(source: str, pixels: int, share: int = 1) -> None:
     """Refuses frames larger than ``PIL.Image.MAX_IMAGE_PIXELS``, Pillow's own setting (None: any size).
 
     Args:
         source: the video's name in the message.
         pixels: of one of its frames.
+        share: divides what they may have.
 
     Raises:
         VideoError: for more pixels than that.
     """
     most = Image.MAX_IMAGE_PIXELS
-    if most is not None and pixels > most:
+    if most is not None and pixels > most // share:
         raise VideoError(
             source,
-            f"a frame of {pixels:,} pixels is larger than the {most:,} that one may have",
+            f"a frame of {pixels:,} pixels is larger than the {most // share:,} that one may have",
             f"Make it smaller, {RAISE}",
         )
 
@@ -42,7 +44,7 @@ def require_decoded(source: str, frames: int, height: int, width: int) -> None:
     Raises:
         VideoError: for more pixels than that.
     """
-    require_frame(source, height * width)
+    require_frame(source, height * width, PAINTED if frames > 1 else 1)
     most = Image.MAX_IMAGE_PIXELS
     if most is not None and frames * height * width > DECODED * most:
         raise VideoError(
