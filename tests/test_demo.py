@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from media import write_video
+from playlists import KINDS, playlist
 from report_traces import pipeline
 from typer.testing import CliRunner
 
@@ -92,6 +93,10 @@ class TestRefusals:
         text = self.sentence(pipe, str(path))
         assert text.startswith("broken.mp4: ")
         assert str(tmp_path) not in text
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_a_playlist_shows_no_other_file_of_this_machine(self, pipe, tmp_path, kind):
+        assert "a playlist, not a video" in self.sentence(pipe, str(playlist(tmp_path, kind)))
 
     def test_an_empty_file(self, pipe, tmp_path):
         (tmp_path / "empty.mp4").touch()

@@ -10,14 +10,22 @@ from typing import Any
 
 import av
 from av.stream import Disposition
+from PIL import Image
 
 from holitom.video.errors import VideoError
 from holitom.video.formats import is_jpeg_stream, is_playlist, openings
+from holitom.video.limits import require_frame
 
 REPAIR = "Copy or download it again, or save what is left with `ffmpeg -i FILE -c copy repaired.mkv`."
 # What to do with titles that are no UTF-8; PyAV 19 no longer asks
 _LENIENT: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.partition(".")[0]) < 19 else {}
 TEXT_FORMATS = {"tty"}  # FFmpeg draws text files as terminal screens
+# Codecs of which FFmpeg fills in what cannot be decoded. Of others it would show whatever was in memory there.
+CONCEALED = {"flv", "h263", "h264", "mpeg1video", "mpeg2video", "mpeg4", "msmpeg4", "msmpeg4v2", "wmv1", "wmv2"}
+# Codecs of which errors show, or damage looks the same, in any number of threads of this kind; and those whose frames
+# do not depend on each other
+THREADED = dict.fromkeys(["h264", "hevc", "libdav1d", "mpeg1video", "mpeg2video", "mpeg4"], "AUTO") | {"vp9": "SLICE"}
+REORDERED, AUTOMATIC_THREADS = 16, 16  # frames that a decoder holds back at most: for their order, and in its threads
 decoder_threads: ContextVar[int] = ContextVar("decoder_threads", default=0)
 """Threads that FFmpeg decodes a video with; 0: as many as it finds right. More are faster and take more work in all."""
 
@@ -35,6 +43,10 @@ class Reader:
         playlists: whether a playlist may be opened, and so what it names.
         strict: raise :class:`Damaged` where something does not decode, instead of going on. What FFmpeg makes of damage
             depends on how many threads decode, so a lenient reader decodes in one.
+
+    Attributes:
+        errors: packets that could not be read or decoded so far.
+        delay: packets of which the decoder may hold the frames back.
     """
 
     def __init__(self, path: Path, source: str, *, playlists: bool = False, strict: bool = False) -> None:
@@ -48,10 +60,14 @@ class Reader:
             self.container.close()
             raise
         codec = self.stream.codec_context
-        self.stream.thread_type = "AUTO"
-        codec.thread_count = decoder_threads.get() if strict else 1
-        if strict:
-            codec.options = {"err_detect": "explode"}
+        self.stream.thread_type = THREADED.get(codec.name, "AUTO")
+        threaded = strict and (codec.name in THREADED or codec.codec.intra_only)
+        codec.thread_count = decoder_threads.get() if threaded else 1
+        self.delay = REORDERED + max(AUTOMATIC_THREADS, codec.thread_count)
+        options = {"err_detect": "explode"} if strict or codec.name not in CONCEALED else {}
+        if Image.MAX_IMAGE_PIXELS is not None:
+            options["max_pixels"] = str(Image.MAX_IMAGE_PIXELS)
+        codec.options = options
 
     def __enter__(self) -> Reader:
         return self
@@ -155,4 +171,5 @@ def _video_stream(container: Any, source: str) -> Any:
             "its video codec is unknown to this build of FFmpeg",
             "Convert it, for example with `ffmpeg -i FILE -c:v libx264 converted.mp4`.",
         )
+    require_frame(source, stream.codec_context.width * stream.codec_context.height)
     return stream

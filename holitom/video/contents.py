@@ -19,6 +19,7 @@ BACK, AHEAD = 0.1, 10.0  # seconds by which the clock of a joined recording jump
 LONGEST = 2**52  # ticks from the first frame to the last; a header that says more lies
 # Formats that give every frame's display time beside its decoding time
 TIMED = {"flv", "matroska", "mov", "mpeg", "mpegts", "webm"}
+USUAL_RATE = 25.0  # frames per second of a film that says nothing, as in FFmpeg
 SHORT_BY = 0.05  # a film may end this part (and a second) before its announced length without being called cut off
 
 
@@ -55,6 +56,19 @@ class Contents:
         """(N,) the packets whose frame is displayed, in the order of display as far as it is known."""
         shown = np.flatnonzero(~self.hidden)
         return shown if self.times is None else shown[np.argsort(self.times[shown], kind="stable")]
+
+    def clock(self, packets: NDArray[np.int64]) -> tuple[NDArray[np.float64], float]:
+        """When the frames made of ``packets`` begin, in seconds from the first one, and when the last one ends.
+
+        The decoder's order is right where it disagrees with the packets' times. Then those are the times, put in order.
+        """
+        if self.times is not None and self.tick and (packets >= 0).all():
+            times = np.sort(self.times[packets])
+            if (np.diff(times) > 0).all():
+                end = int((self.times[packets] + self.lengths[packets]).max())
+                return (times - times[0]) * self.tick, (end - int(times[0])) * self.tick
+        rate = self.fps or USUAL_RATE
+        return np.arange(len(packets)) / rate, len(packets) / rate
 
     def without(self, head: NDArray[np.int64]) -> Contents:
         """The same with some more packets hidden."""

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from holitom.video.clip import Clip
 from holitom.video.container import REPAIR
+from holitom.video.contents import USUAL_RATE
 from holitom.video.errors import VideoError
-from holitom.video.film import USUAL_RATE, Film, Frames
+from holitom.video.film import Film, Frames
 from holitom.video.images import folder_names, is_picture, refuse_tiles
 from holitom.video.limits import require_kept
 from holitom.video.orientation import Fit, Shrink

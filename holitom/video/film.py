@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain, islice
@@ -12,53 +12,23 @@ from typing import Any
 
 import numpy as np
 from av.video.frame import PictureType
-from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from holitom.video.container import REPAIR, Damaged, Reader
 from holitom.video.contents import Contents, scan
 from holitom.video.errors import VideoError
-from holitom.video.limits import require_frame
-from holitom.video.orientation import Fit, fitted, upright
+from holitom.video.orientation import Converter, Fit
 
 PREDICTED = (PictureType.P, PictureType.B)
 # Codecs whose unreferenced pictures are safe to leave out. (In HEVC "unreferenced" holds within a temporal layer only.)
 WITH_LEAVES = {"h264", "mpeg4", "mpeg1video", "mpeg2video"}
 PROBED = 24  # packets at the start that are all decoded, to see whether frames come out as their times say
-USUAL_RATE = 25.0  # frames per second of a film that says nothing, as in FFmpeg
 Frames = Generator[tuple[int, NDArray[np.uint8]], None, "str | None"]
 """(slot, (H, W, 3)) in ascending order of slots; returns what is wrong with the video, or None."""
 
 
 class Disordered(Exception):
     """Frames come out in another order than their times say, or decoding cannot begin in the middle of this film."""
-
-
-class Converter:
-    """Decoded frames to upright RGB, all of one size, (H, W, 3) uint8."""
-
-    def __init__(self, size: Fit, source: str) -> None:
-        self.size, self.source = size, source
-        self.stored: tuple[int, int] | None = None  # height and width before turning
-        self.reformatter = VideoReformatter()  # of all frames: setting one up takes longer than using it
-        self.corrupt = 0
-
-    def __call__(self, frame: Any) -> NDArray[np.uint8]:
-        """One frame of PyAV; the first one decides about the size."""
-        if self.stored is None:
-            require_frame(self.source, frame.height * frame.width)
-            self.stored = fitted(frame.height, frame.width, self.size)
-        height, width = self.stored  # a stream that changes its size midway keeps that of its first frame
-        interpolation = None if (frame.height, frame.width) == self.stored else "BICUBIC"
-        picture = self.reformatter.reformat(frame, width, height, "rgb24", interpolation=interpolation)
-        rgb: NDArray[Any] = picture.to_ndarray()
-        self.corrupt += bool(frame.is_corrupt)
-        try:
-            matrix = frame.side_data.get("DISPLAYMATRIX")
-            shown = upright(rgb, bytes(matrix) if matrix is not None else None)
-        except ValueError:  # PyAV does not know a kind of note beside the frame, as EXIF; then it tells turns alone
-            shown = np.rot90(rgb, round(frame.rotation / 90))
-        return self.size(shown) if callable(self.size) else shown
 
 
 @dataclass(eq=False)
@@ -76,6 +46,7 @@ class Film:
         packets: (N,) the packet that each frame is made of.
         counted: whether the frames have been counted by decoding all of them.
         beheaded: whether frames at the start that do not come out have been taken away.
+        damaged: whether something did not decode when they were counted.
         begins: (N,) float64, seconds from the first frame, ascending.
         duration: seconds from the first frame to the end of the last one.
         better: the film as :meth:`frames` found it to be, where that is not as it was taken to be.
@@ -88,6 +59,7 @@ class Film:
     packets: NDArray[np.int64]
     counted: bool = False
     beheaded: bool = False
+    damaged: bool = False
     begins: NDArray[np.float64] = field(init=False)
     duration: float = field(init=False)
     better: Film | None = field(default=None, init=False)
@@ -97,7 +69,7 @@ class Film:
             reason = "not one frame of it could be decoded" if self.counted else "the video stream holds no frames"
             advice = "The file is damaged" if self.counted else "The recording may be empty"
             raise VideoError(self.source, reason, f"{advice}. {REPAIR}")
-        self.begins, self.duration = _clock(self.contents, self.packets)
+        self.begins, self.duration = self.contents.clock(self.packets)
 
     @classmethod
     def scanned(cls, path: Path, source: str, playlists: bool = False) -> Film:
@@ -150,7 +122,7 @@ class Film:
             VideoError: when not one frame of it can be decoded.
         """
         convert = Converter(size, self.source)
-        last, whole, strict = -1, not self.trusted, True
+        last, whole, strict = -1, not self.trusted, not self.damaged
         while True:
             came = convert.corrupt = 0
             try:
@@ -192,9 +164,13 @@ class Film:
             if self.counted and order == indexes[-1]:
                 return
             packets.append(-1 if frame.pts is None else frame.pts)
+        if reader.strict:
+            self._check(range(len(self.contents.starts)), set(packets))
         if not self.counted:
             found = np.frombuffer(packets, dtype=np.int64) if packets else np.array([], dtype=np.int64)
-            self.better = Film(self.path, self.source, self.playlists, self.contents, found, counted=True)
+            self.better = Film(
+                self.path, self.source, self.playlists, self.contents, found, counted=True, damaged=not reader.strict
+            )
 
     def _by_time(self, reader: Reader, indexes: NDArray[np.int64], stand_in: bool) -> Iterator[tuple[int, Any]]:
         """The frames at ``indexes`` by what their packets say: (slot, frame); decodes nothing that they do not need.
@@ -220,10 +196,13 @@ class Film:
         sure = int(late[late >= 0].min(initial=count)) if leaves else count
 
         start = next(starts, None)
+        first = 0  # packet that was decoded, of those since the last that were left out
         begun = settled = 0  # wanted frames whose decoding has begun; those of them that have come out, or will not
-        skipped = False
+        skipped, whole = False, True  # whether packets were left out before this one; whether all pictures are decoded
         entry: int | None = None  # the packet at which decoding began again, until its frame comes out
         floor = last = -1  # place of that packet, before which nothing counts; rank of the last frame that came out
+        tail = count - reader.delay  # from here on all pictures are decoded, to see whether all come out
+        arrived = set()  # packets of the tail of which they have
         for position, packet in enumerate(chain(islice(reader.packets(), count), [None])):
             while start == position:
                 begun += 1
@@ -235,18 +214,21 @@ class Film:
                 continue
             if skipped:
                 codec.flush_buffers()
-                skipped, entry, floor = False, position, int(place[position])
+                skipped, entry, first, floor = False, position, position, int(place[position])
                 last = int(np.searchsorted(shown, floor)) - 1
             if leaves:
                 # Pictures that no other one is made from are decoded only where they are wanted themselves.
-                needed = packet is None or position < PROBED or position in chosen
-                codec.skip_frame = "DEFAULT" if needed else "NONREF"
+                needed = position < PROBED or position >= tail or position in chosen
+                if needed != whole:
+                    codec.skip_frame, whole = ("DEFAULT" if needed else "NONREF"), needed
             for frame in reader.decode(position, packet):
                 at = -1 if frame.pts is None else frame.pts
                 if not 0 <= at < count:
                     raise Disordered
                 if place[at] < floor:
                     continue
+                if at >= tail:
+                    arrived.add(at)
                 if reader.strict and frame.is_corrupt:
                     raise Damaged
                 # With gradual refresh a "keyframe" is one of many predicted pictures that only together are whole.
@@ -255,16 +237,24 @@ class Film:
                 entry, before, last = None, last, int(rank[at])
                 if last <= before:
                     raise Disordered
-                if not stand_in and last > before + 1 and last < sure:
+                if before + 1 < last < sure and (reader.strict or not stand_in):
                     if before < 0 and not self.beheaded:
                         self.better = self._without(last)
-                    raise Disordered
+                        raise Disordered
+                    raise Damaged if reader.strict else Disordered
                 passed = settled
                 while passed < len(wanted) and indexes[passed] <= last:
                     passed += 1
                 if passed > settled and (stand_in or indexes[passed - 1] == last):
                     yield passed - 1, frame
                 settled = passed
+        if reader.strict:
+            self._check((packet for packet in range(max(first, tail), count) if place[packet] >= floor), arrived)
+
+    def _check(self, packets: Iterable[int], arrived: set[int]) -> None:
+        """Raises :class:`Damaged` where frames have not come out: of errors of other threads, PyAV tells only some."""
+        if any(packet not in arrived and not self.contents.hidden[packet] for packet in packets):
+            raise Damaged
 
     def _without(self, head: int) -> Film:
         """The film without its first frames, which do not come out: it begins in the middle of a group of pictures."""
@@ -281,20 +271,6 @@ class Film:
         elif corrupt:
             found.append(f"damaged: {corrupt} of the sampled frames are incomplete")
         return "; ".join(found) or None
-
-
-def _clock(contents: Contents, packets: NDArray[np.int64]) -> tuple[NDArray[np.float64], float]:
-    """When the frames made of ``packets`` begin, in seconds from the first one, and when the last one ends.
-
-    The decoder's order is right where it disagrees with the packets' times. Then those are the times, put in order.
-    """
-    if contents.times is not None and contents.tick and (packets >= 0).all():
-        times = np.sort(contents.times[packets])
-        if (np.diff(times) > 0).all():
-            end = int((contents.times[packets] + contents.lengths[packets]).max())
-            return (times - times[0]) * contents.tick, (end - int(times[0])) * contents.tick
-    rate = contents.fps or USUAL_RATE
-    return np.arange(len(packets)) / rate, len(packets) / rate
 
 
 def _decoding_starts(keys: NDArray[np.int64], place: NDArray[np.int64], positions: NDArray[np.int64]) -> list[int]:

@@ -1,12 +1,16 @@
-"""Turning frames upright: phones record sideways and leave a note about it."""
+"""Decoded frames to RGB, upright: phones record sideways and leave a note about it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
+import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
+
+from holitom.video.errors import VideoError
 
 Shrink: TypeAlias = Callable[[NDArray[np.uint8], int], NDArray[np.uint8]]
 """From a frame (H, W, 3) of a video of which T are taken, and T, to a smaller one."""
@@ -47,3 +51,39 @@ def fitted(height: int, width: int, size: Fit) -> tuple[int, int]:
     if not isinstance(size, int) or shorter <= size:
         return height, width
     return max(1, round(height * size / shorter)), max(1, round(width * size / shorter))
+
+
+class Converter:
+    """Decoded frames to upright RGB, all of one size, (H, W, 3) uint8."""
+
+    def __init__(self, size: Fit, source: str) -> None:
+        self.size, self.source = size, source
+        self.stored: tuple[int, int] | None = None  # height and width before turning
+        self.matrix: bytes | None = None
+        self.turns = 0
+        self.reformatter = VideoReformatter()  # of all frames: setting one up takes longer than using it
+        self.corrupt = 0
+
+    def __call__(self, frame: Any) -> NDArray[np.uint8]:
+        """One frame of PyAV; the first one decides about the size and how it is turned."""
+        first = self.stored is None
+        if self.stored is None:
+            self.stored = fitted(frame.height, frame.width, self.size)
+        height, width = self.stored  # a stream that changes its size midway keeps that of its first frame
+        interpolation = None if (frame.height, frame.width) == self.stored else "BICUBIC"
+        try:
+            picture = self.reformatter.reformat(frame, width, height, "rgb24", interpolation=interpolation)
+        except (av.FFmpegError, ValueError) as error:
+            reason = f"its colours ({frame.format.name}) cannot be turned into RGB"
+            raise VideoError(self.source, reason, "Convert it to yuv420p with the ffmpeg command.") from error
+        if first:
+            # A frame that is asked for this lives until Python collects garbage: not each, and not the decoder's.
+            try:
+                matrix: Any = picture.side_data.get("DISPLAYMATRIX")
+                self.matrix = None if matrix is None else bytes(matrix)
+            except ValueError:  # PyAV does not know a kind of note beside the frame, as EXIF; then it tells turns alone
+                self.turns = round(frame.rotation / 90)
+        rgb: NDArray[Any] = picture.to_ndarray()
+        self.corrupt += bool(frame.is_corrupt)
+        shown = np.rot90(upright(rgb, self.matrix), self.turns)
+        return self.size(shown) if callable(self.size) else shown
