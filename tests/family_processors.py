@@ -117,10 +117,11 @@ def _make(name: str) -> object:
         )
     if name in ("glm4v", "glm4v_moe", "glm46v"):
         here = "<|begin_of_video|><|video|><|end_of_video|>"
-        return transformers.Glm4vProcessor(
-            transformers.Glm4vImageProcessor(**packed),
+        kind = "Glm46V" if name == "glm46v" else "Glm4v"
+        return getattr(transformers, f"{kind}Processor")(
+            getattr(transformers, f"{kind}ImageProcessor")(**packed),
             tokenizer(GLM, {}),
-            transformers.Glm4vVideoProcessor(**packed),
+            getattr(transformers, f"{kind}VideoProcessor")(**packed),
             chat_template=TEMPLATE.replace("HERE", here),
         )
     if name == "video_llama_3":

@@ -12,14 +12,15 @@ from holitom.video import Clip, model_turn, read_video, user_turn
 from holitom.video.processor import ProcessorPreprocessor, metadata_of
 
 DATA = Path(__file__).parent / "data" / "video"
-SINGLE = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "lfm3_vl", "glm4v", "video_llama_3", "gemma4")
-SHRUNK = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "lfm3_vl", "glm4v", "video_llama_3")
+SINGLE = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "lfm3_vl", "glm4v", "glm46v", "video_llama_3", "gemma4")
+SHRUNK = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "lfm3_vl", "glm4v", "glm46v", "video_llama_3")
 STACKED = ("internvl", "llava_next_video", "smolvlm", "video_llava")
 # What the prompt says of frames at 0, .25, .5, .75, 1 and 11 seconds, and of frames at 0, 10, 10.1, ... 10.4
 STAMPS = {
     "qwen3_vl": (r"<([\d.]+) seconds>", "0.1 0.6 6.0", "5.0 10.1 10.4"),  # the middle of two frames
     "lfm3_vl": (r"<([\d.]+) seconds>", "0.1 0.6 6.0", "5.0 10.1 10.4"),
     "glm4v": (r"(\d\d?)(?=<\||What)", "0 0 1", "0 10 10"),  # whole seconds of the first of two frames
+    "glm46v": (r"([\d.]+) seconds", "0.0 0.5 1.0", "0.0 10.1 10.3"),  # the first of two frames
     "video_llama_3": (r"Time ([\d.]+)s:", "0.0 0.2 0.5 0.8 1.0 11.0", "0.0 10.0 10.1 10.2 10.3 10.4"),
     "gemma4": (r"\d\d:\d\d", "00:00 00:00 00:00 00:00 00:01 00:11", "00:00 00:10 00:10 00:10 00:10 00:10"),
     "smolvlm": (r"from (\d\d:\d\d):", "00:00 00:00 00:00 00:00 00:01 00:11", "00:00 00:10 00:10 00:10 00:10 00:10"),
@@ -96,7 +97,7 @@ def test_a_video_of_one_frame(name, preprocessor_of):
         assert inputs["video_grid_thw"][0, 0] == 1
 
 
-@pytest.mark.parametrize("name", ["qwen3_vl", "lfm3_vl", "glm4v"])
+@pytest.mark.parametrize("name", ["qwen3_vl", "lfm3_vl", "glm4v", "glm46v"])
 def test_one_frame_is_the_same_as_that_frame_twice(name, preprocessor_of):
     preprocessor = preprocessor_of(name)
     one = clip(1)

@@ -58,7 +58,13 @@ class Clip:
 
     @classmethod
     def from_frames(cls, frames: NDArray[np.uint8], fps: float = 1.0, source: str = "array") -> Clip:
-        """A clip of frames that are already in memory: (T, H, W, 3) uint8 RGB, all of them kept."""
+        """A clip of frames that are already in memory, all of them kept.
+
+        Args:
+            frames: (T, H, W, 3) uint8, RGB.
+            fps: how many of them are shown in a second.
+            source: their name in messages.
+        """
         count = len(frames)
         indexes = np.arange(count, dtype=np.int64)
         return cls(frames, indexes, indexes / fps, float(fps), count, count / fps, source)

@@ -34,7 +34,8 @@ class LlavaOnevisionPreprocessor(Preprocessor):
         patches: patches of one frame, g * g.
         image_settings: the image processor's settings.
         vision_aspect_ratio: how images are cut into tiles.
-        video_token, image_token: the placeholders.
+        video_token: the placeholder of a video.
+        image_token: the placeholder of an image.
         frames: frames of a video that the checkpoint asks for.
     """
 

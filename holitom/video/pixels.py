@@ -39,7 +39,8 @@ class PixelRecipe:
         size: (height, width) in pixels; None keeps the size of the frames.
         resample: how to resize.
         scale: factor on byte values, usually 1/255; None leaves them.
-        mean, std: per channel, of the scaled values; None leaves them.
+        mean: per channel, of the scaled values; None leaves them.
+        std: per channel, of the scaled values; None leaves them.
     """
 
     size: tuple[int, int] | None = (384, 384)

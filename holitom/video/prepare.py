@@ -70,7 +70,12 @@ class Preprocessor(ABC):
         return ProcessorPreprocessor.from_files(files, model_type)
 
     def __call__(self, question: str, *media: Media) -> dict[str, torch.Tensor]:
-        """The inputs for one question about some clips or images (or none). See :meth:`batch`."""
+        """The inputs for one question. See :meth:`batch`.
+
+        Args:
+            question: what is asked.
+            media: the clips and images that it is about, in their order; there may be none.
+        """
         return self.batch([[user_turn(question, *media)]])
 
     @abstractmethod
@@ -115,7 +120,13 @@ class Preprocessor(ABC):
 def to_device(
     inputs: Mapping[str, torch.Tensor], device: torch.device | str, dtype: torch.dtype | None = None
 ) -> dict[str, torch.Tensor]:
-    """Inputs on ``device``, pixel values (everything of floating point) as ``dtype``."""
+    """Inputs where a model is.
+
+    Args:
+        inputs: as :meth:`Preprocessor.batch` gives them.
+        device: where to.
+        dtype: of pixel values, and of all else of floating point; None: as it is.
+    """
     return {name: value.to(device, dtype if value.is_floating_point() else None) for name, value in inputs.items()}
 
 

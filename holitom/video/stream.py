@@ -30,7 +30,9 @@ class VideoStream:
         indexes: (T,) int64, the places of the sampled frames in the video, ascending. Of a damaged video, fewer may
             come: the clips say which.
         times: (T,) float64, seconds from the video's first frame, as the file promises them.
-        fps: average frames per second of the whole video. total_frames: its frames. duration: in seconds.
+        fps: average frames per second of the whole video.
+        total_frames: its frames.
+        duration: seconds from the first frame to the end of the last one.
         source: the path as the caller gave it.
         warning: what is wrong with the video; complete once it has been read to its end.
         place: keeps a temporary copy of what was fetched, or None.
@@ -132,7 +134,10 @@ def open_video(
         fps: take the frame on display at 0, 1/fps, 2/fps, ... seconds; one that stays longer is taken once. Exact
             also where the frame rate varies.
         frames: take so many, as :func:`read_video` does, instead of ``fps``.
-        size, folder_fps, playlists, limits: as for :func:`read_video`.
+        size: as for :func:`read_video`.
+        folder_fps: as for :func:`read_video`.
+        playlists: as for :func:`read_video`.
+        limits: as for :func:`read_video`.
 
     Raises:
         VideoError: the file is missing, empty or no video.
