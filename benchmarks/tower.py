@@ -35,20 +35,20 @@ from holitom.runtime import layouts_of
 TOWERS = {"siglip": "llava-onevision-0.5b", "qwen2.5-vl": "qwen2.5-vl-3b"}
 
 
-def build(name: str, blocks: int | None) -> Any:
+def build(name: str, blocks: int | None, dtype: torch.dtype) -> Any:
     """A model with this tower and the smallest of language models behind it."""
     shape = config(TOWERS[name])
     shape.text_config.num_hidden_layers, shape.text_config.vocab_size = 1, 1000
     if blocks is not None:
         setattr(shape.vision_config, "depth" if name != "siglip" else "num_hidden_layers", blocks)
-    model = AutoModelForImageTextToText.from_config(shape, dtype=torch.float32)
+    model = AutoModelForImageTextToText.from_config(shape, dtype=dtype)
     fill(model)
     return model.eval()
 
 
-def video(name: str, frames: int, static: float) -> dict[str, torch.Tensor]:
+def video(name: str, frames: int, static: float, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     """The arguments of ``get_video_features`` for one video."""
-    shown = pixels.frames(frames, preset(TOWERS[name]).side, static=static)
+    shown = pixels.frames(frames, preset(TOWERS[name]).side, static=static).to(dtype)
     if name == "siglip":
         return {"pixel_values_videos": shown[None]}
     values, grid = pixels.patches(shown, 14)
@@ -75,11 +75,13 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=8)
     parser.add_argument("--static", type=float, nargs="+", default=[0.0, 0.3, 0.6, 0.9])
     parser.add_argument("--blocks", type=int, help="blocks of the tower, in place of the published number")
+    parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--warmup", type=int, default=1)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
+    dtype = getattr(torch, options.dtype)
     where = machine(torch.device("cpu"))
     found: dict[str, Any] = {
         "machine": where,
@@ -87,16 +89,18 @@ def main() -> None:
         "frames": options.frames,
         "rounds": options.rounds,
         "warmup": options.warmup,
+        "dtype": options.dtype,
+        "blocks": options.blocks or "all",
     }
     for name in options.towers:
-        model = build(name, options.blocks)
+        model = build(name, options.blocks, dtype)
         frames = options.frames if name == "siglip" else 2 * options.frames
         shares: dict[str, list[float]] = {f"{static:g}": [] for static in options.static}
         runs = {
-            f"{static:g}": functools.partial(renewed, model, video(name, frames, static), Renewal(), shares[key])
+            f"{static:g}": functools.partial(renewed, model, video(name, frames, static, dtype), Renewal(), shares[key])
             for key, static in zip(shares, options.static, strict=True)
         }
-        runs = {"untouched": functools.partial(encode, model, video(name, frames, 0.0)), **runs}
+        runs = {"untouched": functools.partial(encode, model, video(name, frames, 0.0, dtype)), **runs}
         samples = interleave(runs, repeats=options.rounds, warmup=options.warmup, clock=time.process_time)
         base = samples["untouched"]
         print(f"{name}: {frames} frames, {base.median:.1f} s untouched, {options.rounds} rounds in turns")

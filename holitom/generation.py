@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 
 from holitom.cost import synchronize
-from holitom.methods.base import Need
+from holitom.merge import Merge
+from holitom.methods.base import Method, Need
 from holitom.methods.baselines import Uncompressed
 from holitom.models import adapter_for
 from holitom.models.placement import dtype_of, input_device
 from holitom.runtime import Session, layouts_of, with_layouts
+from holitom.tokens import TowerStates
 from holitom.video.prepare import to_device
 
 Clock = Callable[[], float]
@@ -37,7 +39,13 @@ def pixels_of(model: Any, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 @torch.inference_mode()
-def encode(model: Any, pixels: Mapping[str, Tensor], needs: frozenset[Need] = frozenset(), timer: Any = None) -> Any:
+def encode(
+    model: Any,
+    pixels: Mapping[str, Tensor],
+    needs: frozenset[Need] = frozenset(),
+    timer: Any = None,
+    tower: Method | None = None,
+) -> Any:
     """Encodes videos once, for any number of prompts and methods: a value of ``mm_encoder_outputs=``.
 
     Args:
@@ -45,9 +53,10 @@ def encode(model: Any, pixels: Mapping[str, Tensor], needs: frozenset[Need] = fr
         pixels: the arguments of its encoder, see :func:`pixels_of`.
         needs: what methods to come read beyond the features.
         timer: see :class:`~holitom.runtime.Session`.
+        tower: whose stage inside the vision tower is at work.
     """
     adapter = adapter_for(model)
-    with Session(_Show(needs), model, timer=timer):
+    with Session(_Show(needs) if tower is None else _ShowBehind(needs, tower), model, timer=timer):
         return getattr(adapter.base, adapter.encoder)(**pixels, return_dict=True)
 
 
@@ -138,3 +147,16 @@ class _Show(Uncompressed):
 
     def __init__(self, needs: frozenset[Need]) -> None:
         object.__setattr__(self, "needs", needs)
+
+
+class _ShowBehind(_Show):
+    """The same behind another method's stage inside the vision tower."""
+
+    def __init__(self, needs: frozenset[Need], tower: Method) -> None:
+        super().__init__(needs)
+        for name in ("tower_layers", "merge_tower", "tower_needs"):
+            object.__setattr__(self, name, getattr(tower, name))
+
+    def merge_tower(self, states: TowerStates) -> Merge:
+        """Stands here to say that there is such a stage; the instance has the method's own."""
+        raise NotImplementedError

@@ -16,7 +16,7 @@ from holitom.generation import generate, on_device_of
 from holitom.long_video import CompressedVideo, Progress, Reading, compress_video
 from holitom.methods.base import Method
 from holitom.methods.baselines import Uncompressed
-from holitom.methods.registry import parse
+from holitom.methods.registry import parse, with_tower
 from holitom.models import adapter_for
 from holitom.models.placement import input_device
 from holitom.runtime import Session, Summary
@@ -132,6 +132,7 @@ class Pipeline:
         question: str,
         method: Method | str | None = None,
         *,
+        tower: Method | str | None = None,
         frames: int | None = None,
         window: float | None = None,
         tokens: int | None = None,
@@ -148,6 +149,7 @@ class Pipeline:
                 is one video) are several.
             question: about it.
             method: or its text, ``"holitom:retention=0.1"``; None: uncompressed.
+            tower: a method inside the vision tower in front of it, ``"renewal"``; None: the tower computes everything.
             frames: how many to sample; None: as many as the checkpoint asks for (of a clip: all), or by ``fps``.
             fps: frames to sample per second instead.
             window: read the video in windows of so many seconds, see :class:`holitom.long_video.Reading`, by default
@@ -165,6 +167,7 @@ class Pipeline:
             TypeError: when the video is none of these.
         """
         options = {"max_new_tokens": max_new_tokens, "streamer": streamer, **generation}
+        method = with_tower(_method(method), tower)
         reading = Reading.of(window, tokens, fps, frames)
         if reading is not None:
             if isinstance(video, Clip):
@@ -177,7 +180,7 @@ class Pipeline:
         with timer.stage("preprocess"):
             inputs = on_device_of(self.model, self.preprocessor(question, *clips))
         warnings = [clip.warning for clip in clips if clip.warning]
-        with Session(_method(method), self.model, timer=timer) as session:
+        with Session(method, self.model, timer=timer) as session:
             return self._generate(session, inputs, timer, "; ".join(warnings) or None, **options)
 
     def compress(
@@ -286,9 +289,7 @@ def _are_several(video: Any) -> bool:
 
 
 def _method(method: Method | str | None) -> Method:
-    if isinstance(method, str):
-        return parse(method)
-    return Uncompressed() if method is None else method
+    return parse(method) if isinstance(method, str) else method or Uncompressed()
 
 
 class _Pieces:

@@ -109,8 +109,8 @@ class _Round:
         return run
 
     def _encoded(self, method: Method) -> Encoded | None:
-        if self.encoded is None:
-            return None
+        if self.encoded is None or "tower" in method.stages:
+            return None  # whose tower gives other features, in its own time
         for needs, encoded in self.encoded.items():
             if needs == method.needs or (method.needs and method.needs <= needs):
                 return encoded

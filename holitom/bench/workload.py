@@ -68,18 +68,26 @@ class Workload:
             return None
 
 
-def from_preset(name: str, model: Any, frames: int, batch: int = 1, text: int = 40, answer: int = 32) -> Workload:
+def from_preset(
+    name: str,
+    model: Any,
+    frames: int,
+    batch: int = 1,
+    text: int = 40,
+    answer: int = 32,
+    static: float = 0.0,
+) -> Workload:
     """The workload of a preset: ids are made up, with the placeholders where the family's processor would put them.
 
     Args:
         model: built by :func:`holitom.bench.presets.build`.
         frames: of each video. text: tokens of a prompt beside the video and what encloses it.
-        answer: tokens to generate.
+        answer: tokens to generate. static: the share of the picture that never changes.
     """
     if text < 1:
         raise ValueError(f"text must be at least 1 token, got {text}")
     side = preset(name).side
-    videos = [pixels.frames(frames, side, seed) for seed in range(batch)]
+    videos = [pixels.frames(frames, side, seed, static=static) for seed in range(batch)]
     config, vision = model.config, model.config.vision_config
     token = adapter_for(model).video_token_id
     before, after = [WORD] * min(14, text // 2), [WORD] * (text - min(14, text // 2))
@@ -110,11 +118,14 @@ def from_preset(name: str, model: Any, frames: int, batch: int = 1, text: int = 
     return Workload(model, on_device_of(model, inputs), frames, batch, answer, grid)
 
 
-def from_pipeline(pipeline: Pipeline, frames: int, batch: int = 1, text: int = 40, answer: int = 32) -> Workload:
+def from_pipeline(
+    pipeline: Pipeline, frames: int, batch: int = 1, text: int = 40, answer: int = 32, static: float = 0.0
+) -> Workload:
     """The workload of a checkpoint: synthetic clips through its own preprocessor, a question of about ``text`` tokens.
 
     Args:
-        frames: of each video. text: tokens of the question. answer: tokens to generate.
+        frames: of each video. text: tokens of the question. answer: tokens to generate. static: the share of the
+            picture that never changes.
     """
     tokenizer, model = pipeline.preprocessor.tokenizer, pipeline.model
     question = "What happens in the video?"
@@ -122,7 +133,7 @@ def from_pipeline(pipeline: Pipeline, frames: int, batch: int = 1, text: int = 4
         question += " And then?"
     turns = []
     for seed in range(batch):
-        video = pixels.frames(frames, 384, seed)
+        video = pixels.frames(frames, 384, seed, static=static)
         array = ((video.permute(0, 2, 3, 1) + 1) * 127.5).clamp_(0, 255).byte().numpy()
         turns.append([user_turn(question, Clip.from_frames(array))])
     inputs = pipeline.preprocessor.batch(turns)

@@ -14,7 +14,18 @@ from rich.progress import Progress as RichProgress
 from rich.table import Table
 
 from holitom.cli.checks import check_question, check_video
-from holitom.cli.choices import DEVICE, FRAMES, METHOD, MODEL, POSITIONS, RETENTION, check_windows, choose
+from holitom.cli.choices import (
+    DEVICE,
+    FRAMES,
+    METHOD,
+    MODEL,
+    POSITIONS,
+    RETENTION,
+    TOWER,
+    check_windows,
+    choose,
+    in_tower,
+)
 from holitom.cli.console import err, say, show, warn
 from holitom.cli.loading import chosen_model, load
 
@@ -31,6 +42,7 @@ def ask(
     method: Annotated[str | None, typer.Option(help=METHOD)] = None,
     retention: Annotated[float | None, typer.Option(help=RETENTION)] = None,
     positions: Annotated[str | None, typer.Option(help=POSITIONS)] = None,
+    tower: Annotated[str | None, typer.Option(help=TOWER)] = None,
     frames: Annotated[int | None, typer.Option(min=1, help=FRAMES)] = None,
     window: Annotated[
         float | None, typer.Option(help="Read a long video in windows of so many seconds.  [default: 60 with --tokens]")
@@ -55,7 +67,7 @@ def ask(
     check_question(question)
     check_video(video)
     model = chosen_model(model)
-    chosen = choose(method, retention, model, positions)
+    chosen = in_tower(choose(method, retention, model, positions), tower)
     pipeline = load(model, device, dtype, attention, quiet=as_json)
     settings: dict[str, Any] = {"frames": frames, "max_new_tokens": max_new_tokens, **windows}
     full = None

@@ -10,7 +10,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from holitom.cli.checks import check_device, check_folder
-from holitom.cli.choices import POSITIONS, choose_all
+from holitom.cli.choices import POSITIONS, TOWER, choose_all
 from holitom.cli.console import err, note, quiet_libraries, say, show
 from holitom.cli.loading import load
 
@@ -39,7 +39,11 @@ def bench(
         list[float] | None, typer.Option(help="Share of visual tokens; repeat for several.  [default: 0.1]")
     ] = None,
     positions: Annotated[list[str] | None, typer.Option(help=f"{POSITIONS} Repeat for both.")] = None,
+    tower: Annotated[str | None, typer.Option(help=TOWER)] = None,
     frames: Annotated[int, typer.Option(min=1, help="Frames of each video.")] = 32,
+    static: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the picture that never changes; for stages inside the tower.")
+    ] = 0.0,
     batch_size: Annotated[int, typer.Option(min=1, help="Prompts at a time, each with its own video.")] = 1,
     prompt_tokens: Annotated[int, typer.Option(min=1, help="Tokens of text in a prompt.")] = 40,
     answer_tokens: Annotated[int, typer.Option(min=1, help="Tokens to generate.")] = 32,
@@ -88,11 +92,12 @@ def bench(
     check_folder("--out", out_folder)
     if accuracy is not None and not accuracy.is_file():
         raise typer.BadParameter(f"there is no file {accuracy}", param_hint="--accuracy")
-    methods = [Uncompressed(), *choose_all(method or ["holitom"], retention or [0.1], positions)]
+    methods = [Uncompressed(), *choose_all(method or ["holitom"], retention or [0.1], positions, tower)]
     settings: dict[str, Any] = {
         "model": model or preset,
         "weights": "random" if preset else "loaded",
         "frames": frames,
+        **({"static": static} if static else {}),
         "batch": batch_size,
         "prompt_tokens": prompt_tokens,
         "answer_tokens": answer_tokens,
@@ -103,7 +108,7 @@ def bench(
         "repeats": repeats,
         "warmup": warmup,
     }
-    make = _maker(model, preset, batch_size, prompt_tokens, answer_tokens, attention, dtype, device, as_json)
+    make = _maker(model, preset, batch_size, prompt_tokens, answer_tokens, attention, dtype, device, as_json, static)
     if max_frames:
         _sweep(make, methods, settings, frames, frame_limit, out_folder, as_json)
         return
@@ -111,7 +116,7 @@ def bench(
     if clock == "process" and workload.device.type != "cpu":
         raise ValueError("processor time says nothing about an accelerator: --clock process is for --device cpu")
     report = fresh_report(workload, settings, methods)
-    report.notes.append(f"video: {_video()}")
+    report.notes.append(f"video: {_video(static)}")
     path = None if out_folder is None else out_folder / "results.json"
     if path is not None:
         report = resume(path, report)
@@ -148,6 +153,7 @@ def _maker(
     dtype: str,
     device: str | None,
     quiet: bool,
+    static: float,
 ) -> Callable[[int], Workload]:
     """The model, loaded or built once, as a function from frames to a workload."""
     import torch
@@ -160,7 +166,7 @@ def _maker(
         raise typer.BadParameter(f"{dtype!r} is no floating type: bfloat16, float16, float32", param_hint="--dtype")
     if model is not None:
         pipeline = load(model, device, dtype, attention, quiet)
-        return lambda frames: from_pipeline(pipeline, frames, batch, text, answer)
+        return lambda frames: from_pipeline(pipeline, frames, batch, text, answer, static)
     name = str(preset)
     try:
         known(name)
@@ -168,13 +174,13 @@ def _maker(
         raise typer.BadParameter(str(error), param_hint="--preset") from error
     quiet_libraries()
     built = build(name, device or ("cuda" if torch.cuda.is_available() else "cpu"), kind, attention)
-    return lambda frames: from_preset(name, built, frames, batch, text, answer)
+    return lambda frames: from_preset(name, built, frames, batch, text, answer, static)
 
 
-def _video() -> str:
-    from holitom.bench.pixels import DESCRIPTION
+def _video(static: float) -> str:
+    from holitom.bench.pixels import description
 
-    return DESCRIPTION
+    return description(static)
 
 
 def _show(report: Report, profiles: dict[str, Any] | None, as_json: bool) -> None:

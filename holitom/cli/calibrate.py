@@ -10,7 +10,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from holitom.cli.choices import DEVICE, FRAMES, MODEL, POSITIONS, choose_all
+from holitom.cli.choices import DEVICE, FRAMES, MODEL, POSITIONS, TOWER, choose_all
 from holitom.cli.console import err, note, say, show
 from holitom.cli.loading import chosen_model, load, resolve
 
@@ -39,6 +39,7 @@ def calibrate(
         typer.Option(help=f"Share of visual tokens; repeat.  [default: {', '.join(map(str, RETENTIONS))}]"),
     ] = None,
     positions: Annotated[list[str] | None, typer.Option(help=f"{POSITIONS} Repeat for both.")] = None,
+    tower: Annotated[str | None, typer.Option(help=TOWER)] = None,
     bound: Annotated[float, typer.Option(min=0, max=1, help="Largest share of answers that may differ.")] = 0.02,
     frames: Annotated[int | None, typer.Option(min=1, help=FRAMES)] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="The longest answer.")] = 32,
@@ -64,7 +65,7 @@ def calibrate(
 
     if (questions is None) == (not question):
         raise typer.BadParameter("give either --question, once or more, or --questions FILE", param_hint="--question")
-    methods = choose_all(list(method or METHODS), list(retention or RETENTIONS), positions)
+    methods = choose_all(list(method or METHODS), list(retention or RETENTIONS), positions, tower)
     model = chosen_model(model)
     if recommend and not Path(resolve(model)).is_dir():
         raise typer.BadParameter(f"{model} is no folder that could be written to", param_hint="--recommend")

@@ -24,8 +24,10 @@ from holitom.cli.choices import (
     MODEL,
     POSITIONS,
     RETENTION,
+    TOWER,
     check_windows,
     choose,
+    in_tower,
     renamed,
     served,
 )
@@ -47,9 +49,7 @@ def caption(
         typer.Argument(help="A folder, a pattern in quotes, a table (.csv, .jsonl, .parquet) of paths, or a video."),
     ],
     out_file: Annotated[Path, typer.Option("--out", help="OUT.parquet or OUT.jsonl; a run found there is continued.")],
-    question: Annotated[
-        list[str] | None, typer.Option(help="What to ask about each video; repeat for several.")
-    ] = None,
+    question: Annotated[list[str] | None, typer.Option(help="What to ask of each video; repeat it.")] = None,
     questions: Annotated[
         str | None, typer.Option(help="A file with one question a line, or a table with a column `question`.")
     ] = None,
@@ -60,6 +60,7 @@ def caption(
     method: Annotated[str | None, typer.Option(help=METHOD)] = None,
     retention: Annotated[float | None, typer.Option(help=RETENTION)] = None,
     positions: Annotated[str | None, typer.Option(help=POSITIONS)] = None,
+    tower: Annotated[str | None, typer.Option(help=TOWER)] = None,
     frames: Annotated[int | None, typer.Option(min=1, help=FRAMES)] = None,
     window: Annotated[
         float | None, typer.Option(help="Read long videos in windows of so many seconds.  [default: 60 with --tokens]")
@@ -84,7 +85,7 @@ def caption(
     ] = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes that read videos; 0: none, and no --timeout.")] = 2,
     prefetch: Annotated[
-        int | None, typer.Option(min=1, help="Videos read ahead; bounds memory.  [default: 2 for each worker]")
+        int | None, typer.Option(min=1, help="Videos read ahead.  [default: 2 for each worker]")
     ] = None,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds that reading one video may take.")] = 600.0,
     download_size: Annotated[float, typer.Option(min=0.001, help="The largest remote video, in MB.")] = 4000.0,
@@ -116,7 +117,7 @@ def caption(
     model = chosen_model(model)
     check_model(model)
     named = (method, retention, model, positions)
-    chosen = choose(*named) if engine == "transformers" else served(*named).method
+    chosen = in_tower(choose(*named), tower) if engine == "transformers" else served(*named, tower).method
     plan = Plan(
         list_videos(source, column),
         list_questions(question or [], questions),

@@ -28,6 +28,10 @@ RETENTION = (
     "The method's setting `retention`, in (0, 1]: with most methods the share of the visual tokens that enter the LLM."
     "  [default: what the checkpoint recommends, else the method's own]"
 )
+TOWER = (
+    "A method inside the vision tower in front of it, `renewal` for example, which computes once what stays the same "
+    "from frame to frame.  [default: none]"
+)
 FRAMES = "Frames to sample.  [default: what the model was made for, else 32]"
 DEVICE = "cpu, cuda, cuda:1, auto.  [default: a GPU if any]"
 
@@ -71,6 +75,23 @@ def choose(method: str | None, retention: float | None, model: str = "", positio
     if chosen is None:
         raise typer.BadParameter("without a method every token keeps its place: leave --positions out")
     return chosen.with_positions(positions)  # type: ignore[arg-type]
+
+
+def in_tower(chosen: Method | None, tower: str | None) -> Method | None:
+    """The chosen method (None: uncompressed) behind one inside the vision tower.
+
+    Raises:
+        typer.BadParameter: when there is no such method, or it does not go there.
+    """
+    from holitom.methods.baselines import Uncompressed
+    from holitom.methods.registry import with_tower
+
+    if tower is None:
+        return chosen
+    try:
+        return with_tower(chosen or Uncompressed(), tower)
+    except (ValueError, TypeError) as error:
+        raise typer.BadParameter(str(error), param_hint="--tower") from error
 
 
 def _choose(method: str | None, retention: float | None, model: str) -> Method | None:
@@ -127,13 +148,17 @@ def check_windows(
         )
 
 
-def served(method: str | None, retention: float | None, model: str, positions: str | None = None) -> ServingConfig:
+def served(
+    method: str | None, retention: float | None, model: str, positions: str | None = None, tower: str | None = None
+) -> ServingConfig:
     """The method that vLLM is to serve, with what that needs where the options say nothing: an exact count, no stage
     inside the LLM. Arguments as for :func:`choose`.
 
     Raises:
-        typer.BadParameter: for a method or a setting that cannot be served.
+        typer.BadParameter: for a method or a setting that cannot be served, and for a ``tower``.
     """
+    if tower is not None:
+        raise typer.BadParameter("vLLM's vision towers are its own: use transformers", param_hint="--tower")
     from holitom.integrations.vllm.config import ServingConfig
     from holitom.methods.registry import spell
 
@@ -146,13 +171,16 @@ def served(method: str | None, retention: float | None, model: str, positions: s
         raise typer.BadParameter(str(error), param_hint="--method") from error
 
 
-def choose_all(names: list[str], retentions: list[float], positions: list[str] | None = None) -> list[Method]:
+def choose_all(
+    names: list[str], retentions: list[float], positions: list[str] | None = None, tower: str | None = None
+) -> list[Method]:
     """The methods that repeated options name: each at each retention, those without a retention of their own once.
 
     Args:
         names: as the command line writes methods; ``all`` stands for every known one.
         retentions: for methods that name none.
         positions: each method with each of these; None: with its own.
+        tower: what stands in front of each, inside the vision tower.
 
     Raises:
         typer.BadParameter: when there is no such method or setting.
@@ -168,7 +196,7 @@ def choose_all(names: list[str], retentions: list[float], positions: list[str] |
             fixed = "retention" not in {field.name for field in dataclasses.fields(method_class(bare))}
         for share in [None] if fixed else retentions:
             for mode in positions or (None,):
-                chosen = choose(name, share, positions=mode)
+                chosen = in_tower(choose(name, share, positions=mode), tower)
                 if chosen is not None and chosen not in found:
                     found.append(chosen)
     return found

@@ -10,7 +10,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from holitom.cli.checks import check_folder
-from holitom.cli.choices import POSITIONS, choose_all
+from holitom.cli.choices import POSITIONS, TOWER, choose_all
 from holitom.cli.console import err, note, say, show
 from holitom.cli.loading import load, resolve
 
@@ -31,6 +31,7 @@ def evaluate(
         list[float] | None, typer.Option(help="Share of visual tokens; repeat for several.  [default: 0.1]")
     ] = None,
     positions: Annotated[list[str] | None, typer.Option(help=f"{POSITIONS} Repeat for both.")] = None,
+    tower: Annotated[str | None, typer.Option(help=TOWER)] = None,
     model: Annotated[str, typer.Option(help="Path or hub id of a checkpoint, or `tiny`, the one inside.")] = "tiny",
     number: Annotated[int | None, typer.Option("-n", "--number", min=1, help=f"Clips.  [default: {FULL}]")] = None,
     quick: Annotated[bool, typer.Option("--quick", help=f"{QUICK} clips: minutes on two cores.")] = False,
@@ -55,7 +56,7 @@ def evaluate(
     if split not in SPLITS:
         raise typer.BadParameter(f"{split!r} is none of {', '.join(SPLITS)}", param_hint="--split")
     check_folder("--out", out_folder)
-    methods = [UNCOMPRESSED, *choose_all([*(method or ["holitom"]), *NAIVE], retention or [0.1], positions)]
+    methods = [UNCOMPRESSED, *choose_all([*(method or ["holitom"]), *NAIVE], retention or [0.1], positions, tower)]
     count = number or (QUICK if quick else FULL)
     pipeline = load(model, device, dtype, None, quiet=as_json)
     settings = {"model": resolve(model) if model != "tiny" else model, "split": split, "seed": seed, "dtype": dtype}

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from holitom.cli.checks import check_file, check_question, check_video
-from holitom.cli.choices import DEVICE, FRAMES, MODEL, POSITIONS, RETENTION, choose
+from holitom.cli.choices import DEVICE, FRAMES, MODEL, POSITIONS, RETENTION, TOWER, choose, in_tower
 from holitom.cli.console import err, say, warn
 from holitom.cli.loading import chosen_model, load
 
@@ -27,6 +27,7 @@ def show(
     ] = None,
     retention: Annotated[float | None, typer.Option(help=RETENTION)] = None,
     positions: Annotated[str | None, typer.Option(help=POSITIONS)] = None,
+    tower: Annotated[str | None, typer.Option(help=TOWER)] = None,
     path: Annotated[Path | None, typer.Option("--out", help="The page to write.  [default: report.html]")] = None,
     png: Annotated[Path | None, typer.Option(help="Also write all frames with the overlay as one picture.")] = None,
     gif: Annotated[Path | None, typer.Option(help="Also write an animation of them.")] = None,
@@ -52,7 +53,7 @@ def show(
     from holitom.report.trace import trace
 
     model = chosen_model(model)
-    chosen = [choose(name, retention, model, positions) for name in method or (None,)]
+    chosen = [in_tower(choose(name, retention, model, positions), tower) for name in method or (None,)]
     methods = [each for each in chosen if each is not None]
     if len(methods) < len(chosen):
         raise typer.BadParameter(

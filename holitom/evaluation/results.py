@@ -23,6 +23,7 @@ class Row:
         visual_tokens: full, entering the LLM, mean over layers; of one question.
         prefill_flops: counted for one question's prompt (causal); None where the family's cost is not known.
         full_flops: the same uncompressed.
+        tower_share: the share of the vision tower's FLOPs that ran; None where it is not known.
     """
 
     clip: str
@@ -33,6 +34,7 @@ class Row:
     visual_tokens: list[float]
     prefill_flops: float | None
     full_flops: float | None
+    tower_share: float | None = None
 
 
 class Log:

@@ -43,8 +43,9 @@ def evaluate(
 ) -> list[Row]:
     """Answers every clip's questions under every method, all questions of a clip in one batch.
 
-    The clip is encoded once; each method then merges its features and the language model answers through
-    ``generate()``, as in any other use. Rows already in the log are not computed again.
+    The clip is encoded once for all methods with the same stage inside the vision tower, or none; each method then
+    merges its features and the language model answers through ``generate()``, as in any other use. Rows already in the
+    log are not computed again.
 
     Args:
         methods: put :data:`UNCOMPRESSED` first to have something to compare with.
@@ -60,10 +61,13 @@ def evaluate(
         left = [method for method in methods if (clip.name, name(method)) not in log]
         if left:
             inputs = _inputs(pipeline, clip)
-            encoded = _encode(pipeline, inputs, needs)
+            encoded: dict[Method | None, Any] = {}
         for method in left:
             try:
-                row = _answer(pipeline, clip, method, inputs, encoded, max_new_tokens)
+                tower = method.stage("tower")
+                if tower not in encoded:
+                    encoded[tower] = _encode(pipeline, inputs, needs, tower)
+                row = _answer(pipeline, clip, method, inputs, encoded[tower], max_new_tokens)
             except (ValueError, TypeError) as error:
                 if refused is None or method is UNCOMPRESSED:
                     raise
@@ -82,10 +86,12 @@ def _inputs(pipeline: Pipeline, clip: SyntheticClip) -> dict[str, torch.Tensor]:
     return on_device_of(pipeline.model, pipeline.preprocessor.batch(turns))
 
 
-def _encode(pipeline: Pipeline, inputs: dict[str, torch.Tensor], needs: frozenset[Need]) -> Any:
+def _encode(
+    pipeline: Pipeline, inputs: dict[str, torch.Tensor], needs: frozenset[Need], tower: Method | None = None
+) -> Any:
     rows, pixels = inputs["input_ids"].shape[0], pixels_of(pipeline.model, inputs)
     first = {name: value[: value.shape[0] // rows] for name, value in pixels.items()}
-    return repeated(encode(pipeline.model, first, needs), rows)
+    return repeated(encode(pipeline.model, first, needs, tower=tower), rows)
 
 
 def _answer(
@@ -114,6 +120,7 @@ def _answer(
         visual_tokens=[count / rows for count in (full, entering, summary.mean_visual_tokens)],
         prefill_flops=flops[0],
         full_flops=flops[1],
+        tower_share=None if summary.cost is None else summary.cost.ratios["vision_flops"],
     )
 
 

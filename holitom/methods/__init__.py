@@ -16,7 +16,7 @@ from holitom.methods.framefusion import FrameFusion
 from holitom.methods.holitom import HoliTom
 from holitom.methods.prunevid import PruneVid
 from holitom.methods.pyramiddrop import PyramidDrop
-from holitom.methods.registry import BUILTIN, build, method_class, names, parse, spell
+from holitom.methods.registry import BUILTIN, build, method_class, names, parse, spell, with_tower
 from holitom.methods.renewal import Renewal
 from holitom.methods.segmenting import Segmenting
 from holitom.methods.spread import Spread
@@ -59,4 +59,5 @@ __all__ = [
     "names",
     "parse",
     "spell",
+    "with_tower",
 ]

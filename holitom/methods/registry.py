@@ -246,3 +246,24 @@ def _load(point: EntryPoint) -> type[Method]:
 def _nearest(word: str, known: list[str]) -> str:
     close = difflib.get_close_matches(word, known, n=2, cutoff=0.5)
     return f": did you mean {' or '.join(close)}?" if close else ""
+
+
+def with_tower(method: Method, tower: Method | str | None) -> Method:
+    """``tower | method``: a method behind another one inside the vision tower; behind ``Uncompressed``, that one alone.
+
+    Args:
+        method: the method.
+        tower: a method with a stage inside the vision tower, or its text; None: the method as it is.
+
+    Raises:
+        ValueError: when ``tower`` works elsewhere, or cannot stand in front of ``method``.
+    """
+    if tower is None:
+        return method
+    first = parse(tower) if isinstance(tower, str) else tower
+    if first.stages != ("tower",):
+        able = ", ".join(name for name, cls in BUILTIN.items() if cls.stages == ("tower",))
+        raise ValueError(f"{spell(first)} is no method for the vision tower alone: give one of {able}")
+    if "tower" in method.stages:
+        raise ValueError(f"{spell(method)} has a stage inside the vision tower already: leave {spell(first)} out")
+    return first if isinstance(method, Uncompressed) else Chain.of(first, method)
