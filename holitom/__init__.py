@@ -19,7 +19,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Answer", "AveragePool", "CellMean", "CellSample", "Chain", "Clip", "DivPrune", "DyCoke", "EVS", "FastV", "FastVID",
     "FlashVID", "FrameFusion", "HoliTom", "Merge", "Method", "Pipeline", "PruneVid", "PyramidDrop", "RandomDrop",
-    "Renewal", "Session", "SpanStates", "Spread", "TowerStates", "Uncompressed", "UniformFrames", "VCast", "VidCom2",
+    "Renewal", "STTM", "Session", "SpanStates", "Spread", "TowerStates", "Uncompressed", "UniformFrames", "VCast", "VidCom2",
     "VideoTokens", "VisionZip", "exact_count", "parse", "read_video", "spell",
 ]  # fmt: skip
 

@@ -21,6 +21,7 @@ EVERYTHING = {
     "flashvid": "flashvid:retention=1.0,inner_retention=1.0,layer=3",
     "framefusion": "framefusion:cost=1.0,first=2",
     "randomdrop": "randomdrop:retention=1.0|fastv:inner_retention=1.0",
+    "sttm": "sttm:threshold=1.0,temporal_threshold=none",
     "cellsample": "cellsample:side=1",
     "cellmean": "cellmean:side=1",
 }

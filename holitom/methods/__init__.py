@@ -20,6 +20,7 @@ from holitom.methods.registry import BUILTIN, build, method_class, names, parse,
 from holitom.methods.renewal import Renewal
 from holitom.methods.segmenting import Segmenting
 from holitom.methods.spread import Spread
+from holitom.methods.sttm import STTM
 from holitom.methods.tome import ToMe
 from holitom.methods.vcast import VCast
 from holitom.methods.vidcom2 import VidCom2
@@ -28,6 +29,7 @@ from holitom.methods.visionzip import VisionZip
 __all__ = [
     "BUILTIN",
     "EVS",
+    "STTM",
     "AveragePool",
     "CellMean",
     "CellSample",

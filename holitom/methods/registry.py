@@ -28,6 +28,7 @@ from holitom.methods.pyramiddrop import PyramidDrop
 from holitom.methods.renewal import Renewal
 from holitom.methods.settings import kinds_of
 from holitom.methods.spread import Spread
+from holitom.methods.sttm import STTM
 from holitom.methods.tome import ToMe
 from holitom.methods.vcast import VCast
 from holitom.methods.vidcom2 import VidCom2
@@ -51,6 +52,7 @@ BUILTIN: dict[str, type[Method]] = {
         FlashVID,
         VCast,
         FrameFusion,
+        STTM,
         UniformFrames,
         RandomDrop,
         AveragePool,

@@ -23,9 +23,9 @@ class STTM(Method):
     Paper: https://arxiv.org/abs/2507.07990. In front of a decoder layer each frame becomes a quadtree: a node stays
     whole where its mean is like the mean of each child, else it splits. Then nodes of neighbouring frames, one of which
     covers the other, join where they are alike; a group becomes the mean of its nodes and stands where its first node
-    begins. The sequence is renumbered (1-D positions). The number of tokens depends on the content: two waits for
-    the device. Official bugs that are mended here: a node at an odd border is compared with its own children alone, not with
-    the frame's first child as well; and all nodes that are linked join, not only those that two rounds reach.
+    begins. The sequence is renumbered (1-D positions). The number of tokens depends on the content: two waits for the
+    device. Official bugs that are mended here: a node at an odd border is compared with its own children alone, not
+    with the frame's first child as well; and all nodes that are linked join, not only those that two rounds reach.
 
     Args:
         threshold: the least cosine between a node and its children. Official scripts: 0.75 to 0.95, for each model and
@@ -53,6 +53,7 @@ class STTM(Method):
     head_dim: int | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_layer("layer", self.layer)
         for name in ("threshold", "temporal_threshold"):
             value = getattr(self, name)
@@ -80,8 +81,8 @@ class STTM(Method):
         others = len(place) - patches
         if others < 0 or not torch.equal(place[others:], torch.arange(patches, device=place.device)):
             raise ValueError(
-                f"STTM merges squares of patches and needs all {patches} of {span.frames} frames of {span.grid}, but an "
-                "earlier stage has taken some away: use it without a stage before it"
+                f"STTM merges squares of patches and needs all {patches} of {span.frames} frames of {span.grid}, but "
+                "an earlier stage has taken some away: use it without a stage before it"
             )
         states = span.hidden[order[others:]]
         first, share = self._leaves(states.view(span.frames, *span.grid, -1))
