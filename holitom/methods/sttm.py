@@ -137,8 +137,8 @@ class STTM(Method):
         """(..., D), (..., D) -> (...)."""
         if self.head_dim is None:
             return F.cosine_similarity(one, other, dim=-1)
-        heads = (-1, self.head_dim)
-        return F.cosine_similarity(one.unflatten(-1, heads), other.unflatten(-1, heads), dim=-1).mean(-1)
+        heads = (*one.shape[:-1], -1, self.head_dim)
+        return F.cosine_similarity(one.reshape(heads), other.reshape(heads), dim=-1).mean(-1)
 
     def _groups(self, states: Tensor, first: Tensor, share: Tensor) -> Tensor:
         """(S,) int64: where the first leaf of the group of each patch's leaf begins.
@@ -148,6 +148,7 @@ class STTM(Method):
         Args:
             states: (S, D). first, share: (T, H, W), see :meth:`_leaves`.
         """
+        assert self.temporal_threshold is not None
         flat, by_frame = first.flatten(), first.flatten(1)
         parts = states.float() * (1 if self.weighted else share.flatten()[:, None])
         means = torch.zeros_like(parts).index_add_(0, flat, parts)

@@ -28,7 +28,7 @@ def over_children(x: Tensor, dim: int, reduce: str) -> Tensor:
         (..., ceil(n / 2), ...).
     """
     size = x.shape[dim]
-    pairs = x.narrow(dim, size % 2, size - size % 2).unflatten(dim, (-1, 2))
+    pairs = x.narrow(dim, size % 2, size - size % 2).reshape(*x.shape[:dim], size // 2, 2, *x.shape[dim + 1 :])
     coarse: Tensor = getattr(torch, reduce)(pairs, dim + 1)
     return torch.cat([x.narrow(dim, 0, 1), coarse], dim) if size % 2 else coarse
 
