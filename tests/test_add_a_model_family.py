@@ -50,6 +50,10 @@ def test_the_recipe_works():
     with METHOD(model) as session:
         out = model.generate(**inputs, max_new_tokens=4, do_sample=False)
     assert [video.frames for video in session.videos] == [3, 2, 3]
+    assert session.summary().cost is None
+    assert str(session.summary()).endswith("the FLOPs and bytes of this family are not known")
+    assert session.summary().as_dict()["cost"] is None
+    assert "visual tokens into the LLM" in session._repr_html_()
     for number, one in enumerate(rows):
         hand, _ = by_hand(eager, "ernie", one, session.prompts[number].videos, METHOD, 4)
         assert out[number, -4:].tolist() == hand

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from threading import Thread
 
 import numpy as np
@@ -11,9 +12,12 @@ from media import write_video
 from PIL import Image
 from tiny_checkpoints import build_llava_onevision
 from transformers import AutoModelForImageTextToText, TextIteratorStreamer
+from typer.testing import CliRunner
 
 import holitom
 from holitom import Clip, HoliTom, Pipeline, read_video
+from holitom.cli import app
+from holitom.cost.towers import TOWERS
 from holitom.generation import on_device_of
 
 METHOD = HoliTom(retention=0.3, layer=2)
@@ -199,6 +203,31 @@ class TestLoading:
             said = away.ask(film, "What?", METHOD, **SHORT)
             assert (said.text, said.summary.visual_tokens) == (want.text, want.summary.visual_tokens)
         assert away.ask(film, "What?", METHOD, window=5, **SHORT).tokens == 6
+
+
+def test_a_family_of_unknown_cost_answers_all_the_same(pipeline, checkpoint, film, monkeypatch, tmp_path):
+    """In Python and in every command; what is not known is None, or said."""
+    want = pipeline.ask(film, "What?", METHOD, **SHORT).text
+    monkeypatch.delitem(TOWERS, "llava_onevision")
+    answer = pipeline.ask(film, "What?", METHOD, **SHORT)
+    assert (answer.text, answer.summary.cost) == (want, None)
+
+    def run(*words):
+        result = CliRunner().invoke(app, [*map(str, words)])
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    method = ["--method", "holitom:retention=0.3,layer=2"]
+    assert "not known for this family" in run("ask", film, "What?", "--model", checkpoint, *method)
+    page, table = tmp_path / "page.html", tmp_path / "out.jsonl"
+    run("show", film, "--model", checkpoint, *method, "--out", page, "--max-new-tokens", 2)
+    assert "the FLOPs and bytes of this family are not known" in page.read_text("utf-8")
+    run("caption", film, "--question", "What?", "--out", table, "--model", checkpoint, *method, "--workers", 0)
+    assert json.loads(table.read_text("utf-8"))["prefill_flops"] is None
+    report = json.loads(run("eval", "-n", 1, "--model", checkpoint, *method, "--json", "--out", tmp_path / "eval"))
+    assert {entry["prefill_flops"] for entry in report["methods"].values()} == {None}
+    short = ["--frames", 4, "--answer-tokens", 2, "--repeats", 1, "--warmup", 0]
+    assert "holitom" in run("bench", checkpoint, *method, *short, "--out", tmp_path / "bench")
 
 
 def test_everything_is_imported_from_the_top():

@@ -94,5 +94,5 @@ def _write(folder: Path, report: dict[str, Any]) -> None:
     (folder / "accuracy.json").write_text(json.dumps(report, indent=1) + "\n")
     try:
         accuracy_plot(report["methods"], folder / "accuracy.png", f"{report['clips']} clips, model {report['model']}")
-    except ImportError as error:
+    except (ImportError, ValueError) as error:
         note(f"no plot: {error}")

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from holitom.corpus.parquet import require_parquet
 from holitom.corpus.rows import COLUMNS, TEXT, Row
 
 SETTINGS = b"holitom"
@@ -113,10 +114,13 @@ def format_of(path: Path) -> Format:
 
     Raises:
         ValueError: for any other than .parquet and .jsonl.
+        ImportError: for .parquet without pyarrow.
     """
     known: dict[str, type[Format]] = {".parquet": Parquet, ".jsonl": Jsonl}
     if path.suffix.lower() not in known:
         raise ValueError(f"--out {path}: the name must end with .parquet or .jsonl")
+    if path.suffix.lower() == ".parquet":
+        require_parquet()
     return known[path.suffix.lower()]()
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import fsspec
 
+from holitom.corpus.parquet import require_parquet
+
 TABLES = {".csv", ".tsv", ".jsonl", ".parquet"}
 
 
@@ -98,6 +100,7 @@ def _read(address: str, asked: tuple[str, ...]) -> tuple[list[str], list[dict[st
 
 
 def _parquet(address: str) -> tuple[list[str], list[dict[str, Any]]]:
+    require_parquet()
     import pyarrow as pa
     import pyarrow.parquet as pq
 
