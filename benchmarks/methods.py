@@ -33,7 +33,7 @@ def settings(retention: float) -> list[Method]:
     found = []
     for name in names():
         cls = method_class(name)
-        if "before" in cls.stages:
+        if "before" in cls.stages and "retention" in cls.__dataclass_fields__:
             exact = ",exact=true" if cls is DyCoke and retention < 0.25 else ""
             found.append(parse(f"{name}:retention={retention}{exact}"))
     return found

@@ -153,6 +153,7 @@ def part(name: str) -> tuple[str, int, int, dict[str, Method]]:
     """Split, seed, clips and methods of a part."""
     if name == "test":
         controls = [f"{kind}:retention={share}" for share in (0.1, 0.05) for kind in ("randomdrop", "uniformframes")]
+        controls += ["cellsample", "cellmean"]
         return "test", 0, 200, {label(parse(text)): parse(text) for text in REPORTED + controls}
     if name == "fresh":
         return "test", 1, 200, {text: parse(text) for text in REPORTED if "holitom" not in text}
@@ -181,12 +182,14 @@ def main() -> None:
     evaluate(load("tiny", "cpu", "auto", None), films, list(methods.values()), log, name=names.__getitem__)
     known = {film.name for film in films}
     rows = [row for row in log.rows if row.clip in known and row.method in methods]
-    table: dict[str, Any] = accuracy_table(rows, next(iter(methods)))
+    first = next(iter(methods))
+    table: dict[str, Any] = accuracy_table(rows, first)
+    table = {name: table[name] for name in methods if name in table}  # rows of a continued run may have another order
     for name, entry in table.items():
         (mean, low, high), gap = (100 * value for value in entry["mean"]), [100 * x for x in entry["difference"]]
         print(f"{name:60s} {mean:5.1f} [{low:.1f}, {high:.1f}]  {gap[0]:+.1f} [{gap[1]:+.1f}, {gap[2]:+.1f}]")
     if options.json:
-        report = {**settings, "clips": clips, "against": next(iter(methods)), "methods": table}
+        report = {**settings, "clips": clips, "against": first, "methods": table}
         options.json.write_text(json.dumps(report, indent=1) + "\n")
 
 

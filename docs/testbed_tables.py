@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+from holitom.evaluation import KINDS  # noqa: E402
+
 PAGE = ROOT / "docs" / "testbed.md"
 RESULTS = ROOT / "benchmarks" / "results"
 BLOCK = re.compile(r"(<!-- table: (?P<file>\S+) (?P<kind>\S+) -->\n)(?P<body>.*?)(?P<end><!-- end -->)", re.DOTALL)
@@ -51,11 +54,43 @@ def tasks(methods: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def kinds(methods: dict[str, Any], against: str = "") -> str:
+    """One line for each method: accuracy, the same by kind of task, and the difference to another method."""
+    lines = [
+        f"| method | accuracy, % | {' | '.join(KINDS)} | against `{against}` | tokens in, % |",
+        "| --- | ---: |" + " ---: |" * len(KINDS) + " ---: | ---: |",
+    ]
+    for name, entry in methods.items():
+        means = [[entry["tasks"][task] for task in members] for members in KINDS.values()]
+        cells = " | ".join(f"{100 * sum(part) / len(part):.0f}" for part in means)
+        gap = percent(entry["difference"], "+") if any(entry["difference"]) else ""
+        shown = name.replace("|", " then ")
+        lines.append(
+            f"| `{shown}` | {percent(entry['mean'])} | {cells} | {gap} | {100 * entry['tokens_entering']:.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def calibration(methods: list[dict[str, Any]]) -> str:
+    """One line for each method: what calibrate finds, and what labels say."""
+    lines = [
+        "| method | answers that differ, % | distance of the first token | accuracy, % | lost, points |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for entry in methods:
+        share, rest = percent(entry["disagreement"]), f"{entry['accuracy']:.1f} | {entry['lost']:.1f}"
+        lines.append(f"| `{entry['method']}` | {share} | {entry['first_token_distance']:.3f} | {rest} |")
+    return "\n".join(lines)
+
+
 def fill(match: re.Match[str]) -> str:
     """The block with its table as the JSON says."""
     report = json.loads((RESULTS / match["file"]).read_text())
     rows = report.get("methods") or report["rows"]
-    table = {"means": means, "tasks": tasks}[match["kind"]](rows)
+    if match["kind"] == "kinds":
+        table = kinds(rows, report["against"])
+    else:
+        table = {"means": means, "tasks": tasks, "calibration": calibration}[match["kind"]](rows)
     return f"{match[1]}\n{table}\n\n{report['clips']} clips of the {report['split']} split.\n\n{match['end']}"
 
 

@@ -101,6 +101,7 @@ def test_the_table_can_be_checked_by_hand():
     assert table["uncompressed"]["tasks"] == {"colour": 1.0, "order": 0.5, "count": 1.0}
     assert accuracy_table(rows, "uncompressed", ["count"])["m"]["mean"][0] == 0.0
     assert table["uncompressed"]["mean"][0] == 0.75
+    assert table["m"]["kinds"] == {"content": pytest.approx(1 / 3), "time": 0.5}
     assert table["m"]["tasks"] == {"colour": pytest.approx(1 / 3), "order": 0.5, "count": 0.0}
     assert table["m"]["difference"][0] == pytest.approx(5 / 12 - 0.75)
     assert (table["m"]["tokens_entering"], table["m"]["tokens_mean"]) == (0.1, 0.08)
@@ -150,6 +151,8 @@ def test_the_command(monkeypatch, capsys, tmp_path, tmp_path_factory):
         "holitom:retention=0.2",
         "randomdrop:retention=0.2",
         "uniformframes:retention=0.2",
+        "cellsample",
+        "cellmean",
     ]
     assert json.loads((tmp_path / "run" / "accuracy.json").read_text()) == report
     assert (tmp_path / "run" / "accuracy.png").stat().st_size > 5000

@@ -17,7 +17,7 @@ from holitom.cli.loading import load, resolve
 if TYPE_CHECKING:
     from holitom.methods.base import Method
 
-NAIVE = ("randomdrop", "uniformframes")
+NAIVE = ("randomdrop", "uniformframes", "cellsample", "cellmean")
 QUICK = 32
 FULL = 300
 

@@ -2,6 +2,6 @@
 
 from holitom.evaluation.results import Log, Row
 from holitom.evaluation.run import evaluate, label
-from holitom.evaluation.statistics import LEAKING, Interval, accuracy_table, paired_bootstrap
+from holitom.evaluation.statistics import KINDS, LEAKING, Interval, accuracy_table, paired_bootstrap
 
-__all__ = ["LEAKING", "Interval", "Log", "Row", "accuracy_table", "evaluate", "label", "paired_bootstrap"]
+__all__ = ["KINDS", "LEAKING", "Interval", "Log", "Row", "accuracy_table", "evaluate", "label", "paired_bootstrap"]

@@ -15,6 +15,13 @@ from holitom.evaluation.results import Row
 # the tokens that change most are kept (training/results/leaks.json), and counting scenes when those of objects are.
 # They are asked and shown, but do not enter the mean.
 LEAKING = ("count", "scenes")
+KINDS = {
+    "content": ("colour", "shape"),
+    "place": ("end_place", "start_place"),
+    "motion": ("direction", "side", "mover"),
+    "time": ("order", "flash_shape", "flash_place"),
+}
+"""The other tasks by what a question asks for. The mean over tasks weighs them unevenly, so each kind has its own."""
 
 
 @dataclass(frozen=True)
@@ -97,8 +104,8 @@ def accuracy_table(rows: Sequence[Row], baseline: str, averaged: Sequence[str] |
         averaged: the tasks that enter the mean; None: all but those of :data:`LEAKING`.
 
     Returns:
-        For each method: accuracy by task, mean with interval, difference to the baseline with interval, share of
-        visual tokens entering and on average, share of prefill FLOPs, clips and questions.
+        For each method: accuracy by task and by kind of task, mean with interval, difference to the baseline with
+        interval, share of visual tokens entering and on average, share of prefill FLOPs, clips and questions.
     """
     by_method: dict[str, list[Row]] = {}
     for row in rows:
@@ -115,6 +122,11 @@ def accuracy_table(rows: Sequence[Row], baseline: str, averaged: Sequence[str] |
                 task: float(right[:, number].sum() / asked[:, number].sum())
                 for number, task in enumerate(tasks)
                 if asked[:, number].sum()
+            },
+            "kinds": {
+                kind: float(mean_accuracy(right[:, chosen], asked[:, chosen]))
+                for kind, members in KINDS.items()
+                if asked[:, chosen := [number for number, task in enumerate(tasks) if task in members]].sum()
             },
             "mean": mean.as_list(),
             "difference": difference.as_list(),

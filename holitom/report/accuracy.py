@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Group
 from rich.table import Table
 
-from holitom.evaluation import LEAKING
+from holitom.evaluation import KINDS, LEAKING
 
 
 def accuracy_rich(table: dict[str, Any]) -> Group:
@@ -18,7 +18,7 @@ def accuracy_rich(table: dict[str, Any]) -> Group:
     by_task = Table(box=None, pad_edge=False, caption=f"{note}; FLOPs of prefill, causal")
     shown.add_column("", justify="right")
     shown.add_column("method", overflow="fold")
-    for column in ("accuracy", "difference", "tokens", "FLOPs"):
+    for column in ("accuracy", *KINDS, "difference", "tokens", "FLOPs"):
         shown.add_column(column, justify="right", no_wrap=True)
     by_task.add_column("task")
     for number, (method, entry) in enumerate(table.items(), 1):
@@ -28,6 +28,7 @@ def accuracy_rich(table: dict[str, Any]) -> Group:
             str(number),
             method,
             f"{mean:.1f} [{low:.1f}, {high:.1f}]",
+            *(f"{100 * entry['kinds'][kind]:.0f}" if kind in entry["kinds"] else "" for kind in KINDS),
             f"{gap[0]:+.1f} [{gap[1]:+.1f}, {gap[2]:+.1f}]" if any(gap) else "",
             f"{100 * entry['tokens_entering']:.1f}",
             "" if entry["prefill_flops"] is None else f"{100 * entry['prefill_flops']:.1f}",
