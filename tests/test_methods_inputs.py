@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -54,6 +54,14 @@ def test_numbers_of_numpy_are_numbers() -> None:
 def test_a_forgotten_second_call_says_so(cls: Any) -> None:
     with pytest.raises(TypeError, match=rf"{cls.__name__}\(\)\(model\)"):
         cls(torch.nn.Linear(2, 2))
+
+
+def test_annotations_that_cannot_be_read_check_nothing() -> None:
+    @dataclass(frozen=True)
+    class Foreign(Method):
+        setting: Missing = 3  # type: ignore[name-defined]  # noqa: F821
+
+    assert Foreign(setting="word").setting == "word"
 
 
 def test_exact_needs_a_retention_that_is_in_range() -> None:

@@ -111,6 +111,32 @@ def test_modules_say_what_they_are():
     assert [name_of(path) for path, tree in TREES.items() if not ast.get_docstring(tree)] == []
 
 
+def test_every_parameter_has_a_line_of_its_own():
+    """So that parsers of Google's style find it, wherever there is an ``Args:`` section in the packages named here."""
+    inherited = {"positions"}  # told by Method
+    paths = [path for path in TREES if name_of(path).startswith(("merge", "tokens", "ops", "methods"))]
+    nodes = [(path, node) for path in paths for node in ast.walk(TREES[path])]
+    assert [f"{name_of(path)}: {node.name} {lost}" for path, node in nodes if (lost := untold(node) - inherited)] == []
+
+
+def untold(node: ast.AST) -> set[str]:
+    """The parameters of a function, or the fields of a class, that its ``Args:`` section does not name."""
+    if not isinstance(node, ast.FunctionDef | ast.ClassDef):
+        return set()
+    _, found, section = (ast.get_docstring(node) or "").partition("\nArgs:\n")
+    if not found:
+        return set()
+    if isinstance(node, ast.FunctionDef):
+        names = {argument.arg for argument in [*node.args.args, *node.args.kwonlyargs]} - {"self", "cls"}
+    else:
+        fields = [part for part in node.body if isinstance(part, ast.AnnAssign) and isinstance(part.target, ast.Name)]
+        names = {part.target.id for part in fields if "ClassVar" not in ast.unparse(part.annotation)}
+    section = re.split(r"\n\S", section)[0]
+    return {name for name in names if not name.startswith("_")} - set(
+        re.findall(r"^    (\w+): ", section, re.MULTILINE)
+    )
+
+
 def test_nothing_prints():
     calls = [(path, node) for path, tree in TREES.items() for node in ast.walk(tree) if isinstance(node, ast.Call)]
     printing = ("print", "builtins.print")

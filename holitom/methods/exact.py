@@ -67,8 +67,11 @@ class ExactMethod(Method):
         choice, worth = self.choose(video)
         if isinstance(choice, Merge):
             return fit_count(choice, worth, self.token_count(video.frames, video.grid)) if self._exact else choice
-        if choice is None or self._exact or self.own_count(video.frames, video.grid) is not None:
+        count = None if self._exact else self.own_count(video.frames, video.grid)
+        if choice is None or self._exact:
             index = keep_exactly(choice, worth, self.token_count(video.frames, video.grid))
-        else:
+        elif count is None or choice.device.type == "cpu":
             index = choice.nonzero()[:, 0]
+        else:
+            index = (~choice).byte().argsort(stable=True)[:count]  # as nonzero, which would wait for the device
         return Merge.keep(index, worth.numel())

@@ -15,8 +15,11 @@ import numpy as np
 @cache
 def kinds_of(cls: Any) -> Mapping[str, Any]:
     """The types of a dataclass's fields that can be set, by name."""
-    hints = typing.get_type_hints(cls)
-    return {field.name: hints[field.name] for field in dataclasses.fields(cls) if field.init}
+    try:
+        hints = typing.get_type_hints(cls)
+    except NameError:  # an annotation of another package that only its type checker can read
+        hints = {}
+    return {field.name: hints.get(field.name, Any) for field in dataclasses.fields(cls) if field.init}
 
 
 def normalise(settings: Any) -> None:

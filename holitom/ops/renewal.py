@@ -69,7 +69,8 @@ def cut_positions(distances: np.ndarray, threshold: float, around: Callable[[np.
     """Each patch for itself: its row lasts until it has moved further than ``threshold`` from where the row began.
 
     Args:
-        distances: (P, W, W).
+        distances: (P, W, W) between the states of a patch in W frames.
+        threshold: the largest distance at which a patch keeps its row.
         around: a patch that begins anew takes with it those that this adds: (P,) bool -> (P,).
 
     Returns:
