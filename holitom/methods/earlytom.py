@@ -35,10 +35,12 @@ class EarlyTom(Method):
     Args:
         retention: share of the video's tokens that enter the LLM.
         similarity: a segment goes on while the moving mean of its frames' similarity to the first is not below it.
-        max_frames: a segment has fewer frames than this. momentum: of the moving mean.
+        max_frames: a segment has fewer frames than this.
+        momentum: the weight of the newest frame in that mean.
         blocks: the blocks in front of which frames merge: indexes, or shares of the depth (published: behind 10, 21 and
             23 of 26).
-        layer, inner_retention: HoliTom's stage inside the LLM; ``layer=None`` leaves it out.
+        layer: HoliTom's stage inside the LLM; ``layer=None`` leaves it out.
+        inner_retention: share of the tokens that stays there.
 
     Raises:
         TypeError, ValueError: naming the parameter that is out of range.

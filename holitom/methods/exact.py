@@ -52,7 +52,10 @@ class ExactMethod(Method):
         raise NotImplementedError(f"{type(self).__name__} must override choose or merge_video")
 
     def own_count(self, frames: int, grid: tuple[int, int]) -> int | None:
-        """How many tokens :meth:`choose` keeps of T frames of (h, w) positions; None: it depends on the content."""
+        """How many tokens stay of T frames of (h, w) positions without ``exact``; None: it depends on the content.
+
+        A mask from :meth:`choose` is brought to that number.
+        """
         return None
 
     def token_count(self, frames: int, grid: tuple[int, int]) -> int:
@@ -67,11 +70,8 @@ class ExactMethod(Method):
         choice, worth = self.choose(video)
         if isinstance(choice, Merge):
             return fit_count(choice, worth, self.token_count(video.frames, video.grid)) if self._exact else choice
-        count = None if self._exact else self.own_count(video.frames, video.grid)
-        if choice is None or self._exact:
+        if choice is None or self._exact or self.own_count(video.frames, video.grid) is not None:
             index = keep_exactly(choice, worth, self.token_count(video.frames, video.grid))
-        elif count is None or choice.device.type == "cpu":
-            index = choice.nonzero()[:, 0]
         else:
-            index = (~choice).byte().argsort(stable=True)[:count]  # as nonzero, which would wait for the device
+            index = choice.nonzero()[:, 0]
         return Merge.keep(index, worth.numel())

@@ -67,7 +67,7 @@ def _fits(value: object, kind: Any) -> bool:
         return isinstance(value, tuple) and all(_fits(part, inner) for part in value)
     if kind in (int, float):
         return isinstance(value, int if kind is int else (int, float)) and not isinstance(value, bool)
-    return isinstance(value, kind) if isinstance(kind, type) else True
+    return isinstance(value, kind) if isinstance(kind, type) and kind is not Any else True
 
 
 def _describe(kind: Any) -> str:

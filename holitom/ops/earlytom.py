@@ -24,7 +24,10 @@ def cut_frames(similarity: list[list[float]], threshold: float, max_frames: int,
     """Segments of frames like their first one, by a moving mean of the similarity; at most ``max_frames - 1`` long.
 
     Args:
-        similarity: from :func:`frame_similarity`. threshold: a mean below it begins a segment. momentum: of the mean.
+        similarity: from :func:`frame_similarity`.
+        threshold: a mean below it begins a segment.
+        max_frames: a segment has fewer frames than this.
+        momentum: the weight of the newest frame in that mean.
     """
     spans, first, mean = Spans(), 0, 1.0
     for frame in range(1, len(similarity)):
@@ -94,7 +97,9 @@ def select_tokens(attention: Tensor, spans: Sequence[tuple[int, int]], retention
     one of each of equally long stretches.
 
     Args:
-        attention: (T, N). spans: first and last frame of each segment. retention: the share of tokens that stays.
+        attention: (T, N) what each token receives.
+        spans: first and last frame of each segment.
+        retention: the share of tokens that stays.
 
     Returns:
         (M,) int64 flat positions t * N + n, ascending.

@@ -32,7 +32,8 @@ def pair_tokens(metric: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """One step: which tokens of each frame join which, and the order of those that are left.
 
     Args:
-        metric: (F, N, K), what is compared by cosine. count: tokens of each frame that join another; at most N // 2.
+        metric: (F, N, K), what is compared by cosine.
+        count: tokens of each frame that join another; at most N // 2.
 
     Returns:
         (F, N) int64, the place of each token's output among the frame's N - count, and (F, N - count) int64, the token
