@@ -146,7 +146,9 @@ class STTM(Method):
         Over one position, the leaves of neighbouring frames overlap, and of two that overlap one covers the other.
 
         Args:
-            states: (S, D). first, share: (T, H, W), see :meth:`_leaves`.
+            states: (S, D).
+            first: (T, H, W), see :meth:`_leaves`.
+            share: (T, H, W), see :meth:`_leaves`.
         """
         assert self.temporal_threshold is not None
         flat, by_frame = first.flatten(), first.flatten(1)
