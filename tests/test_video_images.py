@@ -181,6 +181,15 @@ class TestKinds:
         assert np.abs(frame[0, :, 0].astype(int) - np.arange(256)).max() <= 1
         assert (frame == frame[:1, :, :1]).all()
 
+    def test_a_tiff_of_unsigned_integers(self, tmp_path):
+        values = np.linspace(0, 2**32 - 1, 256).astype(np.uint32)
+        path = tmp_path / "unsigned.tif"
+        Image.fromarray(np.tile(values.view(np.int32), (4, 1))).save(path)
+        signed = struct.pack("<HHIHH", 339, 3, 1, 2, 0)  # the tag SampleFormat
+        assert path.read_bytes().count(signed) == 1
+        path.write_bytes(path.read_bytes().replace(signed, struct.pack("<HHIHH", 339, 3, 1, 1, 0)))
+        assert np.abs(read_video(path).frames[0, 0, :, 0].astype(int) - np.arange(256)).max() <= 1
+
     def test_the_frames_before_damage_are_sampled(self, tmp_path):
         path = tmp_path / "film.png"
         first, *rest = [Image.fromarray(numbered(n)) for n in range(9)]

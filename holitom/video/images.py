@@ -19,6 +19,7 @@ from holitom.video.orientation import Fit, fitted
 # HEIF is there where the package pillow-heif has been registered.
 FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 ORIENTATION = 0x0112  # EXIF
+SAMPLE_FORMAT = 339  # TIFF; 1: unsigned integers
 _HEIF = {b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1"}
 _TILES = re.compile(rb"infe.{8,10}grid", re.DOTALL)  # the entry of an item that is made of tiles
 
@@ -136,10 +137,12 @@ def frames_of(
 
 def to_rgb(image: Image.Image, size: Fit) -> NDArray[np.uint8]:
     """(H, W, 3) uint8: upright by its EXIF note, transparency dropped as the image processors of transformers do."""
+    unsigned = image.mode == "I" and getattr(image, "tag_v2", {}).get(SAMPLE_FORMAT, (2,))[0] == 1
     if image.getexif().get(ORIENTATION, 1) != 1:
         image = ImageOps.exif_transpose(image)
     if image.mode in {"I", "F"} or image.mode.startswith("I;16"):
-        image = Image.fromarray(_in_bytes(np.asarray(image)))
+        values = np.asarray(image)
+        image = Image.fromarray(_in_bytes(values.view(np.uint32) if unsigned else values))  # Pillow knows no sign
     rgb = image if image.mode == "RGB" else image.convert("RGB")
     height, width = fitted(rgb.height, rgb.width, size)
     if (height, width) != (rgb.height, rgb.width):
