@@ -6,8 +6,8 @@ from PIL import Image
 
 from holitom.video.errors import VideoError
 
-KEPT = 6  # as many of the largest frames may be kept of one video
-DECODED = 24  # as many may be decoded of one animation, in which every frame is painted over the one before
+KEPT = 5  # as many of the largest frames may be kept of one video
+DECODED = 16  # as many may be decoded of one animation, in which every frame is painted over the one before
 PAINTED = 4  # a frame of an animation may be this much smaller: painting takes several copies of it
 RAISE = "or raise PIL.Image.MAX_IMAGE_PIXELS if you trust the file."
 
