@@ -28,6 +28,7 @@ def cut(path: Path, part: float) -> Path:
     ("name", "codec", "container"),
     [
         ("film.mp4", "libx264", {"movflags": "faststart"}),
+        ("fragments.mp4", "libx264", {"movflags": "frag_keyframe+empty_moov"}),
         ("film.mkv", "libx264", {}),
         ("film.webm", "libvpx-vp9", {}),
         ("film.avi", "mpeg4", {}),
@@ -45,6 +46,40 @@ def test_a_film_that_was_cut_off_is_sampled_over_what_is_left_and_says_so(name, 
     assert len(caplog.messages) == 1
     assert str(path) in caplog.messages[0]
     assert "Copy or download it again" in caplog.messages[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "container"),
+    [
+        ("film.mp4", "libx264", {}),
+        ("late.mkv", "libx264", {"output_ts_offset": "10"}),
+        ("film.webm", "libvpx-vp9", {}),
+        ("film.avi", "mpeg4", {}),
+        ("film.flv", "libx264", {}),
+        ("film.asf", "wmv2", {}),
+        ("film.ts", "libx264", {}),
+        ("film.mxf", "mpeg2video", {}),
+    ],
+)
+def test_a_whole_film_is_not_called_cut_off_whatever_else_is_in_it(name, codec, container, tmp_path):
+    rate = 25 if name.endswith("mxf") else 30
+    path = write_video(tmp_path / name, 60, codec, rate=rate, container=container)
+    assert read_video(path, 4).warning is None
+    if not name.endswith(("ts", "mxf", "asf", "flv")):
+        with path.open("ab") as file:  # what follows the film is not its business
+            file.write(b"\0" * 100)
+        assert read_video(path, 4).warning is None
+
+
+def test_an_edit_list_does_not_make_a_film_cut_off(tmp_path):
+    path = write_video(tmp_path / "film.mp4", 60, "mpeg4", options={"bf": "0"})
+    data = bytearray(path.read_bytes())
+    entry = data.index(b"elst") + 12
+    data[entry + 4 : entry + 8] = (40 * 512).to_bytes(4, "big")  # begins at the fortieth frame, behind three keyframes
+    path.write_bytes(data)
+    clip = read_video(path, 100)
+    assert (clip.total_frames, clip.warning) == (20, None)
+    assert clip.duration == pytest.approx(20 / 30)
 
 
 def test_a_recording_without_its_index_is_an_error(tmp_path):

@@ -44,18 +44,42 @@ def test_frames_are_those_of_the_indexes_and_equal_a_full_decode(name, tmp_path)
         assert clip.source == str(path)
 
 
+def theirs(path, frames):
+    """transformers' own reader: frames and what it knows of the film."""
+    return read_video_pyav(str(path), lambda metadata, **_: default_sample_indices_fn(metadata, num_frames=frames))
+
+
 @samples_by_fractions
 @pytest.mark.parametrize("frames", [1, 8, 31, 60])
-def test_pixels_and_indexes_equal_those_of_transformers(frames, tmp_path):
-    path = write_video(tmp_path / "film.mp4", 60, height=90, width=122)
-    theirs, metadata = read_video_pyav(
-        str(path), lambda metadata, **_: default_sample_indices_fn(metadata, num_frames=frames)
-    )
+@pytest.mark.parametrize(
+    ("name", "codec", "options"),
+    [
+        ("film.mp4", "libx264", {"bf": "3"}),
+        ("film.mov", "libx264", {"x264-params": "colormatrix=bt709:fullrange=on"}),
+        ("hevc.mp4", "libx265", {"x265-params": "log-level=none"}),
+        ("film.avi", "mpeg4", {"bf": "2"}),
+    ],
+)
+def test_pixels_and_indexes_equal_those_of_transformers(name, codec, options, frames, tmp_path):
+    path = write_video(tmp_path / name, 60, codec, height=90, width=122, options=options)
+    expected, metadata = theirs(path, frames)
     ours = read_video(path, frames)
-    assert np.array_equal(ours.frames, theirs)
+    assert np.array_equal(ours.frames, expected)
     assert ours.indexes.tolist() == metadata.frames_indices.tolist()
-    assert ours.fps == metadata.fps
+    assert ours.fps == pytest.approx(metadata.fps)
     assert ours.duration == pytest.approx(metadata.duration)
+
+
+def test_where_the_reader_of_transformers_does_less(tmp_path):
+    for name in ("film.mkv", "film.ts"):
+        with pytest.raises(ValueError, match="exceeds total_num_frames=0"):
+            theirs(write_video(tmp_path / name, 12), 4)
+        assert len(read_video(tmp_path / name, 4)) == 4
+    with pytest.raises(ValueError, match="exceeds total_num_frames=12"):
+        theirs(write_video(tmp_path / "film.mp4", 12), 100)
+    turned = write_video(tmp_path / "turned.mp4", 12, rotation=90)
+    assert theirs(turned, 4)[0].shape[1:3] == (HEIGHT, WIDTH)
+    assert read_video(turned, 4).frames.shape[1:3] == (WIDTH, HEIGHT)
 
 
 def test_endpoints_rule_takes_the_first_and_the_last_frame(tmp_path):
