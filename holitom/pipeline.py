@@ -270,8 +270,7 @@ class Pipeline:
     ) -> None:
         """Answers once with the method and once without, so that what a first call of this size sets up is not timed.
 
-        Args:
-            video, method, frames, fps: as for :meth:`ask`.
+        Arguments are those of :meth:`ask`.
         """
         for each in (method, None):
             self.ask(video, "?", each, frames=frames, fps=fps, max_new_tokens=2)

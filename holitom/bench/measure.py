@@ -43,7 +43,8 @@ class Run:
         seconds: by stage, see ``STAGES``; the first three add up to the time to first token. No time per output token
             where the answer has one token.
         kv_cache_bytes: keys and values of the whole batch, measured when the prompt had been read.
-        peak_bytes, peak_above: most memory held, in all and above what was held before; None where unknown.
+        peak_bytes: most memory held at once; None where unknown.
+        peak_above: how far that is above what was held before; None where unknown.
         summary: what became of the tokens.
     """
 

@@ -26,7 +26,8 @@ def frames(count: int, side: int, seed: int = 0, noise: float = NOISE, static: f
     """A video of made-up scenes, with a cut at least every 16 frames.
 
     Args:
-        count: T, the number of frames. side: their height and width in pixels.
+        count: T, the number of frames.
+        side: their height and width in pixels.
         seed: other seeds give other scenes.
         noise: standard deviation of what is added to each pixel, where values span [-1, 1].
         static: the share of the picture, from the top, that stays as it is in the first frame, noise included.

@@ -23,7 +23,8 @@ class Report:
 
     Attributes:
         settings: what was asked for; what must be the same for rounds to belong together.
-        machine: where it ran. model: what ran.
+        machine: where it ran.
+        model: what ran.
         methods: by label, what does not change from round to round: settings, tokens, FLOPs.
         rounds: for each finished round the figures of each method, see :meth:`holitom.bench.measure.Run.figures`.
         failures: by label, why a method has no (more) figures.

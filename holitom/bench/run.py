@@ -54,7 +54,8 @@ def bench(
         share_tower: encode once for all methods that need the same of the vision tower (or a part of what another one
             before them needs), and use its time for each of their runs, instead of encoding for every run: for
             machines on which the tower takes minutes.
-        save: called after each round. done: told the label of each finished run.
+        save: called after each round.
+        done: told the label of each finished run.
 
     Raises:
         ValueError: when the uncompressed model is not among the methods.

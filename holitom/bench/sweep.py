@@ -30,11 +30,14 @@ def sweep(
     """Double the frames until each method has failed or ``limit`` is reached, then close in on where it failed.
 
     Args:
-        make: the workload for a number of frames. methods: each goes as far as it can.
-        start: the first number of frames. limit: the last one; None: as far as memory goes.
+        make: the workload for a number of frames.
+        methods: each goes as far as it can.
+        start: the first number of frames.
+        limit: the last one; None: as far as memory goes.
         repeats: runs at each point, of which the fastest counts.
         share_tower: see :func:`holitom.bench.bench`.
-        save: called with what is known after each point. done: told each point.
+        save: called with what is known after each point.
+        done: told each point.
 
     Returns:
         ``points``: label, frames, seconds by stage, bytes; ``ends``: by label the most frames that worked, the fewest

@@ -27,7 +27,8 @@ class Workload:
     Args:
         model: a transformers video LLM of a supported family.
         inputs: for ``generate()``: ids (B, L), mask and pixels, on the model's device.
-        frames: of each video. batch: B, rows with a video of their own each.
+        frames: of each video.
+        batch: B, rows with a video of their own each.
         answer: tokens to generate, at least 1.
         patch_grid: patches (rows, columns) of a frame, where known; for the FLOPs of the vision tower.
     """
@@ -81,8 +82,10 @@ def from_preset(
 
     Args:
         model: built by :func:`holitom.bench.presets.build`.
-        frames: of each video. text: tokens of a prompt beside the video and what encloses it.
-        answer: tokens to generate. static: the share of the picture that never changes.
+        frames: of each video.
+        text: tokens of a prompt beside the video and what encloses it.
+        answer: tokens to generate.
+        static: the share of the picture that never changes.
     """
     if text < 1:
         raise ValueError(f"text must be at least 1 token, got {text}")
@@ -124,8 +127,10 @@ def from_pipeline(
     """The workload of a checkpoint: synthetic clips through its own preprocessor, a question of about ``text`` tokens.
 
     Args:
-        frames: of each video. text: tokens of the question. answer: tokens to generate. static: the share of the
-            picture that never changes.
+        frames: of each video.
+        text: tokens of the question.
+        answer: tokens to generate.
+        static: the share of the picture that never changes.
     """
     tokenizer, model = pipeline.preprocessor.tokenizer, pipeline.model
     question = "What happens in the video?"

@@ -21,7 +21,8 @@ def pack(lengths: Sequence[int], budget: int) -> list[list[int]]:
     """Batches of rows of like length, none of which is longer than ``budget`` when padded to its longest row.
 
     Args:
-        lengths: tokens of each row. budget: tokens of a batch; a row that is longer is a batch of its own.
+        lengths: tokens of each row.
+        budget: tokens of a batch; a row that is longer is a batch of its own.
 
     Returns:
         Indexes into ``lengths``, each once. The longest rows come first, so that what does not fit into memory fails at

@@ -53,8 +53,11 @@ def matched_to(
     and otherwise what the inner stage keeps. All other settings stay, so a chain is matched as a whole.
 
     Args:
-        flops: the budget, for one prompt. shape: the model.
-        frames, grid: T and (h, w) of the video. text: the prompt's other tokens.
+        flops: the budget, for one prompt.
+        shape: the model.
+        frames: T of the video.
+        grid: its (h, w).
+        text: the prompt's other tokens.
         video: a video to count on, for methods whose counts depend on the content. Without it, they need exact=True.
         parameter: the field to set, if another than the method's ``retention``, ``inner_retention``, ``shares`` or
             ``cost``, the first that it has. A tuple is scaled as a whole.

@@ -145,8 +145,10 @@ def launch(
     """Serves the app, only to this machine unless told otherwise; returns its address.
 
     Args:
-        blocks: from :func:`app`. port: None: a free one from 7860.
-        share: lets Gradio's servers pass strangers through. wait: until interrupted.
+        blocks: from :func:`app`.
+        port: None: a free one from 7860.
+        share: lets Gradio's servers pass strangers through.
+        wait: until interrupted.
 
     Raises:
         OSError: when the port is taken.

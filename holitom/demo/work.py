@@ -32,8 +32,10 @@ class Progress:
     """What there is to see so far.
 
     Args:
-        status: a sentence. failed: whether it tells of an error.
-        answers: uncompressed and compressed, as far as they have come. numbers: what is known of each.
+        status: a sentence.
+        failed: whether it tells of an error.
+        answers: uncompressed and compressed, as far as they have come.
+        numbers: what is known of each.
         page: the report, when all is done.
     """
 

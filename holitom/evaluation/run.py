@@ -49,7 +49,9 @@ def evaluate(
 
     Args:
         methods: put :data:`UNCOMPRESSED` first to have something to compare with.
-        log: where rows go. name: what rows call a method. done: told the name of each finished clip.
+        log: where rows go.
+        name: what rows call a method.
+        done: told the name of each finished clip.
         refused: told of a method that cannot do what it is asked for, which is then left out; None: raise.
 
     Returns:

@@ -16,7 +16,9 @@ class Budget:
     window gets the whole budget. Every window gets at least one token.
 
     Args:
-        tokens: to be shared out. frames: T, expected. positions: N, the tokens of a frame.
+        tokens: to be shared out.
+        frames: T, expected.
+        positions: N, the tokens of a frame.
         shortest: the fewest frames of a window that is not the last.
 
     Raises:
@@ -38,7 +40,9 @@ class Budget:
         """The tokens of the next window.
 
         Args:
-            frames: of the window. need: its tokens that are not redundant. last: whether it is the last window.
+            frames: of the window.
+            need: its tokens that are not redundant.
+            last: whether it is the last window.
         """
         self.frames_left = max(0, self.frames_left - frames)
         self._seen += frames

@@ -33,8 +33,12 @@ class WindowRecord:
     """What became of one window.
 
     Args:
-        first, last: its frames, inclusive, counted in sampled frames. start, end: seconds at which these are shown.
-        redundant: its tokens that merging over time saves. tokens: those that were kept.
+        first: its first frame, counted in sampled frames.
+        last: its last frame.
+        start: seconds at which the first is shown.
+        end: seconds at which the last is shown.
+        redundant: its tokens that merging over time saves.
+        tokens: those that were kept.
     """
 
     first: int
@@ -51,11 +55,16 @@ class CompressedVideo:
 
     Args:
         tokens: (K + newlines, D) on the CPU, in the order of the prompt, in the model's dtype.
-        merge: the map of all T * N patches to the K tokens, on the CPU. frames: T. grid: (h, w).
+        merge: the map of all T * N patches to the K tokens, on the CPU.
+        frames: T.
+        grid: (h, w).
         method: the method, as it was set for the whole video.
-        windows: the windows, in order. times: (T,) float64, seconds at which each sampled frame is shown.
+        windows: the windows, in order.
+        times: (T,) float64, seconds at which each sampled frame is shown.
         at_stake: the redundant tokens that borders between windows cost, at most.
-        seconds: by stage. source: the path. warning: what is wrong with a video of which only a part could be read.
+        seconds: by stage.
+        source: the path.
+        warning: what is wrong with a video of which only a part could be read.
     """
 
     tokens: Tensor
@@ -109,7 +118,8 @@ def compress_video(
     it, and 12 bytes for each patch that say where it went.
 
     Args:
-        model: a transformers video LLM. preprocessor: of the same checkpoint.
+        model: a transformers video LLM.
+        preprocessor: of the same checkpoint.
         video: what :func:`holitom.video.open_video` takes; or a clip or a stream, whose frames are taken as they are.
         method: its stage before the LLM merges; its stage inside works when the question is asked.
         reading: window, budget and sampling.

@@ -15,7 +15,8 @@ class Reading:
         tokens: how many visual tokens the whole video may have in the LLM, those that are no patches (a newline)
             included; exactly as many are used, where the video has them. None: the method's own retention, window by
             window.
-        fps: frames to sample per second. frames: how many to sample of the whole video instead.
+        fps: frames to sample per second.
+        frames: how many to sample of the whole video instead.
         batch: frames that go through the vision tower at a time.
 
     Raises:

@@ -23,7 +23,8 @@ class Windows:
     :mod:`holitom.ops.streaming`); any other method gets windows of W frames.
 
     Args:
-        method: whose links say where windows may end. frames: W.
+        method: whose links say where windows may end.
+        frames: W.
     """
 
     def __init__(self, method: Method, frames: int) -> None:

@@ -157,7 +157,8 @@ class Method:
         """``with method(model) as session:`` compresses inside the block and restores the model after it.
 
         Args:
-            model: a transformers video LLM. options: see :class:`holitom.runtime.Session` (``positions``, ``timer``).
+            model: a transformers video LLM.
+            options: see :class:`holitom.runtime.Session` (``positions``, ``timer``).
         """
         from holitom.runtime import Session  # the one upward import: a method stays free of models until it meets one
 

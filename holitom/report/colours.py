@@ -25,7 +25,9 @@ def colour_tokens(merge: Merge, frames: int, grid: tuple[int, int]) -> NDArray[n
     """A colour for each token that is made of several patches, so that tokens which touch differ where possible.
 
     Args:
-        merge: a map of the T * h * w patches. frames: T. grid: (h, w).
+        merge: a map of the T * h * w patches.
+        frames: T.
+        grid: (h, w).
 
     Returns:
         (M,) indexes into PALETTE; -1 for a token of one patch.

@@ -47,7 +47,9 @@ def paint(frames: Picture, merge: Merge, grid: tuple[int, int], side: int = SIDE
     token stands, there is an outline. A bar above the frame changes its colour with each segment.
 
     Args:
-        frames: (T, H, W, 3) uint8. merge: a map of T * h * w patches. grid: (h, w).
+        frames: (T, H, W, 3) uint8.
+        merge: a map of T * h * w patches.
+        grid: (h, w).
         side: pixels on the long side, about; a patch has at least 8.
 
     Returns:

@@ -53,7 +53,8 @@ class Run:
     Args:
         name: the method and its settings, as the command line writes them.
         answer: the model's, with times and costs.
-        record: what became of the video. stages: the same step by step.
+        record: what became of the video.
+        stages: the same step by step.
         threshold: the similarity above which a position is static, for methods with one.
         gains: the tokens that merging each segment over time saves, for methods with segments and a threshold.
     """
@@ -71,10 +72,14 @@ class Trace:
     """Several methods on one clip, and the clip itself. T frames as the LLM sees them, of N = h * w positions.
 
     Args:
-        clip: the sampled frames. question: what was asked. model: the checkpoint's name.
-        grid: (h, w). similarity: (T-1, N) cosine of a position with itself one frame later.
+        clip: the sampled frames.
+        question: what was asked.
+        model: the checkpoint's name.
+        grid: (h, w).
+        similarity: (T-1, N) cosine of a position with itself one frame later.
         scores: (T, N) how much attention each patch receives in the vision tower, or None where the family has none.
-        full: the uncompressed answer. runs: one for each method.
+        full: the uncompressed answer.
+        runs: one for each method.
     """
 
     clip: Clip
@@ -129,7 +134,8 @@ def trace(
     A first call, not timed, notes similarities and scores and warms the model up.
 
     Args:
-        model: its name, for the page. tell: called with what is being done.
+        model: its name, for the page.
+        tell: called with what is being done.
         listen: called with each new piece of an answer, and with the answer when it is complete; 0 is the uncompressed
             one, the methods count from 1.
 

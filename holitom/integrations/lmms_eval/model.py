@@ -34,7 +34,9 @@ class Holitom(lmms):  # type: ignore[misc]
         sampling: where frames are taken, a rule of :func:`holitom.video.sample_indexes`; the default is the rule of
             lmms-eval's own models, which published results were made with.
         batch_size: conversations at a time.
-        device, dtype, attn_implementation: as for :meth:`holitom.pipeline.Pipeline.from_pretrained`.
+        device: as for :meth:`holitom.Pipeline.from_pretrained`.
+        dtype: as for it.
+        attn_implementation: as for it.
         settings: the method's settings, ``retention=0.1`` for example.
     """
 

@@ -125,7 +125,9 @@ class Compressor:
         """The method's map of one video's tokens.
 
         Args:
-            features: (T * N, D) as they would enter the LLM. scores: (T, N). keys: (T, N, K).
+            features: (T * N, D) as they would enter the LLM.
+            scores: (T, N).
+            keys: (T, N, K).
 
         Raises:
             RuntimeError: when a method does not keep its promise about the count. Placeholders are there already, so

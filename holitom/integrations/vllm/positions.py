@@ -30,7 +30,8 @@ class Media:
     """One image or video among the tokens of a prompt.
 
     Args:
-        offset, length: its placeholders.
+        offset: its first placeholder.
+        length: the number of its placeholders.
         places: (3, S) int64, the positions (time, row, column) of all its S tokens before compression, from 0.
         known: whether its placeholders are these S tokens; otherwise they wait for the encoder.
     """
@@ -89,7 +90,8 @@ def place_videos(positions: Tensor, waiting: Tensor, places: Tensor, computed: i
     encoder's output is the same each time.
 
     Args:
-        positions: (3, N) of a whole prompt. waiting: (N,) bool, the placeholders of its videos.
+        positions: (3, N) of a whole prompt.
+        waiting: (N,) bool, the placeholders of its videos.
         places: (3, R), the places of the R placeholders from ``computed`` on, in order.
         computed: how many of the prompt's tokens have been run.
     """

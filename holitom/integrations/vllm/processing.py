@@ -20,8 +20,9 @@ class VideoShape:
     """What decides the number of a video's placeholders.
 
     Args:
-        frames: T. grid: (h, w) of a frame after pooling. text: tokens beside the T * h * w patches (newlines,
-            timestamps), which stay.
+        frames: T.
+        grid: (h, w) of a frame after pooling.
+        text: tokens beside the T * h * w patches (newlines, timestamps), which stay.
     """
 
     frames: int

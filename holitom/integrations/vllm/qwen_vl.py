@@ -63,7 +63,8 @@ class QwenVideos:
         """(3, S) the places of all S tokens of a video before compression, text inside it included.
 
         Args:
-            grid: steps, rows and columns of tokens. item: the processed video.
+            grid: steps, rows and columns of tokens.
+            item: the processed video.
         """
         raise NotImplementedError
 

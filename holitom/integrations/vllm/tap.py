@@ -25,7 +25,8 @@ class PatchTap:
         attention: vLLM's ``MMEncoderAttention`` of the last used vision layer, called with queries and keys as
             (batch, tokens, heads * d) or (batch, tokens, heads, d).
         needs: what to show, of "scores" and "keys".
-        ranks: over how many ranks the heads are split (tensor parallelism). total: sums a tensor over them.
+        ranks: over how many ranks the heads are split (tensor parallelism).
+        total: sums a tensor over them.
     """
 
     def __init__(self, attention: Any, needs: frozenset[str], ranks: int, total: Gather) -> None:
@@ -76,7 +77,9 @@ def patch_record(
     """Means over the heads of all ranks, of which each holds as many.
 
     Args:
-        query, key: (T, H, P, d), this rank's heads. total: sums a tensor over the ranks.
+        query: (T, H, P, d), this rank's heads.
+        key: (T, H, P, d).
+        total: sums a tensor over the ranks.
     """
 
     def over_ranks(mean: Tensor) -> Tensor:
