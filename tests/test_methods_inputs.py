@@ -11,14 +11,17 @@ import numpy as np
 import pytest
 import torch
 from golden import span
-from method_zoo import OUTER, VARIANTS, make_video
+from method_zoo import VARIANTS, make_video
 from test_methods_inner import INNER
 
-from holitom import HoliTom, Merge, SpanStates
+from holitom import HoliTom, Merge, SpanStates, TowerStates
 from holitom.methods import EVS, FastV, FrameFusion, Method, PyramidDrop, VisionZip, parse
+from holitom.methods.registry import BUILTIN
 from holitom.methods.settings import kinds_of
 
-METHODS = [*(cls() for cls in OUTER), *INNER]
+METHODS = [cls() for cls in BUILTIN.values()]
+OUTER = [*VARIANTS, *(each for each in METHODS if "before" in each.stages and each not in VARIANTS)]
+TOWER = [each for each in METHODS if "tower" in each.stages]
 WRONG: dict[Any, tuple[Any, ...]] = {
     int: ("7", 1.5, True, None),
     float: ("0.5", True, None),
@@ -87,7 +90,7 @@ def equal(a: Merge, b: Merge) -> bool:
 VIDEOS = [make_video(9, (6, 6), 16, seed, motion) for seed, motion in enumerate((0.02, 0.2, 1.0))]
 
 
-@pytest.mark.parametrize("method", VARIANTS, ids=repr)
+@pytest.mark.parametrize("method", OUTER, ids=repr)
 def test_maps_do_not_depend_on_the_default_dtype(method: Method, default_dtype: torch.dtype) -> None:
     exact = (
         replace(method, retention=0.3, exact=True) if type(method)() == method and hasattr(method, "exact") else method
@@ -120,7 +123,7 @@ def test_inner_maps_do_not_depend_on_the_default_dtype(method: Method, default_d
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
-@pytest.mark.parametrize("method", VARIANTS, ids=repr)
+@pytest.mark.parametrize("method", OUTER, ids=repr)
 def test_what_is_not_finite_never_breaks_a_map(method: Method, bad: float) -> None:
     names = ("features", "scores", "keys", "frame_embeddings")
     places = ((0,), (4,), (8, slice(3, 7)), (slice(None),))
@@ -150,6 +153,32 @@ def test_what_is_not_finite_never_breaks_an_inner_map(method: Method, bad: float
                 kept = method.merge_span(replace(each, memory={}, **{name: value})).validate().outputs
                 assert kept >= 1
                 assert kept == method.merge_span(replace(each, memory={})).outputs or isinstance(method, FrameFusion)
+
+
+def states(method: Method, bad: float | None = None) -> Iterator[TowerStates]:
+    random = torch.Generator().manual_seed(0)
+    hidden = torch.randn(1, 20, 16, generator=random) + 0.1 * torch.randn(8, 20, 16, generator=random)
+    for place in ((3,), (slice(None), 4), (slice(None),)) if bad is not None else ((),):
+        here = hidden.clone()
+        if place:
+            here[place] = bad
+        yield TowerStates(here, method.tower_layers(26)[0], 26, (4, 5))
+
+
+@pytest.mark.parametrize("method", TOWER, ids=repr)
+def test_tower_maps_do_not_depend_on_the_default_dtype(method: Method, default_dtype: torch.dtype) -> None:
+    [made] = states(method)
+    expected = method.merge_tower(made)
+    torch.set_default_dtype(default_dtype)
+    assert equal(method.merge_tower(made), expected)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("method", TOWER, ids=repr)
+def test_what_is_not_finite_never_breaks_a_tower_map(method: Method, bad: float) -> None:
+    for made in states(method, bad):
+        merge = method.merge_tower(made).validate()
+        assert (merge.target >= 0).all()
 
 
 def test_tokens_that_are_not_finite_go_first() -> None:
