@@ -34,7 +34,7 @@ def main() -> None:
         text = README.read_text("utf-8")
         text = SAMPLE.sub(lambda match: match[1] + holitom(match["command"], folder) + match[4], text)
         README.write_text(text, "utf-8")
-    for script in ("figures.py", "step_figures.py", "method_figures.py"):
+    for script in ("method_catalogue.py", "figures.py", "step_figures.py", "method_figures.py"):
         subprocess.run([sys.executable, str(Path(__file__).with_name(script))], check=True)
 
 

@@ -19,8 +19,9 @@ from selenium import webdriver
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 
-from holitom.cli.loading import TINY
+from holitom.cli.loading import TINY, recommended
 from holitom.demo.app import app, launch, samples
+from holitom.demo.work import Desk
 from holitom.methods.registry import parse
 from holitom.pipeline import Pipeline
 from holitom.report.page import write_page
@@ -73,9 +74,10 @@ def main() -> None:
             save(driver, "page.png")
 
             pipeline.warm_up(clip)
-            blocks = app(pipeline, {NUMBER: clips[NUMBER]}, "tiny")
+            desk = Desk(pipeline, "tiny")
+            blocks = app(desk, {NUMBER: clips[NUMBER]}, recommended("tiny"))
             screen(driver, 1200, 1250)
-            driver.get(launch(blocks, wait=False))
+            driver.get(launch(blocks, desk.limits.megabytes, wait=False))
             time.sleep(4)
             driver.find_element(By.ID, "ask").click()
             while not driver.execute_script("return document.querySelector('#picture iframe')"):
@@ -83,6 +85,7 @@ def main() -> None:
             time.sleep(2)
             save(driver, "demo.png")
             blocks.close()
+            desk.close()
         finally:
             driver.quit()
 

@@ -79,7 +79,7 @@ class Stopping:
     """Is stopped, as by Ctrl-Z or a hung disk, in the middle of sending a video."""
 
     def load(self) -> None:
-        from holitom.corpus.pool import SIZE, Channel
+        from holitom.corpus.channel import SIZE, Channel
 
         send = Channel.send
 
@@ -130,4 +130,6 @@ class Leaving(Ready):
             os._exit(11)
         if item.path == "sleeps":
             time.sleep(60)
+        if item.path == "stops":
+            os.kill(os.getpid(), signal.SIGSTOP)
         return Video(item.path, {"pid": os.getpid()})

@@ -21,6 +21,15 @@ def test_commands_are_there_before_torch_is():
     assert tell("import sys, holitom.cli; print('torch' in sys.modules)") == "False"
 
 
+def test_listing_the_methods_loads_no_torch():
+    code = (
+        "import sys; from typer.testing import CliRunner; from holitom.cli import app; "
+        "found = CliRunner().invoke(app, ['methods']); assert found.exit_code == 0, found.output; "
+        "print('holitom' in found.output, 'torch' in sys.modules)"
+    )
+    assert tell(code) == "True False"
+
+
 def test_public_names_are_there_all_the_same():
     code = "import holitom; print(sorted(set(holitom.__all__) - set(dir(holitom))), holitom.HoliTom().retention)"
     assert tell(code) == "[] 0.1"

@@ -22,6 +22,8 @@ from holitom.corpus.scratch import PREFIX
 TESTS = Path(__file__).parent
 posix = pytest.mark.skipif(os.name != "posix", reason="signals and locks as POSIX has them")
 
+linux = pytest.mark.skipif(sys.platform != "linux", reason="the kernel ends processes with their parent")
+
 
 def items(*names: str) -> list[Item]:
     return [Item(name, name) for name in names]
@@ -115,22 +117,25 @@ def test_the_next_start_clears_what_a_killed_process_left(tmp_path, monkeypatch)
 
 
 @posix
-def test_workers_end_with_the_process_that_started_them(tmp_path):
+@pytest.mark.parametrize("doing", ["sleeps", pytest.param("stops", marks=linux)])
+def test_workers_end_with_the_process_that_started_them(tmp_path, doing):
     code = (
         f"import sys; sys.path.insert(0, {str(TESTS)!r})\n"
         "from corpus_readers import Leaving\nfrom holitom.corpus import Item, Pool\n"
         "if __name__ == '__main__':\n"
         "    pool = Pool(Leaving(), workers=1)\n"
-        "    stream = pool.read([Item('a', 'a'), Item('sleeps', 'sleeps')])\n"
+        f"    stream = pool.read([Item('a', 'a'), Item({doing!r}, '')])\n"
         "    print(next(stream).content['pid'], flush=True)\n    next(stream)\n"
     )
     script = tmp_path / "script.py"
     script.write_text(code)
     parent = subprocess.Popen(
-        [sys.executable, script], env={**os.environ, "TMPDIR": str(tmp_path)}, stdout=subprocess.PIPE, text=True
-    )
+        [sys.executable, script], env={**os.environ, "TMPDIR": str(tmp_path)}, stdout=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
     assert parent.stdout is not None
     worker = int(parent.stdout.readline())
+    time.sleep(0.5)  # the worker has begun with the next video
     parent.kill()
     parent.wait()
     for _ in range(100):

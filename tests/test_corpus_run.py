@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from corpus_clips import QUESTIONS, rows_of, write_corpus
 from corpus_readers import Counting, Crashing, Telling
 from media import write_video
+from playlists import KINDS, playlist
 from tiny_checkpoints import build_llava_onevision
 
 from holitom import HoliTom
@@ -20,6 +23,7 @@ from holitom.corpus.pool import NICENESS, Pool
 from holitom.corpus.reading import Failure, Video, attempt
 from holitom.pipeline import Pipeline
 from holitom.video import VideoError, read_video
+from holitom.video.container import decoder_threads
 
 METHODS = {
     "outer": HoliTom(retention=0.3, layer=None),
@@ -195,6 +199,38 @@ def test_workers_share_the_cores_and_give_way_to_the_model():
         torch.set_num_threads(threads)
 
 
+def damaged_films(folder: Path, count: int) -> list[Item]:
+    """Films in whose pictures bytes were changed."""
+    dice, items = np.random.default_rng(0), []
+    for number in range(count):
+        path = write_video(folder / f"film-{number}.mp4", 60, ("libx264", "mpeg4")[number % 2], options={"bf": "2"})
+        data = bytearray(path.read_bytes())
+        for at in dice.integers(600, len(data) * 3 // 4, 12):
+            data[at] ^= 0x55
+        path.write_bytes(data)
+        items.append(Item(path.name, str(path)))
+    return items
+
+
+def test_damaged_films_are_read_alike_by_any_number_of_workers_and_threads(checkpoint, tmp_path):
+    reader, items = PromptReader(checkpoint, QUESTIONS, 8), damaged_films(tmp_path, 8)
+
+    def seen(found):
+        if isinstance(found, Failure):
+            return found
+        return found.warning, {name: value.tobytes() for name, value in found.content.start.items()}
+
+    wanted = [seen(attempt(reader, item)) for item in items]
+    assert sum(isinstance(each, Failure) or each[0] is not None for each in wanted) >= 4, "most are damaged indeed"
+    for threads in (1, 3, 8):
+        before = decoder_threads.set(threads)
+        assert [seen(attempt(reader, item)) for item in items] == wanted
+        decoder_threads.reset(before)
+    for workers in (1, 2):
+        with Pool(reader, workers) as pool:
+            assert list(map(seen, pool.read(items))) == wanted
+
+
 def test_workers_give_what_reading_here_gives(checkpoint, tmp_path):
     source = write_corpus(tmp_path / "clips", 4)
     write_video(source / "long.mp4", 40)
@@ -242,3 +278,72 @@ def test_the_command(corpus, checkpoint, tmp_path, monkeypatch, capsys):
     code, _, told = call("--retention", 0.5, "--restart")
     assert code == 0
     assert len(rows_of(tmp_path / "out.parquet")) == 10
+
+
+def caption(monkeypatch, capsys, *words):
+    """Runs the command in this process; gives its exit code, output and messages."""
+    from holitom.cli import main
+
+    monkeypatch.setattr("sys.argv", ["holitom", "caption", *map(str, words)])
+    with pytest.raises(SystemExit) as exit_:
+        main()
+    shown = capsys.readouterr()
+    return exit_.value.code or 0, shown.out, " ".join(shown.err.split())
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names as bytes")
+def test_hostile_names_and_playlists_are_rows_and_no_more(checkpoint, tmp_path, monkeypatch, capsys):
+    """Neither a name that is no text nor one that steers a terminal ends a run; no playlist opens another file."""
+    outside, source = tmp_path / "outside", tmp_path / "source"
+    outside.mkdir()
+    source.mkdir()
+    good = write_video(source / "good.mp4", 4)
+    (source / os.fsdecode(b"caf\xe9.mp4")).write_bytes(good.read_bytes())
+    (source / os.fsdecode(b"broken\xff.mp4")).write_bytes(b"")
+    (source / "\x1b[2Jred\nline.mp4").write_bytes(b"")
+    lists = [playlist(outside, kind) for kind in KINDS]
+    for path in lists:
+        (source / f"list-{path.name}").write_bytes(path.read_bytes())
+    (source / "paths.csv").write_text("path\n" + "\n".join(f'"{path}"' for path in lists))
+    options = ["--model", checkpoint, "--question", "?", "--max-new-tokens", 2, "--workers", 0, "--frames", 4]
+    code, _, err = caption(monkeypatch, capsys, source, "--out", tmp_path / "a.parquet", *options)
+    assert code == 0, err
+    assert "\x1b" not in err
+    rows = {row["path"].removeprefix(f"{source}/"): row for row in rows_of(tmp_path / "a.parquet")}
+    assert {"good.mp4", r"caf\xe9.mp4", r"broken\xff.mp4", "\x1b[2Jred\nline.mp4"} <= set(rows)
+    assert rows["good.mp4"]["error"] is rows[r"caf\xe9.mp4"]["error"] is None
+    assert "empty" in rows[r"broken\xff.mp4"]["error"]
+    assert all(row["error"] for name, row in rows.items() if name.startswith("list-"))
+    assert all(row["answer"] is None for name, row in rows.items() if name.startswith("list-"))
+    code, _, err = caption(monkeypatch, capsys, source / "paths.csv", "--out", tmp_path / "b.jsonl", *options)
+    assert code == 1
+    assert f"{len(lists)} of {len(lists)} rows have an error instead of an answer" in err
+
+
+def test_exit_codes_say_how_many_rows_have_an_answer(checkpoint, tmp_path, monkeypatch, capsys):
+    source = write_corpus(tmp_path / "clips", 4)  # one of them is damaged
+    options = ["--model", checkpoint, "--question", "?", "--max-new-tokens", 2, "--workers", 0, "--frames", 4]
+    for share, want in ((0.7, 0), (0.8, 1)):
+        out = tmp_path / f"{share}.jsonl"
+        code, _, err = caption(monkeypatch, capsys, source, "--out", out, "--fail-under", share, *options)
+        assert code == want, err
+    assert "1 of 4 rows have an error instead of an answer: --fail-under 0.8" in err
+
+
+def test_the_count_is_never_cut(monkeypatch):
+    import io
+
+    from rich.console import Console
+
+    from holitom.cli import caption as command
+    from holitom.corpus import Totals
+
+    totals = Totals(123_456)
+    totals.rows = 98_765
+    for width in (20, 40, 80):
+        console = Console(file=io.StringIO(), width=width, force_terminal=True)
+        monkeypatch.setattr(sys.modules["holitom.cli.caption"], "err", console)
+        with sys.modules["holitom.cli.caption"]._progress(totals, quiet=False):
+            pass
+        assert "98765/123456 rows" in console.file.getvalue()
+    assert callable(command)

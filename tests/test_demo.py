@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import subprocess
 import sys
 import threading
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +19,13 @@ from report_traces import pipeline
 from typer.testing import CliRunner
 
 from holitom.cli import app
-from holitom.demo import work
-from holitom.demo.work import method_of, run
+from holitom.cli.loading import TINY, recommended
+from holitom.demo import reading
+from holitom.demo.app import samples
+from holitom.demo.reading import ClipReader, Limits, Upload, UploadReader
+from holitom.demo.work import Desk, method_of
 from holitom.methods.registry import names, parse
+from holitom.pipeline import Pipeline
 
 
 @pytest.fixture(scope="module")
@@ -31,13 +40,20 @@ def film(tmp_path_factory):
     return str(path)
 
 
-def ask(pipe, video, question="What?", method="holitom", retention=0.3, frames=6, tokens=8):
-    return list(run(pipe, video, question, method, retention, frames, tokens))
+@pytest.fixture(scope="module")
+def desk(pipe):
+    desk = Desk(pipe)
+    yield desk
+    desk.close()
+
+
+def ask(desk, video, question="What?", method="holitom", retention=0.3, frames=6, tokens=8):
+    return list(desk.ask(video, question, method, retention, frames, tokens))
 
 
 class TestAnswers:
-    def test_both_come_piece_by_piece_and_are_those_of_the_pipeline(self, pipe, film):
-        seen = ask(pipe, film)
+    def test_both_come_piece_by_piece_and_are_those_of_the_pipeline(self, pipe, desk, film):
+        seen = ask(desk, film)
         assert seen[-1].status == "done"
         want = [
             pipe.ask(film, "What?", each, frames=6, max_new_tokens=8).text
@@ -50,8 +66,8 @@ class TestAnswers:
         assert all("first token after" in numbers and "tokens/s" in numbers for numbers in seen[-1].numbers)
         assert "97 of 97" in seen[-1].numbers[0]
 
-    def test_the_last_news_hold_the_page_and_no_path(self, pipe, film):
-        page = ask(pipe, film)[-1].page
+    def test_the_last_news_hold_the_page_and_no_path(self, desk, film):
+        page = ask(desk, film)[-1].page
         assert "film.mp4" in page
         assert film not in page
 
@@ -61,19 +77,21 @@ class TestAnswers:
             assert method.name == name
             assert 0.5 in [getattr(method, field, 0.5) for field in ("retention", "inner_retention")]
 
-    def test_a_reader_who_leaves_does_not_leave_the_model_busy(self, pipe, film):
+    def test_a_reader_who_leaves_does_not_leave_the_model_busy(self, desk, film):
+        ask(desk, film)
         before = threading.active_count()
-        news = run(pipe, film, "What?", "holitom", 0.3, 6, 8)
+        news = desk.ask(film, "What?", "holitom", 0.3, 6, 8)
         for now in news:
             if now.answers[0]:
                 break
         news.close()
         assert threading.active_count() == before
+        assert ask(desk, film)[-1].status == "done", "the model is free again"
 
 
 class TestRefusals:
-    def sentence(self, pipe, video, **options) -> str:
-        seen = ask(pipe, video, **options)
+    def sentence(self, desk, video, **options) -> str:
+        seen = ask(desk, video, **options)
         assert seen[-1].failed
         assert seen[-1].page is None
         text = seen[-1].status
@@ -81,26 +99,26 @@ class TestRefusals:
         assert "Traceback" not in text
         return text
 
-    def test_nothing_uploaded(self, pipe):
-        assert "upload one" in self.sentence(pipe, None)
+    def test_nothing_uploaded(self, desk):
+        assert "upload one" in self.sentence(desk, None)
 
-    def test_nothing_asked(self, pipe, film):
-        assert "no question" in self.sentence(pipe, film, question="  ")
+    def test_nothing_asked(self, desk, film):
+        assert "no question" in self.sentence(desk, film, question="  ")
 
-    def test_a_corrupt_file_is_named_without_its_place(self, pipe, tmp_path):
+    def test_a_corrupt_file_is_named_without_its_place(self, desk, tmp_path):
         path = tmp_path / "broken.mp4"
         path.write_bytes(b"\0\0\0\x18ftypmp42" + np.random.default_rng(0).bytes(4000))
-        text = self.sentence(pipe, str(path))
+        text = self.sentence(desk, str(path))
         assert text.startswith("broken.mp4: ")
         assert str(tmp_path) not in text
 
     @pytest.mark.parametrize("kind", KINDS)
-    def test_a_playlist_shows_no_other_file_of_this_machine(self, pipe, tmp_path, kind):
-        assert "a playlist, not a video" in self.sentence(pipe, str(playlist(tmp_path, kind)))
+    def test_a_playlist_shows_no_other_file_of_this_machine(self, desk, tmp_path, kind):
+        assert "a playlist, not a video" in self.sentence(desk, str(playlist(tmp_path, kind)))
 
-    def test_an_empty_file(self, pipe, tmp_path):
+    def test_an_empty_file(self, desk, tmp_path):
         (tmp_path / "empty.mp4").touch()
-        assert "empty" in self.sentence(pipe, str(tmp_path / "empty.mp4"))
+        assert "empty" in self.sentence(desk, str(tmp_path / "empty.mp4"))
 
     @pytest.mark.parametrize(
         ("options", "words"),
@@ -112,18 +130,74 @@ class TestRefusals:
             ({"method": "../../etc"}, "no method"),
         ],
     )
-    def test_values_that_the_sliders_cannot_send(self, pipe, film, options, words):
-        assert words in self.sentence(pipe, film, **options)
+    def test_values_that_the_sliders_cannot_send(self, desk, film, options, words):
+        assert words in self.sentence(desk, film, **options)
 
-    @pytest.mark.parametrize(("limit", "value", "words"), [
-        ("MEGABYTES", 0, "larger than"), ("PIXELS", 1000, "fewer frames"), ("SECONDS", 0.1, "minutes"),
-    ])  # fmt: skip
-    def test_films_beyond_the_limits_are_refused_before_they_are_decoded(
-        self, pipe, film, monkeypatch, limit, value, words
-    ):
-        monkeypatch.setattr(work, limit, value)
-        monkeypatch.setattr(work, "read_video", lambda *_: pytest.fail("was decoded"))
-        assert words in self.sentence(pipe, film)
+    @pytest.mark.parametrize(
+        ("limits", "words"),
+        [
+            (Limits(megabytes=0.0001), "larger than"),
+            (Limits(pixels=1000), "fewer frames"),
+            (Limits(seconds=0.1), "minut"),
+        ],
+    )
+    def test_films_beyond_the_limits_are_refused_before_they_are_decoded(self, desk, film, monkeypatch, limits, words):
+        monkeypatch.setattr(reading, "read_video", lambda *_: pytest.fail("was decoded"))
+        monkeypatch.setattr(desk, "limits", limits)
+        if limits.megabytes < 1:
+            assert words in self.sentence(desk, film)
+        else:
+            with pytest.raises(ValueError, match=words):
+                UploadReader(limits).read(Upload("film.mp4", film, 6))
+
+
+class TestHostileUploads:
+    """A picture over which a decoder works for long."""
+
+    @pytest.fixture
+    def slow(self, tmp_path):
+        from PIL import Image
+
+        pages = [Image.new("P", (6000, 6000), number) for number in range(40)]
+        pages[0].save(tmp_path / "slow.gif", save_all=True, append_images=pages[1:], duration=40)
+        return tmp_path / "slow.gif"
+
+    def test_one_that_takes_too_long_is_given_up_and_holds_up_nobody(self, pipe, film, slow):
+        desk = Desk(pipe, limits=Limits(reading=3.0, pixels=2**62))
+        try:
+            hostile = threading.Thread(target=lambda: refused.append(ask(desk, str(slow), frames=64)[-1]), daemon=True)
+            refused: list = []
+            hostile.start()
+            assert ask(desk, film)[-1].status == "done"
+            hostile.join(120)
+            assert refused[0].failed
+            assert refused[0].status.startswith("slow.gif: ")
+            assert str(slow) not in refused[0].status
+            assert ask(desk, film)[-1].status == "done", "its reader is there again"
+        finally:
+            desk.close()
+
+
+def test_the_first_click_is_right(tmp_path):
+    """On every sample clip the tiny model answers rightly, with the method and the share at which the page begins."""
+    pipeline = Pipeline.from_pretrained(TINY, device="cpu", dtype="float32")
+    clips = samples(tmp_path)
+    rows = [json.loads(line) for line in (tmp_path / "questions.jsonl").read_text("utf-8").splitlines()]
+    wanted = {(str(tmp_path / row["video"]), row["question"]): row["answer"] for row in rows}
+    own = recommended("tiny")
+    assert own is not None
+    for path, question in clips.values():
+        answer = pipeline.ask(path, question, method_of(own.method.name, own.retention), max_new_tokens=8)
+        assert answer.text == wanted[path, question]
+
+
+def test_closing_ends_the_reading_processes(film):
+    clips = ClipReader(Limits(readers=1))
+    assert next(clip for clip in clips.read(Path(film), 4) if clip is not None).frames.shape[0] == 4
+    process = clips._workers[0].process
+    clips.close()
+    process.join(20)
+    assert not process.is_alive()
 
 
 def test_the_command_shares_nothing_unless_told():
@@ -141,3 +215,34 @@ def test_without_gradio_the_command_says_what_to_install(monkeypatch):
     result = CliRunner().invoke(app, ["demo"])
     assert isinstance(result.exception, ImportError)
     assert "pip install 'holitom[demo]'" in str(result.exception)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+def test_uploads_go_with_the_process(film, tmp_path, sign):
+    pytest.importorskip("gradio", reason="the extra holitom[demo] is not installed")
+    process = subprocess.Popen(
+        [sys.executable, str(Path(__file__).parent / "launch.py"), "demo", "--model", "tiny"],
+        env={**os.environ, "TMPDIR": str(tmp_path)}, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        opened = process.stdout.readline()
+        assert opened.startswith("open http://127.0.0.1:"), opened
+        body = b"--x\r\nContent-Disposition: form-data; name=files; filename=mine.mp4\r\n\r\n"
+        body += Path(film).read_bytes() + b"\r\n--x--\r\n"
+        request = urllib.request.Request(
+            f"{opened.split()[1].rstrip('/')}/gradio_api/upload",
+            body,
+            {"Content-Type": "multipart/form-data; boundary=x"},
+        )
+        [uploaded] = json.loads(urllib.request.urlopen(request, timeout=60).read())
+        assert Path(uploaded).read_bytes() == Path(film).read_bytes()
+        assert tmp_path in Path(uploaded).parents
+        process.send_signal(sign)
+        process.wait(60)
+    finally:
+        process.kill()
+        process.wait()
+    assert list(tmp_path.iterdir()) == []

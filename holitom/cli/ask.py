@@ -106,7 +106,7 @@ def compared(
         method: the method; None: uncompressed as well.
         settings: further arguments of :meth:`Pipeline.ask`.
     """
-    pipeline.warm_up(video, method, frames=settings["frames"], fps=settings["fps"])
+    pipeline.warm_up(video, method, frames=settings.get("frames"), fps=settings.get("fps"))
     order = (method, None, None, method)
     first, second, third, last = (pipeline.ask(video, question, each, **settings) for each in order)
     return mean_times(first, last), mean_times(second, third)

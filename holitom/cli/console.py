@@ -1,4 +1,4 @@
-"""What all commands share: where messages go, and how errors are told."""
+"""What all commands share: where output, messages and errors go, and how they are written."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def warn(text: str) -> None:
 
 
 def fail(error: BaseException) -> NoReturn:
-    """Tells an error as a sentence and exits with 1. The logger ``holitom`` has the traceback, at level DEBUG."""
+    """Prints an error as a sentence and exits with 1. The logger ``holitom`` has the traceback, at level DEBUG."""
     logging.getLogger("holitom").debug("failed", exc_info=error)
     err.print(f"[red bold]error:[/] {escape(clean(sentence(error)))}", highlight=False, emoji=False, soft_wrap=True)
     sys.exit(1)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
+import signal
+import sys
+from contextlib import closing
 from typing import Annotated
 
 import typer
 
-from holitom.cli.console import err, out
-from holitom.cli.loading import load, recommended
+from holitom.cli.choices import DEVICE, MODEL
+from holitom.cli.console import err, say
+from holitom.cli.loading import chosen_model, load, recommended
 
 
 def demo(
-    model: Annotated[str, typer.Option(help="Path or hub id of a checkpoint, or `tiny`, the one inside.")] = "tiny",
+    model: Annotated[str | None, typer.Option(help=MODEL)] = None,
     host: Annotated[str, typer.Option(help="The address to listen on; 0.0.0.0 opens the demo to the network.")] = (
         "127.0.0.1"
     ),
@@ -21,20 +23,26 @@ def demo(
         int | None, typer.Option(min=1, max=65535, help="The port.  [default: a free one from 7860]")
     ] = None,
     share: Annotated[bool, typer.Option("--share", help="Open it to strangers, through Gradio's servers.")] = False,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, auto.  [default: a GPU if any]")] = None,
+    device: Annotated[str | None, typer.Option(help=DEVICE)] = None,
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     attention: Annotated[str | None, typer.Option(help="sdpa, eager, flash_attention_2, ...")] = None,
 ) -> None:
     """Serve a page where people upload a clip, ask, and see both answers. Needs the extra `holitom[demo]`."""
-    from holitom.demo.app import app, launch, require, samples
+    from holitom.corpus import Scratch
 
-    require()
-    with tempfile.TemporaryDirectory(prefix="holitom-demo-") as folder:
-        clips = samples(Path(folder))
-        pipeline = load(model, device, dtype, attention)
-        blocks = app(pipeline, clips, model, recommended(model))
-        with err.status("warming up ..."):
-            pipeline.warm_up(next(iter(clips.values()))[0])
-        address = launch(blocks, host, port, share, wait=False)
-        out.print(f"open {address} (Ctrl-C ends it)", markup=False, highlight=False, soft_wrap=True)
-        blocks.block_thread()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that what follows is cleared away
+    with Scratch() as scratch:  # uploads and samples lie here, and go with this process
+        from holitom.demo.app import app, launch, require, samples
+
+        require()
+        from holitom.demo.work import Desk
+
+        model = chosen_model(model)
+        clips = samples(scratch.path / "samples")
+        with closing(Desk(load(model, device, dtype, attention), model)) as desk:
+            blocks = app(desk, clips, recommended(model))
+            with err.status("warming up ..."):
+                desk.pipeline.warm_up(next(iter(clips.values()))[0])
+            address = launch(blocks, desk.limits.megabytes, host, port, share, wait=False)
+            say(f"open {address} (Ctrl-C ends it)")
+            blocks.block_thread()

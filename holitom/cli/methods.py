@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -18,6 +20,18 @@ before: tokens go before the LLM. inside: in the middle of it, by the attention 
 needs: what the vision tower must give beside the features.
 count of tokens that enter the LLM: exact, known from the video's shape;
   exact=True, on request."""
+
+
+CATALOGUE = Path(__file__).parent.parent / "assets" / "methods.json"
+"""What :func:`catalogue` gives, so that listing it needs no torch; `python docs/method_catalogue.py` renews it."""
+
+
+def listed() -> list[dict[str, Any]]:
+    """The catalogue as it was written down; where other packages bring methods, as it is found."""
+    if entry_points(group="holitom.methods"):
+        return catalogue()
+    rows: list[dict[str, Any]] = json.loads(CATALOGUE.read_text("utf-8"))
+    return rows
 
 
 def catalogue() -> list[dict[str, Any]]:
@@ -54,7 +68,7 @@ def methods(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with every setting and its default.")] = False,
 ) -> None:
     """List the methods: where they work, what they need, and whether their token count is known in advance."""
-    rows = catalogue()
+    rows = listed()
     if as_json:
         say(json.dumps(rows, indent=1))
         return

@@ -1,4 +1,4 @@
-"""How rows are laid down in a file: Parquet or JSON lines, each file written whole and put in place at once."""
+"""How rows are written: Parquet or JSON lines, each file written whole under another name and then renamed."""
 
 from __future__ import annotations
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import multiprocessing
 import os
-import pickle
 import signal
 import socket
-import struct
+import sys
 import threading
-import time
 from collections.abc import Iterable, Iterator
 from multiprocessing.connection import wait
 from types import TracebackType
@@ -18,6 +17,7 @@ from typing import Any
 
 from typing_extensions import Self
 
+from holitom.corpus.channel import Channel
 from holitom.corpus.reading import Failure, Reader, Video, attempt, one_line, use_cores
 from holitom.corpus.scratch import Scratch, clear_scratch
 from holitom.corpus.sources import Item
@@ -25,7 +25,7 @@ from holitom.corpus.sources import Item
 START = 300.0  # seconds until a worker has imported and loaded what it needs
 NICENESS = 19  # of a worker: where both want a core, the model goes first, and then waits for videos
 ATTEMPTS = 2  # a worker may die of something else than the video it holds
-SIZE = struct.Struct("!Q")
+PR_SET_PDEATHSIG = 1  # linux/prctl.h: a signal for when the thread ends that started this process
 
 
 class WorkerError(RuntimeError):
@@ -130,7 +130,9 @@ class Pool:
 
 
 class Worker:
-    """One process that reads videos, started when it is needed and again when it has died. For one thread at a time.
+    """One process that reads videos, started when it is needed and again when it has died.
+
+    For one thread, with which the process ends (on Linux).
 
     Args:
         reader: what it does.
@@ -228,61 +230,6 @@ class Worker:
         return code
 
 
-class Channel:
-    """Messages between two processes, each of which comes within a time limit or not at all."""
-
-    def __init__(self, line: socket.socket) -> None:
-        self.line = line
-
-    def send(self, content: Any, seconds: float | None = None) -> None:
-        """Sends a message; arrays go behind the rest as they are, so that nothing large is copied into a pickle.
-
-        Raises:
-            TimeoutError: when it was not taken within so many seconds.
-            OSError: when nobody is there to take it.
-        """
-        buffers: list[pickle.PickleBuffer] = []
-        body = pickle.dumps(content, protocol=5, buffer_callback=buffers.append)
-        parts = [memoryview(body), *(buffer.raw() for buffer in buffers)]
-        self.line.settimeout(seconds)
-        self.line.sendall(b"".join(map(SIZE.pack, [len(parts), *(part.nbytes for part in parts)])))
-        for part in parts:
-            self.line.sendall(part)
-
-    def receive(self, seconds: float | None = None) -> Any:
-        """The next message, all of it.
-
-        Raises:
-            TimeoutError: when it was not complete after so many seconds.
-            EOFError, OSError: when the other side has gone.
-        """
-        end = None if seconds is None else time.monotonic() + seconds
-        (count,) = SIZE.unpack(self._take(SIZE.size, end))
-        sizes = [SIZE.unpack(self._take(SIZE.size, end))[0] for _ in range(count)]
-        body, *buffers = [self._take(size, end) for size in sizes]
-        return pickle.loads(body, buffers=buffers)
-
-    def close(self) -> None:
-        """Ends the connection, also for a thread that is waiting in :meth:`receive`."""
-        with contextlib.suppress(OSError):
-            self.line.shutdown(socket.SHUT_RDWR)
-        self.line.close()
-
-    def _take(self, size: int, end: float | None) -> bytearray:
-        taken = bytearray(size)
-        left = memoryview(taken)
-        while left:
-            if end is not None:
-                self.line.settimeout(max(1e-3, end - time.monotonic()))
-                if time.monotonic() > end:
-                    raise TimeoutError
-            count = self.line.recv_into(left)
-            if not count:
-                raise EOFError
-            left = left[count:]
-        return taken
-
-
 def _cores() -> int:
     """Cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
@@ -294,7 +241,7 @@ def _work(line: socket.socket, reader: Reader, cores: int) -> None:
     """The worker: reads what it is sent until nobody sends any more. Ctrl-C is for the process that asks."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    _die_with_parent()
     use_cores(cores)
     if hasattr(os, "nice"):
         os.nice(NICENESS)
@@ -310,8 +257,17 @@ def _work(line: socket.socket, reader: Reader, cores: int) -> None:
 
 
 def _die_with_parent() -> None:
-    """Ends this process when the one that started it was killed, whatever it is reading."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)
+    """From here on this process ends when the one that started it is killed, whatever it is reading.
+
+    On Linux the kernel sees to it, also where this process is stopped; elsewhere a thread waits for it.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+    def follow() -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            wait([parent.sentinel])
+            os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()

@@ -19,6 +19,7 @@ from holitom.corpus.reading import Failure, Reader, Video, one_line
 from holitom.corpus.rows import Key, Row
 from holitom.corpus.sources import Item
 from holitom.corpus.store import Store
+from holitom.long_video.memory import give_back
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ class Plan:
 
 
 class Stop:
-    """Asked between batches: whether to end the run. Ctrl-C says so once; the second time it ends it at once."""
+    """True when the run is to end after the batch in flight: after the first Ctrl-C. The second one ends it at once."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -132,6 +133,7 @@ def run(
             for rows in answer_group(plan, group, engine, videos, store.found, stop):
                 store.add(rows)
                 done()
+            give_back()  # or the process grows over thousands of videos although it holds no more
             if stop:
                 return
 

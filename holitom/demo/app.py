@@ -8,9 +8,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from holitom.demo.work import FRAMES, MEGABYTES, QUESTION, TOKENS, run
+from holitom.demo.work import Desk
 from holitom.methods.registry import names
-from holitom.pipeline import Pipeline
 from holitom.recommendation import Recommendation
 from holitom.video.synthetic.files import write_clips
 
@@ -38,22 +37,13 @@ def samples(folder: Path, number: int = 4) -> dict[str, tuple[str, str]]:
     return found
 
 
-def frames_of(pipeline: Pipeline) -> int:
-    """The frames that the checkpoint asks for, as far as the demo goes; where that depends on the film, so many."""
-    asked = pipeline.preprocessor.frames
-    return min(FRAMES, asked) if isinstance(asked, int) else FRAMES
-
-
-def app(
-    pipeline: Pipeline, clips: dict[str, tuple[str, str]], model: str = "", own: Recommendation | None = None
-) -> Any:
+def app(desk: Desk, clips: dict[str, tuple[str, str]], own: Recommendation | None = None) -> Any:
     """The Gradio app.
 
     Args:
-        pipeline: the model.
+        desk: takes the questions.
         clips: sample clips by name, each a file and a question.
-        model: its name.
-        own: what it recommends, where the choice of method and retention begins.
+        own: what the checkpoint recommends, where the choice of method and retention begins.
 
     Raises:
         ImportError: without gradio, which the extra ``holitom[demo]`` installs.
@@ -61,15 +51,15 @@ def app(
     require()
     import gradio as gr
 
-    first = next(iter(clips))
+    first, limits = next(iter(clips)), desk.limits
 
     def pick(name: str) -> tuple[str, str]:
         return clips[name]
 
     def ask(
-        video: str | None, question: str, method: str, retention: float, frames: float, tokens: float
+        video: str | None, question: str, method: str, share: float, frames: float, tokens: float
     ) -> Iterator[tuple[Any, ...]]:
-        for now in run(pipeline, video, question or "", method, retention, int(frames), int(tokens), model):
+        for now in desk.ask(video, question or "", method, share, int(frames), int(tokens)):
             picture = EMPTY if now.page is None else frame(now.page)
             yield (
                 gr.Textbox(("" if not now.failed else "Error: ") + now.status),
@@ -79,23 +69,23 @@ def app(
             )
 
     with gr.Blocks(title="holitom", analytics_enabled=False, delete_cache=(3600, 3600)) as blocks:
-        gr.Markdown(f"# holitom\nAsk about a video, with and without compression. Model: `{escape(model)}`")
+        gr.Markdown(f"# holitom\nAsk about a video, with and without compression. Model: `{escape(desk.model)}`")
         with gr.Row():
             with gr.Column(scale=1):
                 video = gr.Video(
-                    clips[first][0], label=f"Video, up to {MEGABYTES} MB", sources=["upload"], include_audio=True,
-                    height=260, elem_id="video",
+                    clips[first][0], label=f"Video, up to {limits.megabytes:g} MB", sources=["upload"],
+                    include_audio=True, height=260, elem_id="video",
                 )  # fmt: skip
                 sample = gr.Dropdown(list(clips), value=first, label="Or a sample clip", elem_id="sample")
             with gr.Column(scale=2):
                 question = gr.Textbox(
-                    clips[first][1], label="Question", max_length=QUESTION, elem_id="question", max_lines=3
+                    clips[first][1], label="Question", max_length=limits.question, elem_id="question", max_lines=3
                 )
                 with gr.Row():
                     method = gr.Dropdown(
                         names(), value="holitom" if own is None else own.method.name, label="Method", elem_id="method"
                     )
-                    retention = gr.Slider(
+                    share = gr.Slider(
                         0.02,
                         1.0,
                         value=(own and own.retention) or 0.1,
@@ -104,8 +94,8 @@ def app(
                         elem_id="retention",
                     )
                 with gr.Row():
-                    frames = gr.Slider(1, FRAMES, value=frames_of(pipeline), step=1, label="Frames")
-                    tokens = gr.Slider(1, TOKENS, value=64, step=1, label="Longest answer, in tokens")
+                    frames = gr.Slider(1, limits.frames, value=desk.frames, step=1, label="Frames")
+                    tokens = gr.Slider(1, limits.tokens, value=64, step=1, label="Longest answer, in tokens")
                 button = gr.Button("Ask", variant="primary", elem_id="ask")
                 status = gr.Textbox(label="Status", interactive=False, elem_id="status", lines=1, max_lines=4)
         with gr.Row():
@@ -119,12 +109,12 @@ def app(
         private: dict[str, Any] = {"api_visibility": "private"}
         sample.input(pick, sample, [video, question], **private)
         gr.on(
-            [button.click, question.submit, retention.release],
+            [button.click, question.submit, share.release],
             ask,
-            [video, question, method, retention, frames, tokens],
+            [video, question, method, share, frames, tokens],
             [status, *answers, *numbers, picture],
             show_progress="hidden",
-            concurrency_limit=1,
+            concurrency_limit=limits.readers + 2,  # while clips are read, others are answered
             **private,
         )
     blocks.queue(max_size=WAITING, default_concurrency_limit=1, api_open=False)
@@ -140,12 +130,19 @@ def frame(page: str) -> str:
 
 
 def launch(
-    blocks: Any, host: str = "127.0.0.1", port: int | None = None, share: bool = False, wait: bool = True
+    blocks: Any,
+    megabytes: float,
+    host: str = "127.0.0.1",
+    port: int | None = None,
+    share: bool = False,
+    wait: bool = True,
 ) -> str:
     """Serves the app, only to this machine unless told otherwise; returns its address.
 
     Args:
         blocks: from :func:`app`.
+        megabytes: that an upload may have.
+        host: the address to listen on.
         port: None: a free one from 7860.
         share: lets Gradio's servers pass strangers through.
         wait: until interrupted.
@@ -162,7 +159,7 @@ def launch(
         quiet=True,
         prevent_thread_lock=not wait,
         allowed_paths=[],
-        max_file_size=MEGABYTES * 1_000_000,
+        max_file_size=int(megabytes * 1_000_000),
         footer_links=[],
         ssr_mode=False,
         theme=gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),

@@ -9,22 +9,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import av
-
+from holitom.demo.reading import ClipReader, Limits
 from holitom.methods.base import Method
 from holitom.methods.registry import build, method_class
 from holitom.pipeline import Answer, Pipeline
 from holitom.report.page import page
 from holitom.report.trace import trace
-from holitom.video import VideoError, read_video
-from holitom.video.container import Reader
-
-MEGABYTES = 64
-SECONDS = 30 * 60
-QUESTION = 500
-FRAMES = 64
-TOKENS = 256
-PIXELS = 64 * 1920 * 1080  # of all frames together, that are held while the model is asked
+from holitom.video import Clip
 
 
 @dataclass(frozen=True)
@@ -33,7 +24,7 @@ class Progress:
 
     Args:
         status: a sentence.
-        failed: whether it tells of an error.
+        failed: whether the status is an error.
         answers: uncompressed and compressed, as far as they have come.
         numbers: what is known of each.
         page: the report, when all is done.
@@ -57,94 +48,118 @@ def method_of(name: str, retention: float) -> Method:
     return build(name, {} if share is None else {share: retention})
 
 
-def run(
-    pipeline: Pipeline,
-    video: str | None,
-    question: str,
-    name: str,
-    retention: float,
-    frames: int,
-    max_new_tokens: int,
-    model: str = "",
-) -> Iterator[Progress]:
-    """Asks with and without compression; what comes last holds the report, or an error in a sentence.
+class Desk:
+    """Takes questions of several people: clips are read side by side, the model answers one question after the other.
 
-    Only errors that a user can do something about are told; others are raised.
+    Args:
+        pipeline: model and preprocessor.
+        model: its name, for the page.
+        limits: of what may be asked.
     """
-    now = Progress("reading the video ...")
-    yield now
-    try:
+
+    def __init__(self, pipeline: Pipeline, model: str = "", limits: Limits | None = None) -> None:
+        self.pipeline, self.model, self.limits = pipeline, model, limits or Limits()
+        self.clips = ClipReader(self.limits)
+        self._busy = threading.Lock()
+
+    @property
+    def frames(self) -> int:
+        """The frames that the checkpoint asks for, up to the limit; where they depend on the film, the limit."""
+        asked = self.pipeline.preprocessor.frames
+        return min(self.limits.frames, asked) if isinstance(asked, int) else self.limits.frames
+
+    def close(self) -> None:
+        """Ends the processes that read clips."""
+        self.clips.close()
+
+    def ask(
+        self, video: str | None, question: str, name: str, retention: float, frames: int, max_new_tokens: int
+    ) -> Iterator[Progress]:
+        """Asks with and without compression; what comes last holds the report, or an error in a sentence.
+
+        Errors that a user can do something about become a status; others are raised.
+
+        Args:
+            video: path of the clip; None: there is none yet.
+            question: what is asked.
+            name: of the method.
+            retention: share of the visual tokens that the method keeps.
+            frames: to sample.
+            max_new_tokens: the longest answer.
+        """
+        now = Progress("reading the video ...")
+        yield now
+        try:
+            self._check(video, question, frames, max_new_tokens)
+            method = method_of(name, retention)
+            clip = None
+            for clip in self.clips.read(Path(str(video)), frames):
+                if clip is None:
+                    yield now
+            assert clip is not None
+        except (ValueError, TypeError, OSError) as error:
+            yield replace(now, status=_sentence(error, video), failed=True)
+            return
+        while not self._busy.acquire(timeout=1.0):
+            yield replace(now, status="waiting for the model, which answers somebody else ...")
+        try:
+            yield from self._answer(now, clip, question.strip(), method, max_new_tokens)
+        finally:
+            self._busy.release()
+
+    def _check(self, video: str | None, question: str, frames: int, max_new_tokens: int) -> None:
+        limits = self.limits
         if not video:
             raise ValueError("there is no video yet: upload one, or pick a sample clip")
         if not question.strip():
             raise ValueError("there is no question yet: ask one")
-        if len(question) > QUESTION:
-            raise ValueError(f"the question has {len(question)} characters; at most {QUESTION} are taken")
-        if not (1 <= frames <= FRAMES and 1 <= max_new_tokens <= TOKENS):
-            raise ValueError(f"frames go up to {FRAMES} and tokens of an answer up to {TOKENS}")
-        if Path(video).stat().st_size > MEGABYTES * 1_000_000:
-            raise ValueError(f"the file is larger than {MEGABYTES} MB: cut it, or lower its resolution")
-        method = method_of(name, retention)
-        _check_size(Path(video), frames)
-        clip = read_video(video, frames)
-    except (ValueError, TypeError, OSError) as error:
-        yield replace(now, status=_sentence(error, video), failed=True)
-        return
-    clip = replace(clip, source=Path(video).name)
-    done = "done" if clip.warning is None else f"done, but a part of the video is missing: {clip.warning}"
-    news: queue.Queue[tuple[str, object]] = queue.Queue()
+        if len(question) > limits.question:
+            raise ValueError(f"the question has {len(question)} characters; at most {limits.question} are taken")
+        if not (1 <= frames <= limits.frames and 1 <= max_new_tokens <= limits.tokens):
+            raise ValueError(f"frames go up to {limits.frames} and tokens of an answer up to {limits.tokens}")
+        if Path(video).stat().st_size > limits.megabytes * 1_000_000:
+            raise ValueError(f"the file is larger than {limits.megabytes:g} MB: cut it, or lower its resolution")
 
-    def work() -> None:
+    def _answer(
+        self, now: Progress, clip: Clip, question: str, method: Method, max_new_tokens: int
+    ) -> Iterator[Progress]:
+        """News from a thread in which the model works."""
+        done = "done" if clip.warning is None else f"done, but a part of the video is missing: {clip.warning}"
+        news: queue.Queue[tuple[str, object]] = queue.Queue()
+
+        def work() -> None:
+            try:
+                found = trace(
+                    self.pipeline,
+                    clip,
+                    question,
+                    [method],
+                    max_new_tokens=max_new_tokens,
+                    model=self.model,
+                    tell=lambda text: news.put(("status", f"{text} ...")),
+                    listen=lambda lane, piece: news.put((str(lane), piece)),
+                )
+                news.put(("page", page(found)))
+            except BaseException as error:
+                news.put(("error", error))
+
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
         try:
-            found = trace(
-                pipeline,
-                clip,
-                question.strip(),
-                [method],
-                max_new_tokens=max_new_tokens,
-                model=model,
-                tell=lambda text: news.put(("status", f"{text} ...")),
-                listen=lambda lane, piece: news.put((str(lane), piece)),
-            )
-            news.put(("page", page(found)))
-        except BaseException as error:
-            news.put(("error", error))
-
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    try:
-        while True:
-            kind, what = news.get()
-            if kind == "error":
-                if not isinstance(what, ValueError | TypeError | OSError | RuntimeError | MemoryError):
-                    raise what  # type: ignore[misc]
-                yield replace(now, status=_sentence(what, video), failed=True)
-                return
-            if kind == "page":
-                yield replace(now, status=done, page=str(what))
-                return
-            now = _after(now, kind, what)
-            yield now
-    finally:
-        thread.join()  # the model serves one question at a time, also when its asker has gone
-
-
-def _check_size(path: Path, frames: int) -> None:
-    """Raises ValueError for a film that would take too long to decode or too much memory to hold, by its header."""
-    try:
-        with Reader(path, path.name) as reader:
-            stream, container = reader.stream, reader.container
-            pixels = frames * stream.width * stream.height
-            seconds = float(container.duration or 0) / av.time_base
-    except VideoError:
-        return  # no film: read_video says what it is, or what is wrong with it
-    if pixels > PIXELS:
-        raise ValueError(
-            f"{frames} frames of {stream.width} x {stream.height} pixels are more than this demo holds: "
-            "ask for fewer frames, or lower the video's resolution"
-        )
-    if seconds > SECONDS:
-        raise ValueError(f"the video lasts {seconds / 60:.0f} minutes; at most {SECONDS // 60} are taken: cut it")
+            while True:
+                kind, what = news.get()
+                if kind == "error":
+                    if not isinstance(what, ValueError | TypeError | OSError | RuntimeError | MemoryError):
+                        raise what  # type: ignore[misc]
+                    yield replace(now, status=_sentence(what, clip.source), failed=True)
+                    return
+                if kind == "page":
+                    yield replace(now, status=done, page=str(what))
+                    return
+                now = _after(now, kind, what)
+                yield now
+        finally:
+            thread.join()  # the model serves one question at a time, also when its asker has gone
 
 
 def _after(now: Progress, kind: str, what: object) -> Progress:
@@ -173,7 +188,7 @@ def _numbers(answer: Answer) -> str:
 
 
 def _sentence(error: BaseException, video: str | None) -> str:
-    """The error in words, with the name that the user knows instead of the place where the upload lies."""
+    """The error in words, with the name that the user knows instead of the upload's path."""
     text = str(error).strip() or type(error).__name__
     if video:
         name = Path(video).name

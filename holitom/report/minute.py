@@ -18,7 +18,7 @@ class Minute:
         segment: the (first, last) frame of the segment in which merging over time saves most.
         static: positions of the grid that stay alike throughout that segment.
         tokens: how many there are at first, after merging over time, on entering the LLM, and after its inner stage;
-            the last one is missing without an inner stage. Lines' ends, which some models add, count among the latter.
+            the last one is missing without an inner stage. Lines' ends, which some models add, do not count.
         layer: in front of which the inner stage works, or None.
     """
 
@@ -43,8 +43,8 @@ def minute_of(trace: Trace) -> Minute | None:
             alike = (trace.similarity[first:last] > threshold).all(0)
             static = tuple(torch.nonzero(alike).flatten().tolist())
         full = trace.frames * trace.grid[0] * trace.grid[1]
-        _, entering, leaving = run.answer.summary.visual_tokens
         layer = next((stage.layer for stage in run.stages if stage.layer is not None), None)
-        tokens = (full, full - sum(gains), entering, *([] if layer is None else [leaving]))
+        left = [int((stage.merge.anchor >= 0).sum()) for stage in run.stages]
+        tokens = (full, full - sum(gains), left[0], *([] if layer is None else [left[-1]]))
         return Minute(number, (first, last), static, tokens, layer)
     return None

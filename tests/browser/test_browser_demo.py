@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from selenium_names import By, Keys
 
-from holitom.cli.loading import TINY
+from holitom.cli.loading import TINY, recommended
 from holitom.pipeline import Pipeline
 
 STATE = """
@@ -32,10 +32,13 @@ def clips(tmp_path_factory):
 @pytest.fixture(scope="module")
 def served(clips):
     from holitom.demo.app import app, launch
+    from holitom.demo.work import Desk
 
-    blocks = app(Pipeline.from_pretrained(TINY, device="cpu"), clips, "tiny")
-    yield launch(blocks, wait=False)
+    desk = Desk(Pipeline.from_pretrained(TINY, device="cpu"), "tiny")
+    blocks = app(desk, clips, recommended("tiny"))
+    yield launch(blocks, desk.limits.megabytes, wait=False)
     blocks.close()
+    desk.close()
 
 
 @pytest.fixture
@@ -189,9 +192,9 @@ def test_files_of_the_host_cannot_be_asked_about(served, tmp_path):
 
 
 def test_an_upload_that_is_too_large_is_refused(served):
-    from holitom.demo.work import MEGABYTES
+    from holitom.demo.reading import Limits
 
-    content = b"\0" * (MEGABYTES * 1_000_000 + 1_000_000)
+    content = b"\0" * (int(Limits().megabytes) * 1_000_000 + 1_000_000)
     body = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.mp4"\r\n\r\n' + content + b"\r\n--x--\r\n"
     try:
         status = fetch(f"{served}gradio_api/upload", body, "multipart/form-data; boundary=x")[0]
