@@ -124,7 +124,7 @@ class Hooks:
             return
         for handle in [*self._handles, *self._instead]:
             handle.remove()
-        self._handles.clear()
+        self._handles, self._instead = [], []
         release(self)
         if _of_model.get(self.model) is self:
             del _of_model[self.model]
