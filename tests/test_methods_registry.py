@@ -31,6 +31,7 @@ def test_every_method_has_a_name_a_class_and_defaults(name: str) -> None:
         "cellsample",
         "cellmean",
         "renewal",
+        "repeatframes",
     )
 
 

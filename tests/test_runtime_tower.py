@@ -398,3 +398,12 @@ def test_a_clip_layer_that_nobody_reads_does_not_run(name):
     assert seen == [1]
     assert far(got, plain) == 0
     assert session.summary().cost.ratios["vision_flops"] < 0.75
+
+
+def test_repeated_frames_are_what_the_tower_makes_of_fewer_frames():
+    model, inputs = model_of("llava_onevision"), two_videos("llava_onevision")
+    fewer = {**inputs, "pixel_values_videos": inputs["pixel_values_videos"][:, torch.arange(8) // 2 * 2]}
+    with parse("repeatframes")(model) as session:
+        got = features(model, inputs)
+    assert far(got[:-1], features(model, fewer)[:-1]) < 1e-6
+    assert session.videos[0].tower.share == 0.5

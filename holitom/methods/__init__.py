@@ -1,7 +1,7 @@
 """The methods, one file each, and how to get them by name."""
 
 from holitom.methods.base import Method
-from holitom.methods.baselines import AveragePool, RandomDrop, Uncompressed, UniformFrames
+from holitom.methods.baselines import AveragePool, RandomDrop, RepeatFrames, Uncompressed, UniformFrames
 from holitom.methods.cells import CellMean, CellSample
 from holitom.methods.chain import Chain
 from holitom.methods.divprune import DivPrune
@@ -48,6 +48,7 @@ __all__ = [
     "PyramidDrop",
     "RandomDrop",
     "Renewal",
+    "RepeatFrames",
     "Segmenting",
     "Spread",
     "ToMe",

@@ -13,7 +13,7 @@ from holitom.merge import Merge
 from holitom.methods.base import Method
 from holitom.methods.exact import ExactMethod
 from holitom.ops.budget import spread_scores
-from holitom.tokens import VideoTokens, exact_count
+from holitom.tokens import TowerStates, VideoTokens, exact_count
 
 
 @dataclass(frozen=True)
@@ -159,3 +159,38 @@ def _middles(length: int, parts: int) -> Tensor:
     part = torch.arange(parts)
     first, after = -(-part * length // parts), -(-(part + 1) * length // parts)
     return (first + after - 1) // 2
+
+
+@dataclass(frozen=True)
+class RepeatFrames(Method):
+    """The vision tower computes every n-th frame, and the others repeat the one before: fewer frames, as many tokens.
+
+    What a stage inside the tower has to be better than.
+
+    Args:
+        every: n.
+
+    Raises:
+        ValueError: when ``every`` is below 1.
+    """
+
+    name: ClassVar[str] = "repeatframes"
+
+    every: int = 2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.every < 1:
+            raise ValueError(f"every must be at least 1, got {self.every}")
+
+    def tower_layers(self, depth: int) -> tuple[int, ...]:
+        """The first block."""
+        return (0,)
+
+    def merge_tower(self, states: TowerStates) -> Merge:
+        """See :meth:`Method.merge_tower`."""
+        frames, patches = states.hidden.shape[:2]
+        frame = torch.arange(frames * patches, device=states.hidden.device) // patches
+        shown = frame % self.every == 0
+        place = torch.arange(frames * patches, device=states.hidden.device) % patches
+        return Merge(frame // self.every * patches + place, shown.float(), shown.nonzero()[:, 0])

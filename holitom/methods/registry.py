@@ -11,7 +11,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from holitom.methods.base import STAGES, Method
-from holitom.methods.baselines import AveragePool, RandomDrop, Uncompressed, UniformFrames
+from holitom.methods.baselines import AveragePool, RandomDrop, RepeatFrames, Uncompressed, UniformFrames
 from holitom.methods.cells import CellMean, CellSample
 from holitom.methods.chain import Chain
 from holitom.methods.divprune import DivPrune
@@ -61,6 +61,7 @@ BUILTIN: dict[str, type[Method]] = {
         Renewal,
         EarlyTom,
         ToMe,
+        RepeatFrames,
     )
 }
 
