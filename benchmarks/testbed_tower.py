@@ -1,11 +1,12 @@
 """Designs inside the vision tower on the testbed, alone and in front of methods that compress behind it.
 
-    python benchmarks/testbed_tower.py [-n 200] [--split test] [--noise 0] [--rows FILE] [--json FILE]
+    python benchmarks/testbed_tower.py [-n 200] [--split test] [--noise 0] [--designs ...] [--behind ...] [--alone ...]
+                                       [--rows FILE] [--json FILE]
 
 Each design runs in the bundled tower of three blocks, in front of the first one (EarlyTom and ToMe where they merge),
 on the clips of `holitom eval`. Differences are to the same method behind the untouched tower, on the same clips, with
-95 % intervals by bootstrap. "tower" is the share of the tower's FLOPs that ran. --noise adds a camera's noise of so many
-grey levels to each pixel. A run with --rows can be stopped and goes on where it was.
+95 % intervals by bootstrap. "tower" is the share of the tower's FLOPs that ran. --noise adds a camera's noise to each
+pixel, in grey levels. A run with --rows can be stopped and goes on where it was.
 """
 
 from __future__ import annotations
@@ -38,12 +39,12 @@ def noisy(clip: Any, number: int, sigma: float) -> Any:
     return dataclasses.replace(clip, frames=frames.round().clip(0, 255).astype(np.uint8))
 
 
-def pairs() -> dict[tuple[str, str], Method]:
+def pairs(designs: list[str], methods: list[str]) -> dict[tuple[str, str], Method]:
     """Each design ("" for none) in front of each method."""
     found: dict[tuple[str, str], Method] = {}
-    for behind in BEHIND:
+    for behind in methods:
         method = parse(behind)
-        for design in ("", *DESIGNS):
+        for design in ("", *designs):
             first = parse(design) if design else None
             alone = isinstance(method, Uncompressed)
             found[design, behind] = method if first is None else first if alone else Chain.of(first, method)
@@ -56,22 +57,25 @@ def main() -> None:
     parser.add_argument("-n", type=int, default=200)
     parser.add_argument("--split", default="test")
     parser.add_argument("--noise", type=float, default=0.0)
+    parser.add_argument("--designs", nargs="*", default=list(DESIGNS))
+    parser.add_argument("--behind", nargs="*", default=list(BEHIND))
+    parser.add_argument("--alone", nargs="*", default=list(ALONE))
     parser.add_argument("--rows", type=Path)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    pipeline, methods = load("tiny", "cpu", "auto", None), pairs()
+    pipeline, methods = load("tiny", "cpu", "auto", None), pairs(options.designs, options.behind)
     clips = suite(options.split, options.n, 0)
     if options.noise:
         clips = (noisy(clip, number, options.noise) for number, clip in enumerate(clips))
     settings = {"clips": options.n, "split": options.split, "noise": options.noise}
-    everything = [*methods.values(), *map(parse, ALONE)]
+    everything = [*methods.values(), *map(parse, options.alone)]
     rows = evaluate(pipeline, clips, everything, Log(options.rows, settings))
     by_method: dict[str, list[Any]] = {}
     for row in rows:
         by_method.setdefault(row.method, []).append(row)
     tasks = [task for task in dict.fromkeys(task for row in rows for task in row.tasks) if task not in LEAKING]
     found: dict[str, Any] = {"settings": settings, "table": []}
-    for (design, behind), method in [*methods.items(), *(((text, text), parse(text)) for text in ALONE)]:
+    for (design, behind), method in [*methods.items(), *(((text, text), parse(text)) for text in options.alone)]:
         mine = by_method[label(method)]
         base = by_method[label(parse(behind) if behind in BEHIND else Uncompressed())]
         mean, gap = paired_bootstrap(mine, base, tasks)

@@ -47,3 +47,9 @@ bench --answer-tokens "$answer" "${all_of_eight[@]}" --repeats "$repeats_of_eigh
     --batch-size 8 --out "$OUT-batch-8"
 bench --answer-tokens 8 --repeats 2 --max-frames "${limit[@]}" --out "$OUT-sweep"
 bench --answer-tokens 8 --repeats 1 --profile --out "$OUT-profile"
+
+# inside the vision tower: stock transformers, the same features sooner, and rows on videos of which a share never changes
+for share in 0 0.6 0.9; do
+    bench --answer-tokens 8 --repeats "$repeats" --warmup "$warmup" --static "$share" --retention 0.1 \
+        --method uncompressed:stock=true --method holitom --method "renewal|holitom:retention=0.1" --out "$OUT-static-$share"
+done

@@ -407,3 +407,15 @@ def test_repeated_frames_are_what_the_tower_makes_of_fewer_frames():
         got = features(model, inputs)
     assert far(got[:-1], features(model, fewer)[:-1]) < 1e-6
     assert session.videos[0].tower.share == 0.5
+
+
+def test_stock_is_the_model_as_transformers_runs_it():
+    model, inputs = model_of("llava_next_video"), two_videos("llava_next_video")
+    ran = []
+    last = adapter_for(model).tower(inputs).blocks[-1]
+    handle = last.mlp.register_forward_pre_hook(lambda _m, args: ran.append(args[0].shape[:2].numel()))
+    for text in ("uncompressed", "uncompressed:stock=true"):
+        with parse(text)(model):
+            features(model, inputs)
+    handle.remove()
+    assert ran == [1, 16 * 37]

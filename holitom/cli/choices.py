@@ -192,7 +192,7 @@ def choose_all(
     for name in [each for given in names for each in (known() if given == "all" else [given])]:
         bare, _, settings = name.partition("|")[0].partition(":")
         fixed = "retention=" in settings
-        if not fixed and bare in known():
+        if not fixed and bare in (*known(), "uncompressed"):
             fixed = "retention" not in {field.name for field in dataclasses.fields(method_class(bare))}
         for share in [None] if fixed else retentions:
             for mode in positions or (None,):

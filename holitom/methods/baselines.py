@@ -18,10 +18,17 @@ from holitom.tokens import TowerStates, VideoTokens, exact_count
 
 @dataclass(frozen=True)
 class Uncompressed(Method):
-    """Keeps every token: what methods are compared with."""
+    """Keeps every token: what methods are compared with.
+
+    Args:
+        stock: run the vision tower as transformers does, without what every session computes sooner with the same
+            result (docs/tower.md).
+    """
 
     name: ClassVar[str] = "uncompressed"
     exact_count: ClassVar[bool] = True
+
+    stock: bool = False
 
     def with_token_count(self, count: int, frames: int, grid: tuple[int, int]) -> Uncompressed:
         """This method, if that is as many as there are."""

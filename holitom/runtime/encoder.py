@@ -97,6 +97,8 @@ def encode(
             f"{type(adapter).__name__} does not describe its vision tower, inside which {session.method.name} merges: "
             "override tower()"
         )
+    if getattr(session.method, "stock", False):
+        described = None
     tower = None if described is None else TowerPass(session.method, described)
     here.encoding.tower = tower
     if tower is not None:

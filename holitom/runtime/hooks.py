@@ -99,7 +99,7 @@ class Hooks:
             self._instead = [
                 _Instead(base, self.adapter.encoder, self._encode),
                 _Instead(self.model, "generate", self._generate),
-                *(_Instead(base, name, _call(faster)) for name, faster in self.adapter.shortcuts().items()),
+                *(_Instead(base, name, self._faster(own)) for name, own in self.adapter.shortcuts().items()),
             ]
             around = ((self.model, self._enter_model), (base, self._enter_base), (decoder, self._enter_decoder))
             for module, enter in around:
@@ -236,6 +236,16 @@ class Hooks:
 
     # around calls -----------------------------------------------------------------------------------------------
 
+    def _faster(self, shortcut: Callable[..., Any]) -> Callable[..., Any]:
+        """A shortcut in place of the model's own method, where a session at work wants it."""
+
+        def run(own: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            session = self.current()
+            stock = session is None or getattr(session.method, "stock", False)
+            return own(*args, **kwargs) if stock else shortcut(*args, **kwargs)
+
+        return run
+
     def _encode(self, encoder: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         session = self.current()
         if session is None:
@@ -289,10 +299,6 @@ class _Instead:
             "a model cannot be copied or pickled while a session is attached to it, because the copy would compress as "
             "well, under the session of the original: leave the session first (save_pretrained() works inside it)"
         )
-
-
-def _call(faster: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda _, args, kwargs: faster(*args, **kwargs)
 
 
 def _untraced(function: Callable[..., Any]) -> Callable[..., Any]:
