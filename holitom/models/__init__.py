@@ -1,6 +1,6 @@
 """What differs between model families, one file per family. The default adapter serves most."""
 
-from holitom.models.base import Adapter, PatchRecord, VideoLayout, adapter_for, find_model, register, supported
+from holitom.models.base import Adapter, PatchRecord, VideoLayout, adapter_for, register, supported
 from holitom.models.gemma4 import Gemma4Adapter
 from holitom.models.glm4v import Glm4vAdapter
 from holitom.models.internvl import InternVLAdapter
@@ -13,6 +13,7 @@ from holitom.models.qwen_vl import Qwen25VLAdapter, QwenVLAdapter
 from holitom.models.smolvlm import SmolVLMAdapter
 from holitom.models.tower_names import tower_name
 from holitom.models.video_llama_3 import VideoLlama3Adapter
+from holitom.models.wrappers import find_model
 
 __all__ = [
     "Adapter",

@@ -25,10 +25,12 @@ class VideoLayout:
     """One encoded video as it lies in the prompt.
 
     Args:
-        frames: T. grid: (h, w) of a frame after pooling; N = h * w.
+        frames: T.
+        grid: (h, w) of a frame after pooling; N = h * w.
         place: (P,) int64 on the CPU: for each of the video's P placeholder tokens its flat position t * N + n, or -1
             for a token that is no patch (a newline). Every flat position occurs once.
-        scores: (T, N) float32 patch scores, or None. keys: (T, N, K) float32 patch keys, or None.
+        scores: (T, N) float32 patch scores, or None.
+        keys: (T, N, K) float32 patch keys, or None.
         frame_embeddings: (T, E) float32, or None.
         merged: for a video that was merged before the model was called, the map that made its tokens of T * N patches;
             ``place`` then counts that map's outputs.
@@ -64,8 +66,9 @@ class PatchRecord:
 
     Args:
         received: (F, P) float32, attention received: mean over heads and queries, or from the class token alone where
-            the adapter says so. keys: (F, P, K) float32, mean over heads. None when no method asks for it. Frames of
-            different sizes come as (1, all patches), one frame after the other.
+            the adapter says so.
+        keys: (F, P, K) float32, mean over heads. None when no method asks for it. Frames of different sizes come as (1,
+            all patches), one frame after the other.
     """
 
     received: Tensor | None
@@ -143,8 +146,9 @@ class Adapter:
         """The vision tower and its videos, for a call that encodes videos; None: nothing can be merged inside it.
 
         Args:
-            arguments: the call's arguments by name. prompt: (B, Q) int64 ids and (B, Q) bool, what of them is real,
-                on the CPU, where they are known: families whose frames are images find their videos by them.
+            arguments: the call's arguments by name.
+            prompt: (B, Q) int64 ids and (B, Q) bool, what of them is real, on the CPU, where they are known: families
+                whose frames are images find their videos by them.
         """
         return None
 
@@ -160,7 +164,9 @@ class Adapter:
         """How the videos of one call of ``get_video_features`` lie in the prompt, in order.
 
         Args:
-            output: what the call returned. arguments: its arguments. patches: what the tapped vision layer showed.
+            output: what the call returned.
+            arguments: its arguments.
+            patches: what the tapped vision layer showed.
         """
         raise TypeError(f"{type(self).__name__} does not say how its videos lie in the prompt: override layouts()")
 
@@ -171,7 +177,9 @@ class Adapter:
         """Which tokens of a batch belong to videos, and to which.
 
         Args:
-            ids: (B, Q) int64 on the CPU. valid: (B, Q) bool, what is not padding. encoded: what :meth:`layouts` gave.
+            ids: (B, Q) int64 on the CPU.
+            valid: (B, Q) bool, what is not padding.
+            encoded: what :meth:`layouts` gave.
 
         Returns:
             (B, Q) bool, the videos' placeholders; and the videos' layouts in the order of the prompt.
@@ -222,8 +230,10 @@ class Adapter:
         """The decoder's further arguments after the batch's tokens have moved.
 
         Args:
-            kwargs: the decoder's keyword arguments. width: S, the tokens in a row before.
-            apply: merges (B, S, ...) -> (B, L, ...). gather: takes each output's anchor, (B, S, ...) -> (B, L, ...).
+            kwargs: the decoder's keyword arguments.
+            width: S, the tokens in a row before.
+            apply: merges (B, S, ...) -> (B, L, ...).
+            gather: takes each output's anchor, (B, S, ...) -> (B, L, ...).
 
         Returns:
             All arguments: those with one row per token gathered, deepstack features merged with their tokens.
@@ -270,34 +280,8 @@ def _kinds_of_layers(config: Any) -> set[str]:
     return {"sliding_attention"} if windowed else {"full_attention"}
 
 
-def find_model(wrapped: Any) -> Any:
-    """The supported model in what people wrap models in: PEFT, DDP, ``torch.compile``, a pipeline, and so on.
-
-    Raises:
-        TypeError: when there is none, or a wrapper copies the model for each device.
-    """
-    model, seen = wrapped, list[Any]()
-    while model is not None and not any(model is before for before in seen):
-        if _adapter_of(model) is not None:
-            return model
-        seen.append(model)
-        if isinstance(model, nn.DataParallel) and len(model.device_ids) > 1:
-            raise TypeError(
-                "DataParallel copies the model for each device at each call, which a session cannot follow: use "
-                "DistributedDataParallel, or pass model.module and call that"
-            )
-        inside = (vars(model).get("_modules") or {}) if isinstance(model, nn.Module) else vars(model)
-        model = next((inside[name] for name in ("_orig_mod", "module", "base_model", "model") if name in inside), None)
-    if len(seen) == 1:
-        adapter_for(wrapped)
-    raise TypeError(
-        f"found no supported model in {type(wrapped).__name__} "
-        f"(looked at {', '.join(type(each).__name__ for each in seen)}): "
-        "pass the transformers model itself, the ...ForConditionalGeneration"
-    )
-
-
-def _adapter_of(model: Any) -> type[Adapter] | None:
+def adapter_class(model: Any) -> type[Adapter] | None:
+    """The adapter of a model's class or one of its base classes; None where there is none."""
     return next((_ADAPTERS[cls.__name__] for cls in type(model).__mro__ if cls.__name__ in _ADAPTERS), None)
 
 
@@ -307,7 +291,7 @@ def adapter_for(model: Any) -> Adapter:
     Raises:
         TypeError: when there is none, naming the class, what works and how to add a family.
     """
-    adapter = _adapter_of(model)
+    adapter = adapter_class(model)
     if adapter is not None:
         return adapter(model)
     raise TypeError(

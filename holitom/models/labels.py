@@ -22,7 +22,8 @@ def join_frames(
     Rows that generate() repeats for beams share the tiles of the first of them.
 
     Args:
-        ids: (B, Q) int64 on the CPU. placeholders: (B, Q) bool, real image tokens.
+        ids: (B, Q) int64 on the CPU.
+        placeholders: (B, Q) bool, real image tokens.
         tiles: a layout of one frame for each encoded image or tile of an image, in order.
         joins: whether a single tile goes on with the video before it, by the texts in front of both.
 
@@ -44,7 +45,11 @@ def frame_groups(
     """Which of a batch's encoded images are frames of one video.
 
     Args:
-        ids, placeholders, joins: as for :func:`join_frames`. size: the tokens of a tile. tiles: how many were encoded.
+        ids: as for :func:`join_frames`.
+        placeholders: as for it.
+        joins: as for it.
+        size: the tokens of a tile.
+        tiles: how many were encoded.
 
     Returns:
         (B, Q) bool, the image tokens that are frames of videos of two frames or more; for each of these videos the
@@ -83,8 +88,9 @@ def counts_up(first: list[int], before: list[int], label: list[int]) -> bool:
     """Whether two labels differ in a number alone, as ``Frame9:`` and ``Frame10:`` do.
 
     Args:
-        first, before, label: ids in front of the video's first frame, its last one so far and the next. The first two
-            may begin with other text; the third begins with the token that ends an image.
+        first: ids in front of the video's first frame; may begin with other text.
+        before: ids in front of its last frame so far; may begin with other text.
+        label: ids in front of the next frame; begins with the token that ends an image.
     """
     same = _common_suffix(before, label)
     if same < 2 or _ends_alike(first, label):

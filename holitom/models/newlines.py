@@ -14,7 +14,8 @@ def with_row_newlines(merge: Merge, grid: tuple[int, int]) -> Tensor:
     A merged token stands in the row and frame of its anchor, among that frame's own tokens by position.
 
     Args:
-        merge: T*N sources, N = h * w. grid: (h, w).
+        merge: T*N sources, N = h * w.
+        grid: (h, w).
 
     Returns:
         (M + newlines,) int64: output indexes of ``merge``; -1 for a newline. As in the official "grid" mode, which

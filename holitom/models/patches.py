@@ -10,7 +10,8 @@ def mean_of_blocks(values: Tensor, grid: tuple[int, int], side: int) -> Tensor:
     """Mean over squares of ``side`` x ``side`` patches.
 
     Args:
-        values: (F, rows * columns) or (F, rows * columns, K), row by row. grid: (rows, columns).
+        values: (F, rows * columns) or (F, rows * columns, K), row by row.
+        grid: (rows, columns).
 
     Returns:
         (F, N) or (F, N, K) with N = (rows // side) * (columns // side), row by row; incomplete squares are left out.
@@ -26,7 +27,8 @@ def mean_of_packed(values: Tensor, steps: list[tuple[int, int]], side: int) -> l
 
     Args:
         values: (F, P[, K]): all patches of all videos, one frame after the other.
-        steps: (T, N) for each video, N in merge units. side: a unit has side * side patches.
+        steps: (T, N) for each video, N in merge units.
+        side: a unit has side * side patches.
 
     Returns:
         (T, N[, K]) for each video.
@@ -45,7 +47,9 @@ def window_order(frames: int, grid: tuple[int, int], window: int) -> Tensor:
     """The order in which a tower with square windows works through a video: window by window, rows inside each.
 
     Args:
-        frames: T. grid: (h, w) in merge units. window: side of a window in merge units.
+        frames: T.
+        grid: (h, w) in merge units.
+        window: side of a window in merge units.
 
     Returns:
         (T * h * w,) int64 on the CPU: the flat place t * h * w + row * w + column of the token worked on at each step.
@@ -69,8 +73,9 @@ def places_of_units(grid: tuple[int, int], side: int, order: Tensor | None = Non
     """Where in the frame the patches of a tower stand that takes squares of patches one after the other.
 
     Args:
-        grid: (h, w) of squares. side: a square has side * side patches. order: (h * w,) int64, the squares in the order
-            of the tower; None: row by row.
+        grid: (h, w) of squares.
+        side: a square has side * side patches.
+        order: (h * w,) int64, the squares in the order of the tower; None: row by row.
 
     Returns:
         (h * w * side**2,) int64 on the CPU: row * columns + column of each patch.

@@ -72,12 +72,13 @@ class TowerRecord:
     """What a stage inside the vision tower did to one video.
 
     Args:
-        grid: (rows, columns) of patches of a frame. leading: class tokens in front of them.
+        grid: (rows, columns) of patches of a frame.
+        leading: class tokens in front of them.
         place: (P,) int64, the place in the frame of each source of a frame, class tokens first.
         frames: T.
         merges: the block in front of which each map acts, and the map of the video's T*P patches in force from there.
-        rows: the video's rows in each block that is read. pairs: its pairs of queries and keys in each of them. Empty
-            where all blocks worked on all patches.
+        rows: the video's rows in each block that is read.
+        pairs: its pairs of queries and keys in each of them. Empty where all blocks worked on all patches.
         projected: the rows that went through the projector; None: all patches.
     """
 
@@ -113,7 +114,8 @@ def used_layers(layers: nn.ModuleList, selected: int | list[int] | None) -> tupl
     """The layers whose output is a hidden state that a model reads, ascending; -1: the embedding.
 
     Args:
-        layers: the tower's layers. selected: index or indexes of hidden states; state 0 is the embedding.
+        layers: the tower's layers.
+        selected: index or indexes of hidden states; state 0 is the embedding.
     """
     indexes = [-1] if selected is None else [selected] if isinstance(selected, int) else selected
     return tuple(sorted({index % (len(layers) + 1) - 1 for index in indexes}))
@@ -146,7 +148,10 @@ def image_tower(
     """A CLIP or SigLIP tower in a call of ``get_video_features`` with clips of one size.
 
     Args:
-        tower: with ``encoder.layers``. arguments: of the call. config: the model's. leading: class tokens of a frame.
+        tower: with ``encoder.layers``.
+        arguments: of the call.
+        config: the model's.
+        leading: class tokens of a frame.
         projector: see :class:`Tower`.
     """
     layers = tower.encoder.layers

@@ -104,7 +104,8 @@ def attention_of_first(query: Tensor, key: Tensor, scale: float) -> Tensor:
     """The attention that the first token (a class token) pays to each key, mean over heads.
 
     Args:
-        query: (F, H, P, d). key: (F, G, P, d), G divides H.
+        query: (F, H, P, d).
+        key: (F, G, P, d), G divides H.
 
     Returns:
         (F, P) float32.
@@ -121,7 +122,9 @@ def attention_received(query: Tensor, key: Tensor, scale: float, real: Tensor | 
     cache holds.
 
     Args:
-        query: (F, H, P, d). key: (F, G, P, d), G divides H. real: (F, P) bool, what is not padding; None: everything.
+        query: (F, H, P, d).
+        key: (F, G, P, d), G divides H.
+        real: (F, P) bool, what is not padding; None: everything.
 
     Returns:
         (F, P) float32. Source: HoliTom's official code; the paper calls it the SigLIP attention score.

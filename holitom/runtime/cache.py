@@ -43,7 +43,9 @@ class Stage:
 
         Args:
             past: how many tokens the layer holds (what lies behind was cropped); None: as many as were added.
-            new: (B, Q) bool, which of the new tokens are real; None: all of them. rows: B. width: Q.
+            new: (B, Q) bool, which of the new tokens are real; None: all of them.
+            rows: B.
+            width: Q.
         """
         past = self.length if past is None else min(past, self.length)
         if self.mask is not None or new is not None:
@@ -65,9 +67,13 @@ class Unfinished:
 
     Args:
         hidden: (B, C, D); None for a method without an inner stage.
-        embeddings: rotary embeddings of those tokens. positions: (B, C) or (3 or 4, B, C).
-        new: (B, C) bool, which of them are real. spans, prompts: of each row.
-        padding: for each row, the padding in front. between: for each row, that between its C tokens and the question.
+        embeddings: rotary embeddings of those tokens.
+        positions: (B, C) or (3 or 4, B, C).
+        new: (B, C) bool, which of them are real.
+        spans: of each row.
+        prompts: of each row.
+        padding: for each row, the padding in front.
+        between: for each row, that between its C tokens and the question.
         seen: for each row, the attention (C,) of the text that was read with the videos.
     """
 
@@ -87,7 +93,8 @@ class CacheMemory:
     """The stages of one KV cache, and how its tokens relate to those of the full prompt.
 
     Args:
-        method: the one that compressed what is in the cache. positions: the session's setting.
+        method: the one that compressed what is in the cache.
+        positions: the session's setting.
         stages: one for the first decoder layer and one for each inner stage.
         rows: B.
         dropped: tokens by which the first layer's sequence is shorter than the full prompt.

@@ -29,7 +29,8 @@ class VideoSpan:
         record: where to write down what happens to it.
         columns: (V,) int64, ascending columns of its tokens in the padded row as it is now.
         place: (V,) int64, flat position of each token's anchor; -1: not a patch.
-        entered: tokens that entered the LLM. memory: the method's own.
+        entered: tokens that entered the LLM.
+        memory: the method's own.
     """
 
     record: VideoRecord
@@ -44,25 +45,36 @@ class Call:
     """A call of the model in progress in one thread.
 
     Args:
-        session: the one at work, to the end of the call. begun_by: the module whose call this is.
-        outer: the call around this one (of another model), or None. generation: the ``generate()`` that makes it.
-        ids: (B, Q) the ids that came. mask: the attention mask that came. labelled: whether labels came.
+        session: the one at work, to the end of the call.
+        begun_by: the module whose call this is.
+        outer: the call around this one (of another model), or None.
+        generation: the ``generate()`` that makes it.
+        ids: (B, Q) the ids that came.
+        mask: the attention mask that came.
+        labelled: whether labels came.
         layouts: the videos encoded for it; None: unknown.
         reads_prefix: whether it ends in front of the first inner stage (``prefix.py``).
 
     What follows is known from the decoder on:
-        decoder, depth: its module and number of layers. cache: its KV cache, or None.
+        decoder: its module.
+        depth: its number of layers.
+        cache: its KV cache, or None.
         memory: what is remembered with the cache (without one: for this call only); None: nothing is compressed.
-        rows, width: B and Q, tokens that came and that the layers work on now.
+        rows: B.
+        width: Q, tokens that came and that the layers work on now.
         new: (B, Q) bool, which of them are real; None: all.
         positions: (B, Q) or (3 or 4, B, Q) position ids of the new tokens.
-        dropping, tail_tokens: what the memory learns when the call has ended well.
-        padding, right: for each row, the padding before its first and after its last new token.
+        dropping: what the memory learns when the call has ended well.
+        tail_tokens: the same.
+        padding: for each row, the padding before its first new token.
+        right: for each row, the padding after its last new token.
         tail: for each row, the columns after the token whose attention decides: padding on the right, and tokens
             generated after the prompt when there is no cache.
-        spans, prompts: for each row, its videos' tokens and its record; empty while decoding.
+        spans: for each row, its videos' tokens; empty while decoding.
+        prompts: for each row, its record; empty while decoding.
         attention: by row, the deciding token's attention (Q,) in the layer before the coming inner stage.
-        observers: by attention module. replaced: arguments of the coming layers that an inner stage has changed.
+        observers: by attention module.
+        replaced: arguments of the coming layers that an inner stage has changed.
         unfinished: what these tokens are joined to in front of the first inner stage.
     """
 

@@ -68,7 +68,9 @@ def encode(
     """Calls a model's encoder of videos under observation.
 
     Args:
-        session: the one at work. encoder: with its arguments. owner: whose watching of attention modules it is.
+        session: the one at work.
+        encoder: with its arguments.
+        owner: whose watching of attention modules it is.
 
     Returns:
         What the encoder returned, with the layouts of its videos written down; and these layouts.

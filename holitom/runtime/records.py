@@ -19,7 +19,8 @@ class InnerRecord:
     """What one inner stage did to one video: in front of ``layer``, ``merge`` maps the tokens that had come so far.
 
     Args:
-        layer: the decoder layer. merge: a map of V tokens.
+        layer: the decoder layer.
+        merge: a map of V tokens.
         attention: (V,) what the deciding token paid them, where the method asked for it.
         place: (V,) int64, the flat position t * N + n of each token's anchor in the video; -1: no patch (a newline).
     """
@@ -36,7 +37,8 @@ class VideoRecord:
 
     Args:
         row: its row in the batch.
-        frames: T. grid: (h, w).
+        frames: T.
+        grid: (h, w).
         merge: the map of the T*N patches to the tokens that entered the LLM.
         newlines: placeholder tokens that are no patches (they enter as they are).
         inner: the inner stages. Their sources are the video's tokens in sequence order, newlines included.

@@ -19,8 +19,10 @@ class Rows:
     """The map in force: of all S states of a call to R rows, in the order of their anchors.
 
     Args:
-        target: (S,) the row of each state. anchor: (R,) ascending, the state whose place a row takes.
-        calls, counts: how they are asked for, and each video's rows and pairs, by the borders of groups.
+        target: (S,) the row of each state.
+        anchor: (R,) ascending, the state whose place a row takes.
+        calls: how they are asked for, by the borders of groups.
+        counts: each video's rows and pairs, by the borders of groups.
     """
 
     target: Tensor
@@ -94,8 +96,10 @@ class Groups:
         """Attention of rows: queries (1, H, R, d), keys and values (1, G, R, d) -> (1, R, H, d).
 
         Args:
-            run: the attention function that the model has chosen. module: its module. mask: left out, because keys
-                that are padding are not among those of ``calls``. kwargs: its further arguments.
+            run: the attention function that the model has chosen.
+            module: its module.
+            mask: left out, because keys that are padding are not among those of ``calls``.
+            kwargs: its further arguments.
         """
         queries, keys, values = (states.transpose(1, 2)[0] for states in (query, key, value))
         kwargs = {name: kept for name, kept in kwargs.items() if name not in _OF_ALL_ROWS}
@@ -124,7 +128,9 @@ def count_pairs(anchor: Tensor, borders: Sequence[int], sources: Tensor) -> tupl
     """A video's rows, and their pairs with the states that they see.
 
     Args:
-        anchor: (R,) of all rows. borders: of the groups of states that see each other. sources: (T * P,) the video's.
+        anchor: (R,) of all rows.
+        borders: of the groups of states that see each other.
+        sources: (T * P,) the video's.
     """
     group = torch.bucketize(torch.arange(borders[-1]), torch.tensor(borders[1:]), right=True)
     mine = anchor[torch.isin(anchor, sources)]

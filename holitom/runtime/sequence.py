@@ -30,7 +30,8 @@ def row_merge(length: int, padding: int, spans: list[Span], device: torch.device
     """The map of a whole row: leading padding goes, text stays, spans follow their maps. No synchronisation.
 
     Args:
-        length: the row's columns. padding: leading columns to drop.
+        length: the row's columns.
+        padding: leading columns to drop.
 
     Returns:
         A Merge of ``length`` sources, and for each span the (M,) output columns of its outputs.
@@ -73,7 +74,8 @@ class BatchMerge:
     """The maps of all rows of a batch, with outputs padded on the left to one length.
 
     Args:
-        rows: a Merge for each row. length: the padded length L of the outputs.
+        rows: a Merge for each row.
+        length: the padded length L of the outputs.
     """
 
     rows: list[Merge]

@@ -29,9 +29,11 @@ class Generation:
     """A call of ``generate()`` in progress.
 
     Args:
-        session: the one at work. outer: the generation around this one, or None.
+        session: the one at work.
+        outer: the generation around this one, or None.
         ids: (B, L) it was called with; prompt lookup appends candidates, and without a cache every step repeats them.
-        mask: the mask it was called with. in_chunks: whether it splits the prompt.
+        mask: the mask it was called with.
+        in_chunks: whether it splits the prompt.
         layouts: the videos that were encoded for it.
     """
 
@@ -48,8 +50,10 @@ class Encoding:
     """A call of the video encoder in progress.
 
     Args:
-        session: the one at work. arguments: the call's arguments by name.
-        observers: by attention module of the vision tower. tower: the stage inside it.
+        session: the one at work.
+        arguments: the call's arguments by name.
+        observers: by attention module of the vision tower.
+        tower: the stage inside it.
     """
 
     session: Session

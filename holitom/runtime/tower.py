@@ -35,7 +35,8 @@ class TowerPass:
     Only the thread that opened it is affected; everything is restored at its end, after an exception too.
 
     Args:
-        method: the one at work. tower: that of this call.
+        method: the one at work.
+        tower: that of this call.
     """
 
     def __init__(self, method: Method, tower: Tower) -> None:
