@@ -16,13 +16,13 @@ def falling_counts(layers: int, mean: int) -> list[int]:
 def counts_of_total(layers: int, total: int) -> list[int]:
     """:func:`falling_counts` with the sum ``total``.
 
-    The smallest mean whose sum is nearest is taken, searched upwards as long as it gets nearer; what is then left goes
-    to the first layer.
+    The smallest mean whose sum is nearest is taken, searched upwards as long as it gets nearer; what is then left, or
+    too much, is the first layer's, if that has so many.
     """
     best = falling_counts(layers, 0)
     for mean in range(1, total):
         found = falling_counts(layers, mean)
-        if abs(sum(found) - total) >= abs(sum(best) - total):
+        if abs(sum(found) - total) >= abs(sum(best) - total) or found[0] + total < sum(found):
             break
         best = found
     return [best[0] + total - sum(best), *best[1:]]
