@@ -31,8 +31,8 @@ demo: $(VENV)/ready
 	$(BIN)/holitom clips make --number 1 --out $(OUT)
 	@clip=$$(ls $(OUT)/*.mp4 | head -n 1); \
 	field() { head -n 1 $(OUT)/questions.jsonl | sed "s/.*\"$$1\": \"\([^\"]*\)\".*/\1/"; }; \
-	echo "$(BIN)/holitom ask $$clip \"$$(field question)\" --retention 0.25 --compare"; \
-	$(BIN)/holitom ask "$$clip" "$$(field question)" --retention 0.25 --compare; \
+	echo "$(BIN)/holitom ask $$clip \"$$(field question)\" --method holitom --retention 0.25 --compare"; \
+	$(BIN)/holitom ask "$$clip" "$$(field question)" --method holitom --retention 0.25 --compare; \
 	echo; echo "What is in the clip, as the generator of clips knows it: $$(field answer)"
 
 # All tests but the slow ones, those on Ray and those in a browser: under three minutes on two cores.

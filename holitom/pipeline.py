@@ -19,6 +19,7 @@ from holitom.methods.baselines import Uncompressed
 from holitom.methods.registry import parse, with_tower
 from holitom.models import adapter_for
 from holitom.models.placement import input_device
+from holitom.recommendation import Recommendation
 from holitom.runtime import Session, Summary
 from holitom.video import Clip, Source, VideoStream, read_video
 from holitom.video.prepare import Preprocessor
@@ -75,11 +76,12 @@ class Pipeline:
     Args:
         model: a transformers video LLM of a supported family.
         preprocessor: of the same checkpoint.
+        recommended: the method of its ``holitom.json``, see :class:`~holitom.recommendation.Recommendation`, or None.
     """
 
-    def __init__(self, model: Any, preprocessor: Preprocessor) -> None:
+    def __init__(self, model: Any, preprocessor: Preprocessor, recommended: Method | None = None) -> None:
         adapter_for(model)  # refuses an unknown family now, not after decoding
-        self.model, self.preprocessor = model, preprocessor
+        self.model, self.preprocessor, self.recommended = model, preprocessor, recommended
 
     @classmethod
     def from_pretrained(
@@ -121,10 +123,9 @@ class Pipeline:
         quantized = model_kwargs.get("quantization_config") or getattr(config, "quantization_config", None)
         if device == "auto" or quantized:  # quantised weights go to their device while they are loaded
             model_kwargs.setdefault("device_map", "auto" if device == "auto" else {"": device})
-        model = AutoModelForImageTextToText.from_pretrained(
-            name, dtype=dtype, trust_remote_code=trust_remote_code, **model_kwargs
-        ).eval()
-        return cls(model if "device_map" in model_kwargs else model.to(device), preprocessor)
+        load, own = AutoModelForImageTextToText.from_pretrained, getattr(Recommendation.beside(name), "method", None)
+        model = load(name, dtype=dtype, trust_remote_code=trust_remote_code, **model_kwargs).eval()
+        return cls(model if "device_map" in model_kwargs else model.to(device), preprocessor, own)
 
     def ask(
         self,
@@ -148,7 +149,7 @@ class Pipeline:
             video: a decoded clip, or what :func:`holitom.video.read_video` takes; a list of these (a list of pictures
                 is one video) are several.
             question: about it.
-            method: or its text, ``"holitom:retention=0.1"``; None: uncompressed.
+            method: or its text; ``pipeline.recommended`` is the checkpoint's own; None: uncompressed.
             tower: a method inside the vision tower in front of it, ``"renewal"``; None: the tower computes everything.
             frames: how many to sample; None: as many as the checkpoint asks for (of a clip: all), or by ``fps``.
             fps: frames to sample per second instead.

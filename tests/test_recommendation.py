@@ -6,10 +6,12 @@ import json
 
 import pytest
 import typer
+from tiny_checkpoints import build_llava_onevision
 
 from holitom.cli.choices import choose, served
 from holitom.cli.loading import recommended, resolve
 from holitom.methods import EVS, FastV, HoliTom, Spread, VCast
+from holitom.pipeline import Pipeline
 from holitom.recommendation import FILE, Recommendation
 
 
@@ -65,3 +67,10 @@ def test_the_model_inside_the_package_carries_one():
     own = recommended("tiny")
     assert own == Recommendation.beside(resolve("tiny"))
     assert own.method.stage("before").token_count(16, (7, 7)) <= 16 * 49 // 4
+
+
+def test_a_pipeline_knows_it(tmp_path):
+    folder = build_llava_onevision(tmp_path / "tiny")
+    assert Pipeline.from_pretrained(folder, device="cpu").recommended is None
+    Recommendation(EVS(retention=0.3), "ten clips").write(folder)
+    assert Pipeline.from_pretrained(folder, device="cpu").recommended == EVS(retention=0.3)

@@ -117,6 +117,11 @@ class TestDryRun:
             overrides = json.loads(words[words.index("--hf-overrides") + 1])
             assert ServingConfig.parse(overrides["holitom"]).method == default
 
+    def test_places_that_vllm_cannot_keep_are_refused(self, vllm, run):
+        vllm()
+        code, _, err = run("tiny", "--positions", "original", "--dry-run")
+        assert (code, "LLaVA-OneVision on without gaps: say compact" in err) == (2, True)
+
     def test_other_overrides_are_merged(self, vllm):
         vllm()
         words = command(

@@ -45,9 +45,16 @@ def serve(
     if not untested:
         check_version(launcher)
     words = command(launcher, resolve(model), config, more or [])
+    counted_on = config.method.positions == "original" and any("LlavaOnevision" in word for word in words)
+    if counted_on and positions == "original":
+        raise typer.BadParameter(
+            "vLLM counts the positions of LLaVA-OneVision on without gaps: say compact", param_hint="--positions"
+        )
     if dry_run:
         say(printed(words))
         return
+    if counted_on:
+        note("vLLM counts the positions of LLaVA-OneVision on: the method's tokens do not keep their places there")
     check_start(more or [])
     if not launcher.tested:
         warn(f"vLLM {launcher.version} was not tested with this holitom")
