@@ -129,6 +129,9 @@ def recipes() -> dict[str, list[str]]:
     for name, codec in {"h264": f"{X264} -bf 3", "mpeg2": f"{MPEG2} -bf 2", "open": f"{X264} -bf 3 {OPEN}"}.items():
         films[f"torn-{name}.ts"] = [f"IN {codec} a.ts", "tail a.ts > OUT"]
     films["torn.mpg"] = [f"IN {MPEG2} -bf 2 a.mpg", "tail a.mpg > OUT"]
+    pause = "-vf 'setpts=(N+gte(N\\,30)*200)/25/TB' -fps_mode passthrough"  # two packets of the mp4 have one time
+    films["pause.mp4"] = one("OUT", f"{pause} {X264} -bf 2")
+    films["pause.mkv"] = one("OUT", f"{pause} {X264} -bf 2")
     uneven = "-vf setpts=(N+floor(N/10)*5)/25/TB -fps_mode passthrough"
     for suffix in ("mp4", "mkv", "ts", "mov"):
         films[f"uneven.{suffix}"] = one("OUT", f"{uneven} {X264} -bf 3")

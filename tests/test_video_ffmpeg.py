@@ -11,7 +11,7 @@ RECIPES = recipes()
 # One of each kind; the others are slow together.
 SOON = ["h264-b3.avi", "h264-b3.mxf", "h264-b3.asf", "hevc-b3.mkv", "mpeg4-b2.avi", "altref.webm", "opengop.ts"]
 SOON += ["joined.ts", "joined.webm", "ahead.ts", "begin-b3.mp4", "end-b3.mp4", "raw-h264.mp4", "torn-open.ts"]
-SOON += ["torn.mpg", "uneven.mkv"]
+SOON += ["torn.mpg", "uneven.mkv", "pause.mp4"]
 
 
 @needs_ffmpeg
@@ -31,6 +31,8 @@ def test_frames_are_those_of_the_ffmpeg_command(name, tmp_path):
     assert 0.001 < clip.duration - clip.times[-1] < 0.11
     assert clip.fps == len(clip) / clip.duration
 
+    if name.startswith("pause"):
+        assert np.diff(clip.times).max() == pytest.approx(8.0, abs=0.1)
     sample = read_video(path, 7)
     assert sample.indexes.tolist() == [i * len(numbers) // 7 for i in range(7)]
     assert np.array_equal(sample.frames, clip.frames[sample.indexes])

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from holitom.video.container import Reader
 from holitom.video.truncation import missing_bytes
 
-UNKNOWN, LATEST = int(np.iinfo(np.int64).min), int(np.iinfo(np.int64).max)  # of times; the first: not given
+UNKNOWN = int(np.iinfo(np.int64).min)  # a time that the file does not give
 BACK, AHEAD = 0.1, 10.0  # seconds by which the clock of a joined recording jumps, as in the ffmpeg command
 LONGEST = 2**52  # ticks from the first frame to the last; a header that says more lies
 # Formats that give every frame's display time beside its decoding time
@@ -29,7 +29,8 @@ class Contents:
 
     Attributes:
         times: (P,) int64, display time of each in ``tick`` units on one clock, also where recordings were joined; None
-            where the file does not give them all, or some are equal (fields of one picture). A claim of the file.
+            where the file does not give them all. A claim of the file.
+        distinct: whether no two of them are equal, as those of the two fields of a picture are.
         lengths: (P,) int64, how long each is displayed, in ``tick`` units.
         starts: (P,) bool, whether decoding can begin at it.
         hidden: (P,) bool, not displayed: cut away by an edit list, or undecodable before the first keyframe.
@@ -42,6 +43,7 @@ class Contents:
     """
 
     times: NDArray[np.int64] | None
+    distinct: bool
     lengths: NDArray[np.int64]
     starts: NDArray[np.bool_]
     hidden: NDArray[np.bool_]
@@ -60,13 +62,19 @@ class Contents:
     def clock(self, packets: NDArray[np.int64]) -> tuple[NDArray[np.float64], float]:
         """When the frames made of ``packets`` begin, in seconds from the first one, and when the last one ends.
 
-        The decoder's order is right where it disagrees with the packets' times. Then those are the times, put in order.
+        The decoder's order is right where it disagrees with the packets' times. Then those are the times, put in order;
+        frames of one time follow each other before the next.
         """
         if self.times is not None and self.tick and (packets >= 0).all():
-            times = np.sort(self.times[packets])
-            if (np.diff(times) > 0).all():
-                end = int((self.times[packets] + self.lengths[packets]).max())
-                return (times - times[0]) * self.tick, (end - int(times[0])) * self.tick
+            times, counts = np.unique(self.times[packets], return_counts=True)
+            last = packets[np.argmax(self.times[packets])]
+            end = int(self.times[last] + self.lengths[last])
+            if 2 * len(times) >= len(packets):
+                gaps = np.diff(times, append=end)
+                lengths = np.minimum(gaps / counts, np.median(gaps))
+                nth = np.arange(len(packets)) - np.repeat(np.cumsum(counts) - counts, counts)
+                begins: NDArray[np.float64] = np.repeat(times - times[0], counts) + nth * np.repeat(lengths, counts)
+                return begins * self.tick, (end - int(times[0])) * self.tick
         rate = self.fps or USUAL_RATE
         return np.arange(len(packets)) / rate, len(packets) / rate
 
@@ -111,11 +119,10 @@ def scan(path: Path, source: str, playlists: bool = False) -> Contents:
     if len(pts) and (pts != UNKNOWN).all():
         dts = np.frombuffer(decodes, dtype=np.int64)
         times = _on_one_clock(pts, dts, durations, keys, unseen, tick, jumps)
-    if times is not None and len(np.unique(times)) < len(times):
-        times = None
+    distinct = times is not None and len(np.unique(times)) == len(times)
     reordered = times is not None and bool(formats & TIMED) and bool((np.diff(times) < 0).any())
     cut = _cut(path, times, durations, tick, announced)
-    return Contents(times, durations, keys, unseen, tick, fps, reordered, cut, errors)
+    return Contents(times, distinct, durations, keys, unseen, tick, fps, reordered, cut, errors)
 
 
 def _on_one_clock(
@@ -142,15 +149,16 @@ def _on_one_clock(
     breaks = (steps < 0) & (keys[1:] | (steps * tick < -BACK))
     if jumps:
         breaks |= steps * tick > AHEAD
-    if not breaks.any():
+    if not breaks.any() or hidden.all():
         return pts
     part = np.concatenate([[0], np.cumsum(breaks)])
-    shown = ~hidden
-    begins, ends = np.full(part[-1] + 1, LATEST), np.full(part[-1] + 1, UNKNOWN)
-    np.minimum.at(begins, part[shown], pts[shown])
-    np.maximum.at(ends, part[shown], pts[shown] + lengths[shown])
-    begins[ends == UNKNOWN] = ends[ends == UNKNOWN] = 0  # of parts of which nothing is shown
-    spans = ends - begins
+    shown = np.flatnonzero(~hidden)
+    shown = shown[np.lexsort((pts[shown], part[shown]))]  # part by part, each in the order of display
+    spans, begins = np.zeros(part[-1] + 1, np.int64), np.zeros(part[-1] + 1, np.int64)
+    edges = np.flatnonzero(np.diff(part[shown]))
+    first, last = shown[np.concatenate([[0], edges + 1])], shown[np.append(edges, len(shown) - 1)]
+    begins[part[first]] = pts[first]  # 0 for parts of which nothing is shown
+    spans[part[first]] = pts[last] + lengths[last] - pts[first]
     moved: NDArray[np.int64] = pts + (begins[0] + np.cumsum(spans) - spans - begins)[part]
     return moved
 
@@ -162,7 +170,8 @@ def _cut(
         return f"cut off: its header announces {missing[0]:,} bytes and {missing[1]:,} are there"
     if times is None:
         return None
-    there = float((times + lengths).max() - times.min()) * tick
+    last = int(np.argmax(times))
+    there = float(times[last] + lengths[last] - times.min()) * tick
     if there < announced * (1 - SHORT_BY) - 1:
         return f"cut off: its header announces {announced:.1f} s and {there:.1f} s are there"
     return None

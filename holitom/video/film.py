@@ -84,7 +84,7 @@ class Film:
     @property
     def trusted(self) -> bool:
         """Whether frames may be found by what their packets say."""
-        return self.contents.times is not None and not self.counted
+        return self.contents.distinct and not self.counted
 
     def checked(self) -> Film:
         """The film after a look at its first frames, or at all of them where those disagree with their packets.
