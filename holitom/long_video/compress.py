@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from holitom.methods.base import Method
 from holitom.methods.segmenting import Segmenting
 from holitom.models.base import VideoLayout, adapter_for
 from holitom.models.placement import dtype_of, input_device
+from holitom.models.towers import TowerRecord
 from holitom.runtime import Session, layouts_of, with_layouts
 from holitom.tokens import VideoTokens
 from holitom.video import Clip, Source, VideoStream, open_video
@@ -65,6 +66,7 @@ class CompressedVideo:
         seconds: by stage.
         source: the path.
         warning: what is wrong with a video of which only a part could be read.
+        tower: what ran in the vision tower, where that was all of it; else None.
     """
 
     tokens: Tensor
@@ -78,6 +80,7 @@ class CompressedVideo:
     seconds: dict[str, float]
     source: str
     warning: str | None = None
+    tower: TowerRecord | None = None
 
     @property
     def newlines(self) -> int:
@@ -88,7 +91,7 @@ class CompressedVideo:
     def layout(self) -> VideoLayout:
         """How the tokens lie in a prompt."""
         place = torch.cat([torch.arange(self.merge.outputs), torch.full((self.newlines,), -1)])
-        return VideoLayout(self.frames, self.grid, place, merged=self.merge)
+        return VideoLayout(self.frames, self.grid, place, merged=self.merge, tower=self.tower)
 
     def inputs(self, session: Session, preprocessor: Preprocessor, question: str) -> dict[str, Any]:
         """The arguments of ``model.generate()`` or ``model()`` that ask a question about this video.
@@ -168,6 +171,7 @@ class _Work:
         self.parts: list[tuple[Merge, Tensor]] = []
         self.records: list[WindowRecord] = []
         self.times: list[Tensor] = []
+        self.towers: list[TowerRecord | None] = []
         self.budget: Budget | None = None
 
     def take(self, clip: Clip, first: bool) -> None:
@@ -182,6 +186,7 @@ class _Work:
         if first:
             self._begin(video, rows[place < 0].cpu())
         self.frames += video.frames
+        self.towers.append(layout.tower)
         self.times.append(torch.from_numpy(clip.times))
         for window, redundant in self.windows.push(video):
             self._merge(window, redundant, last=False)
@@ -237,7 +242,17 @@ class _Work:
             seconds={name: seconds.get(name, 0.0) for name in ("decode", "preprocess", "vision tower", "compression")},
             source=self.stream.source,
             warning=self.stream.warning,
+            tower=self._tower(),
         )
+
+    def _tower(self) -> TowerRecord | None:
+        """What ran in the vision tower, where every call ran all of it."""
+        known = [record for record in self.towers if record is not None and not record.merges]
+        if len(known) < len(self.towers):
+            return None
+        rows = [sum(counts) for counts in zip(*(record.rows for record in known), strict=True)]
+        pairs = [sum(counts) for counts in zip(*(record.pairs for record in known), strict=True)]
+        return replace(known[0], frames=sum(record.frames for record in known), rows=rows, pairs=pairs)
 
 
 def joined(merges: list[Merge]) -> Merge:
