@@ -23,7 +23,7 @@ VENV_VLLM := $(VENV)-vllm
 TEST_BIN := $(VENV_TEST)/bin
 PYTEST := OMP_NUM_THREADS=1 $(TEST_BIN)/python -m pytest -n 2 --ignore tests/browser
 
-.PHONY: demo test slow ray browser docs serving lint format clean
+.PHONY: demo test slow newest ray browser docs serving lint format clean
 
 # Asks the model inside the package about a synthetic clip, with and without compression. A quarter of its 784 visual
 # tokens: at a tenth this tiny model loses too much (docs/testbed.md).
@@ -42,6 +42,12 @@ test: $(VENV_TEST)/ready
 # What takes over ten seconds each, and the large matrix.
 slow: $(VENV_TEST)/ready
 	$(PYTEST) -m "slow and not ray" || { code=$$?; test $$code -eq 5 && echo "no test is marked slow"; exit $$((code == 5 ? 0 : code)); }
+
+# Against the newest transformers there is: what the package uses of its private names must still be there.
+newest: $(VENV_TEST)/ready
+	rm -rf $(OUT)/newest
+	$(TEST_BIN)/pip install --quiet --no-deps --upgrade --target $(OUT)/newest transformers
+	PYTHONPATH=$(OUT)/newest OMP_NUM_THREADS=1 $(TEST_BIN)/python -m pytest tests/test_transformers_names.py
 
 # Corpora on a local Ray, with a killed actor: installs Ray into the environment of the tests.
 ray: $(VENV_TEST)/ready

@@ -47,5 +47,5 @@ def test_threads_wait_briefly_unless_somebody_decided_otherwise():
     assert tell(f"import torch; {ASK}") == "None", "too late for it"
 
 
-def test_rooms_are_there_as_attributes():
+def test_modules_are_there_as_attributes():
     assert tell("import holitom; print(holitom.merge.DROPPED, holitom.ops.segment.__name__)") == "-1 segment"

@@ -12,8 +12,8 @@ import typer.main
 from holitom.cli import app
 
 PACKAGE = Path(__file__).parents[2] / "holitom"
-ROOMS = {
-    "holitom": "The names that most programs need. All others are taken from their rooms: the other pages here.",
+MODULES = {
+    "holitom": "The names that most programs need. All others are on the other pages here, module by module.",
     "holitom.methods": "",
     "holitom.pipeline": "",
     "holitom.runtime": "",
@@ -33,13 +33,13 @@ ROOMS = {
 
 def navigation() -> list[tuple[str, str]]:
     """Titles and pages."""
-    return [("Commands", "reference/commands.md"), *((name, f"reference/{name}.md") for name in ROOMS)]
+    return [("Commands", "reference/commands.md"), *((name, f"reference/{name}.md") for name in MODULES)]
 
 
 def pages() -> Iterator[tuple[str, str]]:
     """Pages and their text."""
     yield "reference/commands.md", commands()
-    for name, above in ROOMS.items():
+    for name, above in MODULES.items():
         yield f"reference/{name}.md", f"# {name}\n\n{above}\n\n::: {name}\n"
 
 
