@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import sys
 from contextlib import contextmanager
 
 import pytest
@@ -248,3 +249,10 @@ def test_totals_are_sums_of_rows():
     assert found["compressed"] == {"visual_tokens": 30, "prompt_tokens": 80, "prefill_flops": 10, "kv_cache_bytes": 3}
     assert found["uncompressed"]["prompt_tokens"] == 250
     assert found["ratio"]["visual_tokens"] == pytest.approx(0.15)
+
+
+def test_without_pyarrow_parquet_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ImportError, match=r"pip install 'holitom\[corpora\]', or use a \.jsonl file"):
+        Store(tmp_path / "out.parquet", SETTINGS)
+    Store(tmp_path / "out.jsonl", SETTINGS).__exit__(None, None, None)
