@@ -34,7 +34,8 @@ about their own runs; the last table.
 How time is measured: after the rounds to warm up, all methods take their turn in every round (A B C A B C). The clock
 is read when the device has finished. A speed-up (×) is the median of the ratios to the uncompressed model round by
 round, so that a slow minute of the machine counts for both. ± is the distance between the quartiles of the time to
-first token over its median. The vision tower is part of the time to first token (TTFT), and no method makes it faster.
+first token over its median. The vision tower is part of the time to first token (TTFT), which these
+methods leave as it is.
 
 Presets have random weights in the published shape: they cost what the real model costs and know nothing, so their
 answers mean nothing. What a method keeps depends on the video, and random features are not real ones: the column

@@ -69,7 +69,7 @@ def test_the_gpu_scripts_commands_are_understood(tmp_path):
         env = {**os.environ, "HOLITOM": f"{shlex.quote(sys.executable)} {shlex.quote(str(stand_in))}", "OUT": "out"}
         script = [str(ROOT / "scripts" / "gpu_benchmark.sh"), *([option] if option else [])]
         shown = subprocess.run(script, env=env, capture_output=True, text=True, check=True).stdout.splitlines()
-        assert len(shown) == 4
+        assert len(shown) == 7
         for line in shown:
             parse(shlex.split(line))
 
@@ -87,6 +87,9 @@ def test_the_gpu_script_runs_dry(tmp_path):
         assert len(report.results()) > 50
     assert (tmp_path / "out-profile" / "profile.json").exists()
     assert (tmp_path / "out-sweep" / "sweep.json").exists()
+    for share in ("0", "0.6", "0.9"):
+        report = load(tmp_path / f"out-static-{share}" / "results.json")
+        assert {"uncompressed:stock=true", "holitom", "renewal|holitom"} <= {*report.results()}
 
 
 def test_the_papers_rows_are_methods_that_exist():

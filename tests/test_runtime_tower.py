@@ -419,3 +419,50 @@ def test_stock_is_the_model_as_transformers_runs_it():
             features(model, inputs)
     handle.remove()
     assert ran == [1, 16 * 37]
+
+
+@pytest.mark.parametrize("name", ["llava_onevision", "internvl", "qwen2_5_vl", "qwen3_vl", "video_llama_3", "lfm3_vl"])
+def test_flash_attention_with_borders_gives_the_same(name, monkeypatch):
+    """A kernel that tells packed sequences apart by their borders, as flash attention does, and else attends to all."""
+    table, asked = names.attention_functions(), []
+
+    def flash(module, query, key, value, attention_mask, **kwargs):
+        borders = kwargs.get("cu_seq_lens_q")
+        asked.append(borders is not None)
+        parts = [(query, key, value)]
+        if borders is not None:
+            parts = list(
+                zip(*(torch.split(each, borders.diff().tolist(), 2) for each in (query, key, value)), strict=True)
+            )
+        scale = kwargs.get("scaling")
+        many = {"scale": scale, "enable_gqa": query.shape[1] != key.shape[1]}
+        out = [torch.nn.functional.scaled_dot_product_attention(*part, **many) for part in parts]
+        return torch.cat(out, 2).transpose(1, 2).contiguous(), None
+
+    model, inputs = build(name), two_videos(name)
+    with Random(layer=1)(model):
+        want = features(model, inputs)
+    monkeypatch.setitem(table, "flash_attention_2", flash)
+    tower = adapter_for(model).tower(inputs, (inputs["input_ids"], inputs["attention_mask"].bool()))
+    for module in tower.attention:
+        if module is not None:
+            module.config._attn_implementation = "flash_attention_2"
+    with Random(layer=1)(model):
+        got = features(model, inputs)
+    assert asked
+    assert far(got[:-1], want[:-1]) < 1e-6
+
+
+def test_gradients_reach_the_pixels_and_checkpointing_is_refused():
+    model, inputs = build("qwen2_vl"), two_videos("qwen2_vl")
+    inputs["pixel_values_videos"].requires_grad_()
+    with Random()(model):
+        model(**inputs).logits.sum().backward()
+    assert bool(inputs["pixel_values_videos"].grad.abs().sum() > 0)
+    model.train()
+    model.gradient_checkpointing_enable()
+    with (
+        pytest.raises(ValueError, match="gradient checkpointing runs the vision tower's blocks again"),
+        Random()(model),
+    ):
+        model(**inputs)

@@ -151,3 +151,12 @@ def real_keys(mask: Any) -> list[Tensor | None] | None:
     keys = mask if mask.dim() == 2 else mask[:, 0, 0]
     real = (keys == 0 if keys.is_floating_point() else keys.bool()).cpu()
     return None if bool(real.all()) else list(real)
+
+
+def joined_keys(parts: list[Tensor], states: int) -> Tensor | None:
+    """What an observer noted of the keys (F, P, K) of the block before, as (S, K); then there is nothing noted."""
+    if not parts:
+        return None
+    found = torch.cat([part.flatten(0, 1) for part in parts])
+    parts.clear()
+    return found[:states]

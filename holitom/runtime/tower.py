@@ -22,7 +22,7 @@ from holitom.methods.base import Method
 from holitom.models.base import VideoLayout
 from holitom.models.towers import Tower, TowerRecord, TowerVideo
 from holitom.runtime.arguments import bound_arguments
-from holitom.runtime.rows import Groups, Rows, count_pairs, real_keys
+from holitom.runtime.rows import Groups, Rows, count_pairs, joined_keys, real_keys
 from holitom.runtime.thread import Observer
 from holitom.tokens import TowerStates
 
@@ -62,6 +62,12 @@ class TowerPass:
         self.seen: list[Tensor | None] | None = None
         self.counts: dict[tuple[int, ...], list[tuple[int, int]]] = {}
         self._handles: list[Any] = []
+        replayed = any(getattr(block, "gradient_checkpointing", False) and block.training for block in tower.blocks)
+        if self.layers and replayed and torch.is_grad_enabled():
+            raise ValueError(
+                f"gradient checkpointing runs the vision tower's blocks again, where {method.name} cannot merge any "
+                "more: turn it off for the vision tower, or leave the stage inside it out"
+            )
         if self.layers and self.layers[0] == 0 and -1 in tower.reads:
             raise ValueError(
                 f"this model reads the states in front of the tower's first block, so {method.name} cannot merge them "
@@ -205,7 +211,7 @@ class TowerPass:
         before, device = self.rows, flat.device
         full = flat if before is None or len(flat) == len(before.target) else before.expand(flat)
         states = len(full)
-        keys = _keys(self.keys, states)
+        keys = joined_keys(self.keys, states)
         maps, changed = [], False
         for video, record in zip(self.tower.videos, self.records, strict=True):
             sources = video.sources.to(device)
@@ -292,15 +298,6 @@ class TowerPass:
             return [(queries, keys)]
         lengths = torch.tensor(self._groups()).diff().tolist()
         return list(zip(*(torch.split(states, lengths, dim=2) for states in full), strict=True))
-
-
-def _keys(parts: list[Tensor], states: int) -> Tensor | None:
-    """What an observer noted of the keys (F, P, K) of the block before, as (S, K); then there is nothing noted."""
-    if not parts:
-        return None
-    found = torch.cat([part.flatten(0, 1) for part in parts])
-    parts.clear()
-    return found[:states]
 
 
 def _record(video: TowerVideo) -> TowerRecord:
