@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _lock = threading.RLock()
 _watched: weakref.WeakKeyDictionary[nn.Module, set[object]] = weakref.WeakKeyDictionary()
+_FLAG = "_holitom_watched"  # on a module that is watched
 _wrapped: dict[str, Callable[..., Any]] = {}
 _HELD_BYTES = 1 << 27  # attention matrices held at a time while column means are taken
 _CACHED_BYTES = 1 << 22  # on a CPU, whose cache is much faster than its memory
@@ -34,6 +35,7 @@ def watch(module: nn.Module, owner: object) -> None:
     """Lets observers see a module's queries and keys until :func:`release` of the same owner."""
     with _lock:
         _watched.setdefault(module, set()).add(owner)
+        module.__dict__[_FLAG] = True
         _install()
 
 
@@ -43,7 +45,7 @@ def release(owner: object) -> None:
         for module in list(_watched):
             _watched[module].discard(owner)
             if not _watched[module]:
-                del _watched[module]
+                del _watched[module], module.__dict__[_FLAG]
         if not _watched:
             _restore()
 
@@ -66,7 +68,7 @@ def _wrapper(original: Callable[..., Any] | None) -> Callable[..., Any]:
     def attention(module: nn.Module, query: Tensor, key: Tensor, *args: Any, **kwargs: Any) -> Any:
         # eager attention has no entry of its own in the table: each model file brings a function of that name
         run = original or names.eager_attention(sys.modules[type(module).__module__])
-        if module in _watched:
+        if getattr(module, _FLAG, False):  # not `in _watched`: torch.compile cannot look into weak dictionaries
             rows = _show(module, query, key, kwargs.get("scaling"), kwargs.get("cu_seq_lens_q"))
             if rows is not None:
                 return rows.attend(run, module, query, key, *args, **kwargs)
