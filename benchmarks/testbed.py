@@ -25,7 +25,7 @@ import torch
 
 from holitom import HoliTom, Merge, VideoTokens
 from holitom.cli.loading import load
-from holitom.evaluation import Log, accuracy_table, evaluate, label
+from holitom.evaluation import LEAKING, Log, accuracy_table, evaluate, label, paired_bootstrap
 from holitom.methods import Method, Spread, parse
 from holitom.methods.holitom import WIDTH
 from holitom.ops.inner import mean_weights, nearest_kept
@@ -111,7 +111,7 @@ class RandomInside(Method):
         target, weight = kept.new_empty(length), torch.empty(length)
         target[kept], target[dropped] = torch.arange(keep), joins
         weight[kept], weight[dropped] = survivors, joiners
-        return Merge(target, weight, kept, kept=length)
+        return Merge(target, weight, kept)
 
 
 REPORTED = [
@@ -125,6 +125,12 @@ REPORTED = [
     "vcast:retention=0.05,positions=original",
     "spread:retention=0.05",
     "spread:retention=0.05,positions=compact",
+]
+PAIRS = [
+    ("spread", "vcast:positions=original,retention=0.1"),
+    ("spread:positions=compact", "vcast:retention=0.1"),
+    ("spread:retention=0.05", "vcast:positions=original,retention=0.05"),
+    ("spread:positions=compact,retention=0.05", "vcast:retention=0.05"),
 ]
 
 
@@ -156,7 +162,7 @@ def part(name: str) -> tuple[str, int, int, dict[str, Method]]:
         controls += ["cellsample", "cellmean"]
         return "test", 0, 200, {label(parse(text)): parse(text) for text in REPORTED + controls}
     if name == "fresh":
-        return "test", 1, 200, {text: parse(text) for text in REPORTED if "holitom" not in text}
+        return "test", 1, 200, {label(parse(text)): parse(text) for text in REPORTED if "holitom" not in text}
     if name == "robust":
         return "val", 0, 100, robust()
     if name == "inner":
@@ -188,8 +194,16 @@ def main() -> None:
     for name, entry in table.items():
         (mean, low, high), gap = (100 * value for value in entry["mean"]), [100 * x for x in entry["difference"]]
         print(f"{name:60s} {mean:5.1f} [{low:.1f}, {high:.1f}]  {gap[0]:+.1f} [{gap[1]:+.1f}, {gap[2]:+.1f}]")
+    tasks = [task for task in table[first]["tasks"] if task not in LEAKING]
+    pairs = {}
+    for ours, theirs in PAIRS:
+        if {ours, theirs} <= table.keys():
+            parts = ([row for row in rows if row.method == name] for name in (ours, theirs))
+            pairs[f"{ours} - {theirs}"] = paired_bootstrap(*parts, tasks)[1].as_list()
+            gap = [100 * x for x in pairs[f"{ours} - {theirs}"]]
+            print(f"{ours} against {theirs}: {gap[0]:+.1f} [{gap[1]:+.1f}, {gap[2]:+.1f}]")
     if options.json:
-        report = {**settings, "clips": clips, "against": first, "methods": table}
+        report = {**settings, "clips": clips, "against": first, "pairs": pairs, "methods": table}
         options.json.write_text(json.dumps(report, indent=1) + "\n")
 
 
