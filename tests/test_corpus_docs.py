@@ -14,3 +14,18 @@ def test_the_page_holds_the_measured_figures():
     page = tables["PAGE"].read_text("utf-8")
     assert tables["written"](page, json.loads(tables["RESULT"].read_text("utf-8"))) == page
     assert "in one batch | one by one |" in page
+
+
+def test_the_soak_ended_as_the_page_says():
+    report = json.loads((ROOT / "benchmarks" / "results" / "soak.json").read_text("utf-8"))
+    runs, kinds = (report["undisturbed"], report["killed"]), report["kinds"]
+    page = (ROOT / "docs" / "corpora.md").read_text("utf-8").replace("\n", " ")
+    hostile = report["items"] - kinds["good"]
+    assert f"asks {report['items']:,} small videos, {hostile} of them cut off" in page
+    assert report["equal"]
+    assert {run["rows"] for run in runs} == {report["items"]}
+    assert len(report["killed"]["kills"]) == 3
+    assert {kill["processes_after_5_s"] for kill in report["killed"]["kills"]} == {0}
+    assert f"at most {max(run['most_temporary_files'] for run in runs)} temporary files at a time" in page
+    assert {run["temporary_files_after"] for run in runs} == {0}
+    assert report["undisturbed"]["errors"] == hostile
