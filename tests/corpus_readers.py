@@ -11,6 +11,7 @@ from pathlib import Path
 
 from holitom.corpus.reading import Video
 from holitom.corpus.sources import Item
+from holitom.demo.reading import UploadReader
 
 
 class Ready:
@@ -133,3 +134,13 @@ class Leaving(Ready):
         if item.path == "stops":
             os.kill(os.getpid(), signal.SIGSTOP)
         return Video(item.path, {"pid": os.getpid()})
+
+
+@dataclass(frozen=True)
+class Dawdling(UploadReader):
+    """Reads uploads as the demo does, but some of them for ten minutes."""
+
+    def read(self, item: Item) -> Video:
+        if item.path.startswith("slow"):
+            time.sleep(600)
+        return super().read(item)

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from holitom.cli.methods import CATALOGUE, catalogue, methods
 from holitom.methods import EVS, FastV, HoliTom, PyramidDrop, VisionZip, build, method_class, names, parse, spell
-from holitom.methods.registry import BUILTIN, split_text
+from holitom.methods.registry import BUILTIN
 
 
 @pytest.mark.parametrize("name", BUILTIN)
@@ -121,14 +121,6 @@ def test_the_catalogue_lists_every_method() -> None:
     table = CliRunner().invoke(app, [])
     assert table.exit_code == 0
     assert all(name in table.stdout for name in rows)
-
-
-def test_long_settings_are_split_in_one_pass():
-    """A text from a form or a file is no way to keep a server busy: 100,000 commas take no longer than they must."""
-    text = "pyramiddrop:layers=(" + "8, " * 50_000 + "16)," + "x=1," * 50_000 + "y=[1,2]"
-    with pytest.raises(ValueError, match="sets x twice"):
-        split_text(text)
-    assert split_text("a:x=(1, 2),y=[3, 4],z=5") == ("a", {"x": (1, 2), "y": [3, 4], "z": 5})
 
 
 def test_the_catalogue_that_is_listed_without_torch_is_the_true_one():

@@ -12,10 +12,10 @@ from pathlib import Path
 import av
 
 from holitom.corpus.pool import Worker
-from holitom.corpus.reading import Failure, Video
+from holitom.corpus.reading import Failure, Reader, Video
 from holitom.corpus.sources import Item
 from holitom.video import Clip, VideoError, read_video
-from holitom.video.container import Reader
+from holitom.video.container import Reader as Container
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,8 @@ class UploadReader:
             ValueError: says which limit stands against it.
         """
         try:
-            with Reader(Path(item.address), item.address) as reader:
-                stream, container = reader.stream, reader.container
+            with Container(Path(item.address), item.address) as opened:
+                stream, container = opened.stream, opened.container
                 pixels = item.frames * stream.width * stream.height
                 seconds = float(container.duration or 0) / av.time_base
         except VideoError:
@@ -107,12 +107,13 @@ class ClipReader:
 
     Args:
         limits: of films, and of reading.
+        reader: what its processes do; None: :class:`UploadReader`.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, reader: Reader | None = None) -> None:
         self.limits = limits
         self._idle: queue.SimpleQueue[Worker] = queue.SimpleQueue()
-        self._workers = [Worker(UploadReader(limits), limits.reading) for _ in range(limits.readers)]
+        self._workers = [Worker(reader or UploadReader(limits), limits.reading) for _ in range(limits.readers)]
         for worker in self._workers:
             self._idle.put(worker)
         self._threads = ThreadPoolExecutor(limits.readers, "holitom demo")  # workers end with their threads

@@ -177,16 +177,6 @@ def split_text(text: str) -> tuple[str, dict[str, Any]]:
     return name.strip(), settings
 
 
-def _between_commas(text: str) -> list[str]:
-    """The parts of a text between its commas, those inside of brackets left alone."""
-    ends, depth = [-1], 0
-    for index, sign in enumerate(text):
-        depth += (sign in "([") - (sign in ")]")
-        if sign == "," and depth <= 0:
-            ends.append(index)
-    return [text[start + 1 : end] for start, end in zip(ends, [*ends[1:], len(text)], strict=True)]
-
-
 def _from_mapping(setting: Mapping[str, Any]) -> Method:
     if setting and set(setting) <= set(STAGES):
         return Chain(**{stage: parse(part) for stage, part in setting.items()})
