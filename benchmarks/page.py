@@ -96,7 +96,7 @@ def _bench(report: Report, folder: Path) -> str:
         base = row["method"] == BASELINE
         table.append(
             [
-                f"`{row['method']}`",
+                f"`{row['method']}`".replace("|", "\\|"),
                 _percent(row["tokens"]),
                 _percent(row["flops"]),
                 *(f"{row[stage]:,.1f}" for stage in (TOWER, COMPRESSION, PREFILL, FIRST)),
@@ -108,8 +108,9 @@ def _bench(report: Report, folder: Path) -> str:
             ]
         )
     weights = "random weights" if settings["weights"] == "random" else "its weights"
+    still = f", {settings['static']:.0%} of the picture static" if settings.get("static") else ""
     lines = [
-        f"## Measured: {settings['model']}, {settings['frames']} frames, batch {settings['batch']}\n",
+        f"## Measured: {settings['model']}, {settings['frames']} frames, batch {settings['batch']}{still}\n",
         f"{report.model['class']} with {weights} ({report.model['parameters'] / 1e9:.2f} B parameters), "
         f"{settings['dtype']}, attention {settings['attention']}, {settings['prompt_tokens']} tokens of text, "
         f"{settings['answer_tokens']} of answer; {len(report.rounds)} rounds after {settings['warmup']} to warm up. "
