@@ -22,6 +22,10 @@ EVERYTHING = {
     "framefusion": "framefusion:cost=1.0,first=2",
     "randomdrop": "randomdrop:retention=1.0|fastv:inner_retention=1.0",
     "sttm": "sttm:threshold=1.0,temporal_threshold=none",
+    "renewal": "renewal:change=0.0",
+    "earlytom": "earlytom:retention=1.0,inner_retention=1.0,max_frames=2,layer=3",
+    "tome": "tome:merged=0.001",
+    "repeatframes": "repeatframes:every=1",
     "cellsample": "cellsample:side=1",
     "cellmean": "cellmean:side=1",
 }

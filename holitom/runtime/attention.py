@@ -35,7 +35,7 @@ def watch(module: nn.Module, owner: object) -> None:
     """Lets observers see a module's queries and keys until :func:`release` of the same owner."""
     with _lock:
         _watched.setdefault(module, set()).add(owner)
-        module.__dict__[_FLAG] = True
+        setattr(module, _FLAG, True)
         _install()
 
 

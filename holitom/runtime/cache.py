@@ -188,6 +188,11 @@ def cached_length(cache: Any, layer: int) -> int | None:
     return None if isinstance(length, Tensor) else int(length)
 
 
+def holds_states(cache: Any) -> bool:
+    """Whether some layers (convolution, linear attention) hold a state that every token has changed, and no tokens."""
+    return not all(hasattr(layer, "get_seq_length") for layer in cache.layers)
+
+
 class _Remembering:
     """In front of a cache's own class: what changes keys and values changes the memory with them."""
 
