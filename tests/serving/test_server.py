@@ -349,7 +349,8 @@ class TestTheProgram:
         assert f"{usage} prompt tokens" in opened
 
     def test_the_printed_command_is_the_one_that_runs(self, ours: Any):
-        words = shlex.split(ours.log.read_text("utf-8", "replace").splitlines()[0])
+        lines = ours.log.read_text("utf-8", "replace").splitlines()
+        words = shlex.split(next(line for line in lines if "--hf-overrides" in line))
         running = Path(f"/proc/{ours.process.pid}/cmdline")
         if not running.exists():
             pytest.skip("no /proc on this system")

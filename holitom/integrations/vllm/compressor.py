@@ -63,7 +63,7 @@ class Compressor:
     Args:
         config: the method.
         tap: shows the tower's attention; None where this process has no vision tower (a later pipeline stage).
-        limit: of the tower; None where there is none.
+        limit: of the tower; None: none.
     """
 
     config: ServingConfig
@@ -105,9 +105,8 @@ class Compressor:
             (T * N, D), and the record of all T frames.
         """
         assert self.tap is not None
-        assert self.limit is not None
         features, records = [], []
-        for first, last in self.limit.parts(frames, rows):
+        for first, last in [(0, frames)] if self.limit is None else self.limit.parts(frames, rows):
             with self.tap.watching():
                 features.append(encode(first, last))
             records.append(self.tap.record(last - first, patches))
