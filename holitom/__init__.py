@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "Answer", "AveragePool", "CellMean", "CellSample", "Chain", "Clip", "DivPrune", "DyCoke", "EVS", "EarlyTom", "FastV",
-    "FastVID", "FlashVID", "FrameFusion", "HoliTom", "Merge", "Method", "Pipeline", "PruneVid", "PyramidDrop",
-    "RandomDrop", "Renewal", "RepeatFrames", "STTM", "Session", "SpanStates", "Spread", "ToMe", "TowerStates", "Uncompressed",
-    "UniformFrames", "VCast", "VidCom2", "VideoTokens", "VisionZip", "exact_count", "parse", "read_video", "spell",
+    "Answer", "AveragePool", "CellMean", "CellSample", "Chain", "Clip", "DivPrune", "DyCoke", "EVS", "EarlyTom",
+    "FastV", "FastVID", "FlashVID", "FrameFusion", "HoliTom", "Merge", "Method", "Pipeline", "PruneVid", "PyramidDrop",
+    "RandomDrop", "Renewal", "RepeatFrames", "STTM", "Session", "SpanStates", "Spread", "ToMe", "TowerStates",
+    "Uncompressed", "UniformFrames", "VCast", "VidCom2", "VideoTokens", "VisionZip", "exact_count", "parse",
+    "read_video", "spell",
 ]  # fmt: skip
 
 # Imported when they are first asked for: torch takes a second, and a command must be able to set its environment first.

@@ -160,7 +160,7 @@ def test_a_state_that_runs_over_padding_takes_rows_of_one_length():
         assert len({prompt.by_layer[0] for prompt in session.prompts}) == 2
         texts = batch(name, row(name, ("words", 9, 2)), row(name, ("words", 9, 3)))
         cache = model(**texts, use_cache=True).past_key_values
-        with pytest.raises(ValueError, match="rows of a further turn must be of one length.*exact=True"):
+        with pytest.raises(ValueError, match=r"rows of a further turn must be of one length.*exact=True"):
             model(**batch(name, *asked), past_key_values=cache)
 
 

@@ -185,9 +185,9 @@ def _compress(
     if any(call.padding) and cached_length(call.cache, 0) and holds_states(call.cache):
         lengths = [batch.length - before for before in call.padding]
         raise ValueError(
-            f"{type(session.model).__name__} has layers whose state runs over all tokens, padding too, so the rows of a "
-            f"further turn must be of one length; compression leaves {lengths} tokens: use a method with exact=True, or "
-            "ask row by row"
+            f"{type(session.model).__name__} has layers whose state runs over all tokens, padding too, so the rows of "
+            f"a further turn must be of one length; compression leaves {lengths} tokens: use a method with exact=True, "
+            "or ask row by row"
         )
     for row, live in enumerate(spans):
         for span in live:

@@ -14,6 +14,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from holitom.integrations.vllm import ServingConfig
 from holitom.integrations.vllm.compressor import Compressor
+from holitom.models import tower_name
 
 RETENTION = 0.25
 METHODS = ("holitom", "visionzip", "fastvid", "evs", "vidcom2", "flashvid", "vcast", "divprune", "uniformframes")
@@ -62,7 +63,8 @@ def served(name: str, checkpoint: Path) -> dict[str, tuple[Any, list[Any]]]:
         patch.setattr(Compressor, "merge", noting)
         for number, method in enumerate(METHODS):
             # all keep as many tokens, so one engine does for all: its tap shows what the neediest of them asks for
-            config = ServingConfig.of(method, retention=RETENTION)
+            given = ServingConfig.of(method, retention=RETENTION).method
+            config = ServingConfig(given.for_tower(llm.apply_model(lambda model: tower_name(model.config))[0]))
             llm.apply_model(
                 lambda model, config=config: setattr(model, "compressor", Compressor(config, model.compressor.tap))
             )
