@@ -188,9 +188,24 @@ def cached_length(cache: Any, layer: int) -> int | None:
     return None if isinstance(length, Tensor) else int(length)
 
 
-def holds_states(cache: Any) -> bool:
-    """Whether some layers (convolution, linear attention) hold a state that every token has changed, and no tokens."""
-    return not all(hasattr(layer, "get_seq_length") for layer in cache.layers)
+def require_tokens(cache: Any, lengths: list[int], model: str) -> None:
+    """Refuses rows of different lengths behind what a cache holds, where some layers hold a state and no tokens.
+
+    Convolutions and linear attention run over the padding between the two as if it were text.
+
+    Args:
+        cache: the KV cache, or None.
+        lengths: tokens of each row of the coming call.
+        model: the model's class.
+
+    Raises:
+        ValueError: naming the model and the lengths.
+    """
+    if cached_length(cache, 0) and not all(hasattr(layer, "get_seq_length") for layer in cache.layers):
+        raise ValueError(
+            f"{model} has layers whose state runs over all tokens, padding too, so the rows of a further turn must be of "
+            f"one length; compression leaves {lengths} tokens: use a method with exact=True, or ask row by row"
+        )
 
 
 class _Remembering:

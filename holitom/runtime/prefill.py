@@ -10,7 +10,7 @@ from torch import Tensor
 from holitom.merge import Merge
 from holitom.models.base import VideoLayout
 from holitom.models.transformers_names import cache_argument, cache_in
-from holitom.runtime.cache import CacheMemory, Stage, Unfinished, cached_length, holds_states, memory_of, remember
+from holitom.runtime.cache import CacheMemory, Stage, Unfinished, cached_length, memory_of, remember, require_tokens
 from holitom.runtime.call import Call, VideoSpan
 from holitom.runtime.layers import reads_packed
 from holitom.runtime.locate import Located, locate, padding_of
@@ -182,13 +182,8 @@ def _compress(
         return None
     batch = BatchMerge([Merge.identity(width, device) for _ in maps], width) if untouched else BatchMerge.of(maps)
     call.padding = padding if untouched else [batch.length - merge.outputs for merge in maps]
-    if any(call.padding) and cached_length(call.cache, 0) and holds_states(call.cache):
-        lengths = [batch.length - before for before in call.padding]
-        raise ValueError(
-            f"{type(session.model).__name__} has layers whose state runs over all tokens, padding too, so the rows of "
-            f"a further turn must be of one length; compression leaves {lengths} tokens: use a method with exact=True, "
-            "or ask row by row"
-        )
+    if any(call.padding):
+        require_tokens(call.cache, [batch.length - before for before in call.padding], type(session.model).__name__)
     for row, live in enumerate(spans):
         for span in live:
             span.columns = span.columns + (padding[row] if untouched else batch.length - maps[row].outputs)
