@@ -203,8 +203,8 @@ def require_tokens(cache: Any, lengths: list[int], model: str) -> None:
     """
     if cached_length(cache, 0) and not all(hasattr(layer, "get_seq_length") for layer in cache.layers):
         raise ValueError(
-            f"{model} has layers whose state runs over all tokens, padding too, so the rows of a further turn must be of "
-            f"one length; compression leaves {lengths} tokens: use a method with exact=True, or ask row by row"
+            f"{model} has layers whose state runs over all tokens, padding too, so the rows of a further turn must be "
+            f"of one length; compression leaves {lengths} tokens: use a method with exact=True, or ask row by row"
         )
 
 
