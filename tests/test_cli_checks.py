@@ -201,6 +201,7 @@ def test_tables_are_whole_in_a_narrow_terminal(film, checkpoint):
 
 
 def test_completion_is_that_of_the_command(monkeypatch):
+    monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")  # take the shell that is named
     done = subprocess.run(
         [sys.executable, "-m", "holitom", "--show-completion", "bash"], capture_output=True, text=True, check=True
     )
