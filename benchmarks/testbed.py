@@ -73,9 +73,9 @@ class StaticShare(HoliTom):
 
     share: float = 0.4
 
-    def links(self, features: torch.Tensor) -> torch.Tensor:
+    def links(self, features: torch.Tensor, bonus: torch.Tensor | None = None) -> torch.Tensor:
         """The links with the largest cosines."""
-        return most_alike(directions(sketch(features, WIDTH))[0], self.share)
+        return most_alike(directions(sketch(features, WIDTH))[0], self.share, bonus)
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,11 @@ VARIANTS: tuple[Method, ...] = (
     CellMean(side=3),
     Spread(pick="rounds", retention=0.2),
     Spread(step=0.0, join=1.0, width=4),
+    HoliTom(sink=1.0),
+    HoliTom(sink=2.0, similarity="auto", layer=None),
+    VisionZip(sink=1.0),
+    FastVID(sink=1.0),
+    FlashVID(sink=1.0),
 )
 OFFICIAL: tuple[Method, ...] = (
     OfficialVisionZip(),

@@ -10,11 +10,16 @@ from torch import Tensor
 
 from holitom.merge import Merge
 from holitom.methods.dycoke import DyCoke
+from holitom.methods.fastvid import FastVID
 from holitom.methods.flashvid import FlashVID
+from holitom.methods.holitom import HoliTom
+from holitom.methods.sinks import SinkAware
 from holitom.methods.vcast import VCast
 from holitom.methods.visionzip import VisionZip
 from holitom.ops.ranking import top_indexes
 from holitom.ops.selection import dominant_contextual
+from holitom.ops.similarity import static_links
+from holitom.ops.sinks import sink_scores
 from holitom.ops.trees import Forest
 from holitom.tokens import VideoTokens
 
@@ -121,3 +126,77 @@ class OfficialFlashVID(FlashVID):
 
     def divisor(self, forest: Forest) -> Tensor:
         return 1 + forest.children
+
+
+# SToP (arXiv 2604.20937) in the units of one tower's attention --------------------------------------------------
+
+
+@dataclass(frozen=True)
+class InOfficialUnits(SinkAware):
+    """Sinks lose ``mu_s`` in the attention's own units."""
+
+    mu_s: float = 0.03
+    gamma: float = 1.1
+
+    def ranked(self, video: VideoTokens) -> tuple[Tensor, Tensor | None]:
+        scores = video.require_scores("SToP")
+        sinks = sink_scores(scores, self.gamma)
+        return scores - self.mu_s * sinks, sinks
+
+
+@dataclass(frozen=True)
+class OfficialSinksHoliTom(InOfficialUnits, HoliTom):
+    """What is static is tested against 0.8 whatever tau, and sinks lose 0.3 as centres with any ``mu_s``.
+
+    ``contextual`` (D): so many of a frame's dynamic tokens go, without any that take their place.
+    """
+
+    mu_t: float = 0.07
+    contextual: float = 0.0
+
+    def links(self, features: Tensor, bonus: Tensor | None = None) -> Tensor:
+        if bonus is None:
+            return super().links(features)
+        return static_links(features, 0.8, bonus / self.sink_static * self.mu_t)
+
+    def merge_video(self, video: VideoTokens) -> Merge:
+        merge, positions = super().merge_video(video), video.positions
+        scores = self.ranked(video)[0].flatten()[merge.anchor]
+        alone = torch.bincount(merge.edges()[1], minlength=merge.outputs) == 1
+        frame, stays = merge.anchor // positions, torch.ones(merge.outputs, dtype=torch.bool)
+        for t in range(video.frames):
+            dynamic = (alone & (frame == t)).nonzero()[:, 0]
+            best = top_indexes(scores[dynamic], round(len(dynamic) * (1 - self.contextual)))
+            stays[dynamic] = False
+            stays[dynamic[best]] = True
+        number = torch.where(stays, stays.cumsum(0) - 1, -1)
+        target = torch.where(merge.target >= 0, number[merge.target.clamp(min=0)], -1)
+        return Merge(target, merge.weight, merge.anchor[stays], spans=merge.spans)
+
+
+@dataclass(frozen=True)
+class OfficialSinksFastVID(InOfficialUnits, FastVID):
+    """Sinks lose 0.3 twice as targets in segments of several frames, and nothing where ``mu_s`` is 0."""
+
+    def penalty(self, sinks: Tensor | None, frames: int) -> Tensor | None:
+        usual = super().penalty(sinks, frames)
+        return None if usual is None or not self.mu_s else usual * (2 if frames > 1 else 1)
+
+
+@dataclass(frozen=True)
+class OfficialSinksFlashVID(InOfficialUnits, FlashVID):
+    """In official units."""
+
+
+def official_sink_targets(kept: Tensor, sinks: Tensor, positions: int, count: int) -> Tensor:
+    """The contextual targets of one frame: evenly spaced places in the list of what is not kept, each raised by one
+    until it is none of the 20 positions with the largest sink scores (which are places in the frame, not in the list).
+    Two of them may be one."""
+    rest = torch.tensor([place for place in range(positions) if place not in kept.tolist()])
+    shunned = set(sinks.argsort(descending=True, stable=True)[:20].tolist())
+    step, found = max(1, len(rest) // count), []
+    for place in range(0, count * step, step):
+        while place in shunned:
+            place += 1
+        found.append(place)
+    return rest[found]

@@ -19,6 +19,7 @@ from holitom.methods.pyramiddrop import PyramidDrop
 from holitom.methods.registry import BUILTIN, build, method_class, names, parse, spell, with_tower
 from holitom.methods.renewal import Renewal
 from holitom.methods.segmenting import Segmenting
+from holitom.methods.sinks import SinkAware
 from holitom.methods.spread import Spread
 from holitom.methods.sttm import STTM
 from holitom.methods.tome import ToMe
@@ -50,6 +51,7 @@ __all__ = [
     "Renewal",
     "RepeatFrames",
     "Segmenting",
+    "SinkAware",
     "Spread",
     "ToMe",
     "Uncompressed",

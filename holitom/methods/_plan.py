@@ -70,7 +70,12 @@ class Plan:
 
 
 def plan_outer(
-    links: np.ndarray, max_frames: int, retention: float, exact: int | None, scores: Tensor
+    links: np.ndarray,
+    max_frames: int,
+    retention: float,
+    exact: int | None,
+    scores: Tensor,
+    static_links: np.ndarray | None = None,
 ) -> tuple[Segmentation, Plan]:
     """Segments a video and shares its budget out.
 
@@ -80,11 +85,12 @@ def plan_outer(
         retention: share of the tokens to keep, where ``exact`` is None.
         exact: the number of outputs to meet, or None for the published rounding.
         scores: (T, N) float32; looked at only when ``exact`` exceeds what segments and dynamic tokens offer.
+        static_links: (T-1, N) bool, those by which positions are static in a segment; None: ``links``.
     """
     frames, positions = scores.shape
     cut = segment_links(links, max_frames)
     column = np.full((frames, positions), -1, dtype=np.int64)
-    static = static_positions(links, cut.spans)
+    static = static_positions(links if static_links is None else static_links, cut.spans)
     sizes = np.array([len(where) for where in static], dtype=np.int64)
     first_column = sizes.cumsum() - sizes
     for (start, stop), where, lowest in zip(cut.spans, static, first_column, strict=True):
@@ -92,8 +98,9 @@ def plan_outer(
     first = np.concatenate([start * positions + where for (start, _), where in zip(cut.spans, static, strict=True)])
     length = np.repeat([stop - start + 1 for start, stop in cut.spans], sizes)
     offered = frames * positions - cut.redundant
-    if exact is not None and exact > offered:
-        length -= _free_sources(column, first, exact - offered, scores)
+    free = 0 if exact is None else exact - len(first) - int((column < 0).sum())
+    if free > 0:
+        length -= _free_sources(column, first, free, scores)
 
     dynamic = (column < 0).sum(1)
     if exact is None:

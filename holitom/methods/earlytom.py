@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from holitom.merge import Merge
-from holitom.methods.base import Attention, Method, Need, check_layer, resolve_layer
+from holitom.methods.base import Attention, Need, check_layer, resolve_layer
 from holitom.methods.holitom import HoliTom
+from holitom.methods.sinks import SinkAware
 from holitom.ops.earlytom import (
     Spans,
     cut_frames,
@@ -24,7 +25,7 @@ from holitom.tokens import SpanStates, TowerStates, VideoTokens, check_share
 
 
 @dataclass(frozen=True)
-class EarlyTom(Method):
+class EarlyTom(SinkAware):
     """Merges alike frames at three blocks of the vision tower, and keeps of what is left the most attended tokens.
 
     Paper: https://arxiv.org/abs/2605.30010. As its official code does, the last of a segment's middle frames never
@@ -104,7 +105,7 @@ class EarlyTom(Method):
 
     def merge_video(self, video: VideoTokens) -> Merge:
         """Of the frames that are left in the tower, the most attended tokens; all frames where none merged there."""
-        scores = video.require_scores(type(self).__name__)
+        scores, _ = self.ranked(video)
         kept, spans = torch.arange(video.frames), Spans()
         if video.tower is not None and video.tower.spans is not None:
             kept, spans = _frames_of(video.tower, video.frames), list(video.tower.spans)

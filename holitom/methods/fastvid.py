@@ -12,6 +12,7 @@ from torch import Tensor
 from holitom.merge import Merge
 from holitom.methods.base import Need
 from holitom.methods.exact import ExactMethod
+from holitom.methods.sinks import SinkAware
 from holitom.ops.density import density_scores, pairwise_distances
 from holitom.ops.pooling import Anchor, join_anchors
 from holitom.ops.ranking import descending, keep_top
@@ -22,7 +23,7 @@ NEIGHBOURS = 4  # of the density estimate
 
 
 @dataclass(frozen=True)
-class FastVID(ExactMethod):
+class FastVID(SinkAware, ExactMethod):
     """Keeps salient tokens, and merges the rest of each scene into density peaks of evenly spaced anchor frames.
 
     Paper: https://arxiv.org/abs/2503.11187. A video is cut between frames whose vectors are less alike than tau, and
@@ -132,7 +133,7 @@ class FastVID(ExactMethod):
         Raises:
             ValueError: when the video has no scores or no frame embeddings where they are needed.
         """
-        scores = video.require_scores("FastVID")
+        scores, sinks = self.ranked(video)
         features, positions, device = video.features, video.positions, video.features.device
         salient, pools = self._counts(self.cut(video), positions)
         kept = keep_top(scores, torch.tensor(salient).to(device, non_blocking=True))
@@ -141,7 +142,8 @@ class FastVID(ExactMethod):
         source, anchors, weight = [kept_index], [kept_index], [scores.new_ones(outputs)]
         output = [torch.arange(outputs, device=device)]
         for first, last, anchored in pools:
-            targets = [self._targets(features[a.frame], kept[a.frame], a.size) for a in anchored]
+            cost = self.penalty(sinks, last - first + 1)
+            targets = [self._targets(features[a.frame], kept[a.frame], a.size, cost) for a in anchored]
             edges = join_anchors(
                 features[first : last + 1],
                 ~kept[first : last + 1],
@@ -163,11 +165,17 @@ class FastVID(ExactMethod):
         )
         return merge, scores.flatten()
 
+    def penalty(self, sinks: Tensor | None, frames: int) -> Tensor | None:
+        """(N,) what positions lose of their density-peak scores, in a pool of so many frames."""
+        return None if sinks is None else self.sink_peaks * sinks
+
     @staticmethod
-    def _targets(frame: Tensor, kept: Tensor, count: int) -> Tensor:
+    def _targets(frame: Tensor, kept: Tensor, count: int, penalty: Tensor | None) -> Tensor:
         """The density peaks among the tokens of a frame (N, D) that are not kept, in order of score."""
         free = (~kept).nonzero()[:, 0]
         scores = density_scores(pairwise_distances(frame[free]), NEIGHBOURS)
+        if penalty is not None:
+            scores = scores - penalty[free]
         return free[descending(scores)[:count]]
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from holitom.merge import Merge
 from holitom.methods.base import Attention, Need, check_layer, resolve_layer
 from holitom.methods.exact import ExactMethod
+from holitom.methods.sinks import SinkAware
 from holitom.ops.diversity import farthest_batched, token_distances
 from holitom.ops.ranking import top_indexes
 from holitom.ops.temporal import consecutive_cosine, frame_means, lowest_cuts, spans_of_cuts, token_norms
@@ -22,7 +23,7 @@ NEIGHBOURS = 7  # of the density estimate
 
 
 @dataclass(frozen=True)
-class FlashVID(ExactMethod):
+class FlashVID(SinkAware, ExactMethod):
     """Keeps important and diverse tokens, merges the others along trees over time and in clusters over space.
 
     Paper: https://arxiv.org/abs/2602.08024. Of B = ceil(N * retention * expansion) tokens a frame, ceil(B * alpha) are
@@ -134,7 +135,7 @@ class FlashVID(ExactMethod):
         Raises:
             ValueError: when the video has no patch scores.
         """
-        scores, features, positions = video.require_scores("FlashVID"), video.features, video.positions
+        (scores, _), features, positions = self.ranked(video), video.features, video.positions
         device, selected_count, merged_count = features.device, *self.split(positions)
         means = frame_means(features)
         spans = self.cut(means)

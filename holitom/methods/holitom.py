@@ -13,6 +13,7 @@ from holitom.methods._plan import Plan, plan_outer
 from holitom.methods.base import Attention, Need, check_layer, resolve_layer
 from holitom.methods.exact import ExactMethod
 from holitom.methods.segmenting import Segmenting
+from holitom.methods.sinks import SinkAware
 from holitom.methods.spread import Spread
 from holitom.ops.density_groups import Group, cluster_groups
 from holitom.ops.inner import halving_weights, mean_weights, nearest_kept, split_by_rank
@@ -29,7 +30,7 @@ WIDTH = Spread.width
 
 
 @dataclass(frozen=True)
-class HoliTom(Segmenting, ExactMethod):
+class HoliTom(Segmenting, SinkAware, ExactMethod):
     """Merges what stays the same over time, prunes what is left over space, and merges once more inside the LLM.
 
     Paper: https://arxiv.org/abs/2505.21334. Defaults reproduce the published behaviour, except for its bugs: every
@@ -68,6 +69,7 @@ class HoliTom(Segmenting, ExactMethod):
     paper: ClassVar[str] = "https://arxiv.org/abs/2505.21334"
     needs: ClassVar[frozenset[Need]] = frozenset({"scores"})
     attention: ClassVar[Attention] = "last"
+    sink_loss: ClassVar[float] = 29.0
 
     retention: float = 0.10
     similarity: float | Literal["auto"] | None = None
@@ -110,18 +112,19 @@ class HoliTom(Segmenting, ExactMethod):
         """See :meth:`Segmenting.for_window`: the similarity is that of the whole video's retention."""
         return replace(self, retention=count / (frames * grid[0] * grid[1]), exact=True, similarity=self.threshold)
 
-    def links(self, features: Tensor) -> Tensor:
+    def links(self, features: Tensor, bonus: Tensor | None = None) -> Tensor:
         """The static links of some frames. An ``"auto"`` threshold is that of these frames.
 
         Args:
             features: (T, N, D) floating point.
+            bonus: (N,) added to the cosines of each position that are compared with the threshold; None: nothing.
 
         Returns:
             (T-1, N) bool.
         """
         if self.threshold == "auto":
-            return most_alike(directions(sketch(features, WIDTH))[0], STATIC_SHARE)
-        return static_links(features, self.threshold)
+            return most_alike(directions(sketch(features, WIDTH))[0], STATIC_SHARE, bonus)
+        return static_links(features, self.threshold, bonus)
 
     def stream(self, window: int) -> SegmentStream:
         """See :class:`~holitom.ops.SegmentStream`."""
@@ -141,10 +144,11 @@ class HoliTom(Segmenting, ExactMethod):
         Raises:
             ValueError: when the video has no patch scores, and they are asked for.
         """
-        scores = self._rank(video)
+        scores, sinks = self._rank(video)
         links = self.links(video.features).cpu().numpy()
+        raised = None if sinks is None else self.links(video.features, self.sink_static * sinks).cpu().numpy()
         exact = self.token_count(video.frames, video.grid) if self.exact else None
-        cut, plan = plan_outer(links, self.max_frames, self.retention, exact, scores)
+        cut, plan = plan_outer(links, self.max_frames, self.retention, exact, scores, raised)
         device = video.features.device
         column, first, length, kept, output = (
             part.to(device, non_blocking=True)
@@ -162,7 +166,8 @@ class HoliTom(Segmenting, ExactMethod):
         if len(first):
             sources = int((plan.column >= 0).sum())
             over_time = Merge(column.flatten(), (1 / length)[column].flatten(), first)._knowing(sources)
-            cluster, is_centre = self._cluster(over_time, video.features, plan)
+            penalty = None if sinks is None else self.sink_peaks * sinks[first % video.positions]
+            cluster, is_centre = self._cluster(over_time, video.features, plan, penalty)
             share = self._shares(cluster, is_centre, plan.outputs)
             target = torch.where(static, cluster[column], target)
             weight = torch.where(static, (share / length)[column], weight)
@@ -170,16 +175,17 @@ class HoliTom(Segmenting, ExactMethod):
         merge = Merge(target.flatten(), weight.flatten(), anchor[:-1], spans=tuple(cut.spans))
         return merge._knowing(plan.sources)
 
-    def _rank(self, video: VideoTokens) -> Tensor:
-        """(T, N) float32: what ranks the tokens that move."""
+    def _rank(self, video: VideoTokens) -> tuple[Tensor, Tensor | None]:
+        """(T, N) float32: what ranks the tokens that move; (N,) the sink scores, or None."""
         if (self.scores or ("spread" if self.similarity == "auto" else "tower")) == "tower":
-            return video.require_scores(type(self).__name__)
+            return self.ranked(video)
         unit, weight = directions(sketch(video.features, WIDTH))
         count = exact_count(video.frames, video.grid, min(1.0, 2 * self.retention))
-        return picking_scores(unit, weight, count, Spread.step)
+        sinks = self.ranked(video)[1] if self.sink else None
+        return picking_scores(unit, weight, count, Spread.step), sinks
 
-    def _cluster(self, over_time: Merge, features: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:
-        """Clusters the columns of each segment by density peaks.
+    def _cluster(self, over_time: Merge, features: Tensor, plan: Plan, penalty: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Clusters the columns of each segment by density peaks, whose scores are lowered by a penalty (C,).
 
         Returns:
             For C columns: (C,) int64 the output of each, -1 where its segment keeps none; (C,) bool, which of them is
@@ -194,7 +200,9 @@ class HoliTom(Segmenting, ExactMethod):
         means = over_time.apply(features.flatten(0, 1))
         columns = torch.cat([torch.arange(part.start, part.stop) for part in clustered]).to(device, non_blocking=True)
         groups = [Group(part.size, part.clusters, min(self.neighbours, part.clusters)) for part in clustered]
-        number, centre = cluster_groups(means if len(columns) == len(means) else means[columns], groups)
+        every = len(columns) == len(means)
+        penalty = penalty if penalty is None or every else penalty[columns]
+        number, centre = cluster_groups(means if every else means[columns], groups, penalty)
         start = torch.cat([torch.full((part.size,), part.output) for part in clustered]).to(device, non_blocking=True)
         cluster[columns] = number + start
         is_centre[columns] = centre

@@ -11,12 +11,16 @@ from torch import Tensor
 from holitom.merge import Merge
 from holitom.methods.base import Need
 from holitom.methods.exact import ExactMethod
+from holitom.methods.sinks import SinkAware
+from holitom.ops.ranking import rank_descending
 from holitom.ops.selection import dominant_contextual
 from holitom.tokens import VideoTokens
 
+NO_TARGETS = 20 / 196  # share of a frame's positions, as published for 196
+
 
 @dataclass(frozen=True)
-class VisionZip(ExactMethod):
+class VisionZip(SinkAware, ExactMethod):
     """For each frame keeps the tokens that the vision tower attends to most and merges the others by similar keys.
 
     Paper: https://arxiv.org/abs/2412.04467. Of S = round(N * retention) tokens a frame (at least 1),
@@ -44,6 +48,7 @@ class VisionZip(ExactMethod):
     paper: ClassVar[str] = "https://arxiv.org/abs/2412.04467"
     needs: ClassVar[frozenset[Need]] = frozenset({"scores", "keys"})
     exact_count: ClassVar[bool] = True
+    sink_loss: ClassVar[float] = 22.0
 
     retention: float = 0.25
     dominant: int | None = None
@@ -92,11 +97,18 @@ class VisionZip(ExactMethod):
         Raises:
             ValueError: when the video has no scores, or no keys where they are compared.
         """
-        scores = video.require_scores("VisionZip")
+        scores, sinks = self.ranked(video)
         keys = video.keys if self.compare == "keys" else video.features
         if keys is None:
             raise ValueError(
                 "VisionZip compares the vision tower's keys, but this video has none: pass VideoTokens(..., "
                 "keys=(T, N, K)), or VisionZip(compare='features')"
             )
-        return dominant_contextual(scores, keys, *self.split(video.positions)), scores.flatten()
+        return dominant_contextual(scores, keys, *self.split(video.positions), self._avoid(sinks)), scores.flatten()
+
+    @staticmethod
+    def _avoid(sinks: Tensor | None) -> Tensor | None:
+        """(N,) bool: the tenth of a frame's positions with the largest sink scores are no contextual targets."""
+        if sinks is None:
+            return None
+        return rank_descending(sinks) < round(len(sinks) * NO_TARGETS)

@@ -79,7 +79,9 @@ class DensityPeaks:
     cluster: Tensor
 
     @classmethod
-    def of(cls, x: Tensor, centres: int, neighbours: int, *, ascending: bool = True) -> DensityPeaks:
+    def of(
+        cls, x: Tensor, centres: int, neighbours: int, *, ascending: bool = True, penalty: Tensor | None = None
+    ) -> DensityPeaks:
         """Clusters rows (n, D) around ``centres`` density peaks.
 
         Args:
@@ -87,8 +89,11 @@ class DensityPeaks:
             centres: m, from 1 to n.
             neighbours: k of the density estimate; at most n are used.
             ascending: centres in order of their index, else in order of descending score.
+            penalty: (n,) float32, taken from the scores; None: nothing.
         """
         distances = pairwise_distances(x)
-        order = density_scores(distances, neighbours).argsort(descending=True, stable=True)[:centres]
+        scores = density_scores(distances, neighbours)
+        scores = scores if penalty is None else scores - penalty
+        order = scores.argsort(descending=True, stable=True)[:centres]
         order = order.sort().values if ascending else order
         return cls(order, join_nearest(distances, order))

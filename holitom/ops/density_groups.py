@@ -27,40 +27,43 @@ class Group:
     neighbours: int
 
 
-def cluster_groups(x: Tensor, groups: Sequence[Group]) -> tuple[Tensor, Tensor]:
+def cluster_groups(x: Tensor, groups: Sequence[Group], penalty: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Clusters each group by itself, as :meth:`DensityPeaks.of`.
 
     Args:
         x: (K, D) floating point, the points of all groups, one group after the other.
         groups: the sizes and the clusters of the groups.
+        penalty: (K,) float32, what each point loses of its score as a centre; None: nothing.
 
     Returns:
         (K,) int64, the number of each point's cluster in its group, by the place of the centres; (K,) bool, which
         points are centres. No synchronisation.
     """
     if x.device.type == "cpu":
-        return _one_by_one(x, groups)
-    return cluster_padded(x, groups)
+        return _one_by_one(x, groups, penalty)
+    return cluster_padded(x, groups, penalty)
 
 
-def _one_by_one(x: Tensor, groups: Sequence[Group]) -> tuple[Tensor, Tensor]:
+def _one_by_one(x: Tensor, groups: Sequence[Group], penalty: Tensor | None) -> tuple[Tensor, Tensor]:
     cluster = torch.empty(len(x), dtype=torch.int64)
     is_centre = torch.zeros(len(x), dtype=torch.bool)
     start = 0
     for group in groups:
-        peaks = DensityPeaks.of(x[start : start + group.size], group.centres, group.neighbours)
-        cluster[start : start + group.size] = peaks.cluster
+        part = slice(start, start + group.size)
+        lost = None if penalty is None else penalty[part]
+        peaks = DensityPeaks.of(x[part], group.centres, group.neighbours, penalty=lost)
+        cluster[part] = peaks.cluster
         is_centre[peaks.centres + start] = True
         start += group.size
     return cluster, is_centre
 
 
-def cluster_padded(x: Tensor, groups: Sequence[Group]) -> tuple[Tensor, Tensor]:
+def cluster_padded(x: Tensor, groups: Sequence[Group], penalty: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """:func:`cluster_groups` with all groups padded to the largest one, a part of them at a time."""
     found, start = [], 0
     for some in _parts(groups, 4 * x.shape[1]):
         stop = start + sum(group.size for group in some)
-        found.append(_padded(x[start:stop], some))
+        found.append(_padded(x[start:stop], some, None if penalty is None else penalty[start:stop]))
         start = stop
     if len(found) == 1:
         return found[0]
@@ -78,7 +81,7 @@ def _parts(groups: Sequence[Group], row_bytes: int) -> Iterator[Sequence[Group]]
     yield groups[first:]
 
 
-def _padded(x: Tensor, groups: Sequence[Group]) -> tuple[Tensor, Tensor]:
+def _padded(x: Tensor, groups: Sequence[Group], penalty: Tensor | None) -> tuple[Tensor, Tensor]:
     """As :func:`cluster_groups`; G groups of at most n points."""
     table = torch.tensor([(group.size, group.centres, group.neighbours) for group in groups])
     width = int(table[:, 0].max())
@@ -109,7 +112,8 @@ def _padded(x: Tensor, groups: Sequence[Group]) -> tuple[Tensor, Tensor]:
     denser = (rank[:, None, :] < rank[:, :, None]) & ~apart
     gap = distance.masked_fill(~denser, torch.inf).amin(-1)
     widest = distance.masked_fill(apart, 0).amax((1, 2))
-    score = (density * torch.where(rank == 0, widest[:, None], gap)).masked_fill_(missing, -1)
+    score = density * torch.where(rank == 0, widest[:, None], gap)
+    score = (score if penalty is None else score - penalty[rows]).masked_fill_(missing, -torch.inf)
 
     is_centre = rank_descending(score) < centres
     number = is_centre.cumsum(1) - 1

@@ -68,14 +68,16 @@ def neighbour_cosine(features: Tensor, norms: Tensor | None = None, step: int = 
     return dots.div_(scale).clamp_(-1, 1).view(frames - step, positions)
 
 
-def static_links(features: Tensor, similarity: float) -> Tensor:
+def static_links(features: Tensor, similarity: float, bonus: Tensor | None = None) -> Tensor:
     """Where a position stays the same from one frame to the next: cosine strictly above ``similarity``.
 
     Args:
         features: (T, N, D) floating point.
         similarity: tau, compared in float32.
+        bonus: (N,) float32, added to the cosines of each position; None: nothing.
 
     Returns:
         (T-1, N) bool. Source: HoliTom, section 3.2 (the threshold tau).
     """
-    return neighbour_cosine(features) > float(np.float32(similarity))
+    cosine = neighbour_cosine(features)
+    return (cosine if bonus is None else cosine + bonus) > float(np.float32(similarity))

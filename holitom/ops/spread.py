@@ -217,12 +217,13 @@ def picking_scores(unit: Tensor, weight: Tensor, count: int, step: float) -> Ten
     return scores.index_copy_(0, picks.index, torch.arange(count, 0, -1.0, device=unit.device)).view(weight.shape)
 
 
-def most_alike(unit: Tensor, share: float) -> Tensor:
+def most_alike(unit: Tensor, share: float, bonus: Tensor | None = None) -> Tensor:
     """Which positions are most like themselves one frame later.
 
     Args:
         unit: (T, N, d) float32 directions.
         share: of the links, in (0, 1): those with the largest cosines; of equal ones none may be, or all.
+        bonus: (N,) float32, added to the cosines of each position that are compared with that; None: nothing.
 
     Returns:
         (T-1, N) bool. No synchronisation.
@@ -230,4 +231,5 @@ def most_alike(unit: Tensor, share: float) -> Tensor:
     cosine = (unit[1:] * unit[:-1]).sum(-1)
     if not cosine.numel():
         return cosine > 0
-    return cosine > cosine.flatten().kthvalue(max(1, round((1 - share) * cosine.numel()))).values
+    least = cosine.flatten().kthvalue(max(1, round((1 - share) * cosine.numel()))).values
+    return (cosine if bonus is None else cosine + bonus) > least
