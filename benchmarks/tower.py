@@ -1,15 +1,18 @@
 """How long a vision tower takes in which only what changed is computed.
 
     python benchmarks/tower.py [--towers siglip qwen2.5-vl] [--frames 8] [--static 0 0.3 0.6 0.9] [--rounds 3]
-                               [--json FILE]
+                               [--threads 1] [--out FOLDER]
 
 Towers of published shapes with random weights: SigLIP-so400m as in LLaVA-OneVision (384 pixels, 729 patches, 26
 layers) and that of Qwen2.5-VL (392 pixels, 784 patches, steps of two frames, 32 blocks with windows). Of each video a
 stated share of the picture never changes (see holitom/bench/pixels.py). "renewal" is Renewal() in a session, from
-pixels to what enters the LLM; the untouched tower is transformers' own, without a session. All in turns, on one thread;
-times are processor time, and each ratio is that of one round, so that other work on the machine disturbs both alike.
+pixels to what enters the LLM; the untouched tower is transformers' own, without a session. All in turns, and each ratio
+is that of one round, so that other work on the machine disturbs both alike; with one thread, times are processor time.
 "rows" is the share of the patches that the tower computed, mean over its blocks. A large tower with trained weights was
 not available: these are figures of time, not of what the states are worth.
+
+FOLDER/tower_NAME.json is written after each round, and a run with the same settings goes on where it was. Two towers in
+two processes take as long as the slower one.
 """
 
 from __future__ import annotations
@@ -19,11 +22,12 @@ import functools
 import json
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForImageTextToText
+from rich.progress import track
 
 from holitom.bench import pixels
 from holitom.bench.machine import machine
@@ -31,12 +35,16 @@ from holitom.bench.presets import config, fill, preset
 from holitom.cost import interleave
 from holitom.methods.renewal import Renewal
 from holitom.runtime import layouts_of
+from holitom.video.torchvision import set_aside_broken
 
 TOWERS = {"siglip": "llava-onevision-0.5b", "qwen2.5-vl": "qwen2.5-vl-3b"}
 
 
 def build(name: str, blocks: int | None, dtype: torch.dtype) -> Any:
     """A model with this tower and the smallest of language models behind it."""
+    set_aside_broken()
+    from transformers import AutoModelForImageTextToText
+
     shape = config(TOWERS[name])
     shape.text_config.num_hidden_layers, shape.text_config.vocab_size = 1, 1000
     if blocks is not None:
@@ -68,51 +76,70 @@ def renewed(model: Any, given: dict[str, torch.Tensor], method: Renewal, shares:
     shares[:] = [layout.tower.share for layout in layouts_of(output) or [] if layout.tower is not None]
 
 
+def measure(name: str, options: argparse.Namespace, file: Path | None) -> dict[str, Any]:
+    """One tower's rounds: seconds of each run, by round; what a file of the same settings holds is kept."""
+    dtype = getattr(torch, options.dtype)
+    settings = {
+        "tower": name,
+        "frames": options.frames if name == "siglip" else 2 * options.frames,
+        "blocks": options.blocks or "all",
+        "dtype": options.dtype,
+        "threads": options.threads,
+        "clock": "processor" if options.threads == 1 else "wall",
+        "static": options.static,
+    }
+    found: dict[str, Any] = {"settings": settings, "machine": machine(torch.device("cpu")), "rows": {}, "rounds": []}
+    if file is not None and file.exists():
+        found = json.loads(file.read_text())
+        if found["settings"] != settings:
+            raise SystemExit(f"{file} holds a run with other settings: {found['settings']}")
+    model = build(name, options.blocks, dtype)
+    shares: dict[str, list[float]] = {f"{static:g}": [] for static in options.static}
+
+    def runs(frames: int) -> dict[str, Callable[[], object]]:
+        each: dict[str, Callable[[], object]] = {
+            "untouched": functools.partial(encode, model, video(name, frames, 0.0, dtype))
+        }
+        for key, static in zip(shares, options.static, strict=True):
+            shown = video(name, frames, static, dtype)
+            each[key] = functools.partial(renewed, model, shown, Renewal(), shares[key])
+        return each
+
+    clock = time.process_time if options.threads == 1 else time.perf_counter
+    interleave(runs(4), repeats=1, warmup=0)  # what only first calls do
+    measured = runs(settings["frames"])
+    for _ in track(range(len(found["rounds"]), options.rounds), name):
+        samples = interleave(measured, repeats=1, warmup=0, clock=clock)
+        found["rounds"].append({key: sample.seconds[0] for key, sample in samples.items()})
+        found["rows"] = {key: rows[0] for key, rows in shares.items()}
+        if file is not None:
+            file.write_text(json.dumps(found, indent=1) + "\n")
+    return found
+
+
 def main() -> None:
     """Prints the ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--towers", nargs="+", choices=TOWERS, default=list(TOWERS))
-    parser.add_argument("--frames", type=int, default=8)
+    parser.add_argument("--frames", type=int, default=8, help="twice as many for Qwen2.5-VL, which joins two")
     parser.add_argument("--static", type=float, nargs="+", default=[0.0, 0.3, 0.6, 0.9])
     parser.add_argument("--blocks", type=int, help="blocks of the tower, in place of the published number")
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--warmup", type=int, default=1)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    dtype = getattr(torch, options.dtype)
-    where = machine(torch.device("cpu"))
-    found: dict[str, Any] = {
-        "machine": where,
-        "threads": 1,
-        "frames": options.frames,
-        "rounds": options.rounds,
-        "warmup": options.warmup,
-        "dtype": options.dtype,
-        "blocks": options.blocks or "all",
-    }
+    torch.set_num_threads(options.threads)
+    if options.out:
+        options.out.mkdir(parents=True, exist_ok=True)
     for name in options.towers:
-        model = build(name, options.blocks, dtype)
-        frames = options.frames if name == "siglip" else 2 * options.frames
-        shares: dict[str, list[float]] = {f"{static:g}": [] for static in options.static}
-        runs = {
-            f"{static:g}": functools.partial(renewed, model, video(name, frames, static, dtype), Renewal(), shares[key])
-            for key, static in zip(shares, options.static, strict=True)
-        }
-        runs = {"untouched": functools.partial(encode, model, video(name, frames, 0.0, dtype)), **runs}
-        samples = interleave(runs, repeats=options.rounds, warmup=options.warmup, clock=time.process_time)
-        base = samples["untouched"]
-        print(f"{name}: {frames} frames, {base.median:.1f} s untouched, {options.rounds} rounds in turns")
-        found[name] = {"frames": frames, "untouched": base.as_dict(), "static": {}}
-        for key, rows in shares.items():
-            ratios = [own / plain for own, plain in zip(samples[key].seconds, base.seconds, strict=True)]
-            middle = statistics.median(ratios)
-            found[name]["static"][key] = {"ratio": middle, "ratios": ratios, "rows": rows[0]}
+        found = measure(name, options, options.out / f"tower_{name}.json" if options.out else None)
+        seconds = statistics.median(each["untouched"] for each in found["rounds"])
+        print(f"{name}: {found['settings']['frames']} frames, {seconds:.1f} s untouched, {len(found['rounds'])} rounds")
+        for key, rows in found["rows"].items():
+            ratios = [each[key] / each["untouched"] for each in found["rounds"]]
             spread = f"{min(ratios):.3f} to {max(ratios):.3f}"
-            print(f"  {key} static: rows {rows[0]:.3f}, {middle:.3f} times as long ({spread})")
-        if options.json:
-            options.json.write_text(json.dumps(found, indent=1))
+            print(f"  {key} static: rows {rows:.3f}, {statistics.median(ratios):.3f} times as long ({spread})")
 
 
 if __name__ == "__main__":
