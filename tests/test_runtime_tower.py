@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, wraps
+from itertools import combinations, pairwise
 from typing import ClassVar
 
 import numpy as np
@@ -354,7 +355,7 @@ def test_earlytom_keeps_tokens_of_the_frames_that_are_left():
 @pytest.mark.parametrize("name", [name for name in FAMILIES if name not in ("gemma4", "lfm3_vl")])
 def test_flops_equal_the_counter(name, monkeypatch):
     """Padded queries are asked in vain: without padding, what is counted is what runs."""
-    monkeypatch.setattr(runtime_rows, "_ALIKE", 1.0)
+    monkeypatch.setattr(runtime_rows, "_CPU_CALL", 0)
     model = model_of(name, "eager")
     inputs = batch(name, row(name, ("words", 2), ("video", 8), ("words", 3)))
     unread = name in ("llava_next_video", "video_llava")  # whose last layer runs on one state
@@ -373,6 +374,36 @@ def test_flops_equal_the_counter(name, monkeypatch):
         assert 0 <= counts[0] - cost.vision.total <= (0.01 * counts[0] if unread else 0)
         assert cost.ratios["vision_flops"] == cost.vision.total / cost.full_vision.total
         assert (cost.ratios["vision_flops"] < 1) == (method != Same() or unread)
+
+
+def test_groups_are_asked_in_the_cheapest_number_of_calls():
+    """Against every way to cut the list."""
+    random = np.random.default_rng(0)
+    for _ in range(20):
+        widths = sorted(random.integers(1, 60, 7).tolist(), reverse=True)
+        price = int(random.choice([0, 5, 40, 1000]))
+
+        def cost(cuts, widths=widths, price=price):
+            return sum(widths[begin] * (end - begin) + price for begin, end in cuts)
+
+        ways = [[0, *ends, 7] for size in range(7) for ends in combinations(range(1, 7), size)]
+        found = runtime_rows._calls(widths, price)
+        assert [end for _, end in found[:-1]] == [begin for begin, _ in found[1:]]
+        assert (found[0][0], found[-1][1]) == (0, 7)
+        assert cost(found) == min(cost(list(pairwise(ends))) for ends in ways)
+
+
+def test_on_a_gpu_frames_are_asked_in_few_calls():
+    random = np.random.default_rng(0)
+    begins = np.zeros((32, 729), dtype=np.int64)
+    for frame in range(1, 32):
+        begins[frame] = np.where(random.random(729) < 0.3 * random.gamma(1.0, 1.0), frame, begins[frame - 1])
+    merge = merge_rows(begins)
+    rows = torch.bincount(merge.anchor // 729, minlength=32).sort(descending=True).values.tolist()
+    calls = runtime_rows._calls(rows, runtime_rows._GPU_CALL / 729)
+    assert len(calls) <= 5
+    padded = sum(rows[begin] * (end - begin) for begin, end in calls)
+    assert padded < 1.25 * merge.outputs
 
 
 def test_pooling_in_place_is_the_models_own_bit_for_bit():

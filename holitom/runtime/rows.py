@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-_ALIKE = 0.75  # groups whose numbers of queries differ by no more than this are padded to one size and asked at once
+_CPU_CALL = 1 << 12  # so many pairs of queries and keys take as long as one more call does, on a CPU
+_GPU_CALL = 1 << 19  # and elsewhere
 _OF_ALL_ROWS = ("attention_mask", "cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k")
 
 
@@ -43,45 +45,48 @@ class Rows:
 class Groups:
     """How rows are asked for in groups of states that see each other (frames or windows).
 
+    Groups with as many keys, and about as many rows, are asked in one call.
+
     Args:
-        calls: for each call of the attention function: (n, q) rows whose queries are asked, padded with repeats; (n, k)
-            rows whose keys and values they see.
+        queries: (Q,) rows whose queries are asked, call by call and group by group, padded with repeats.
+        keys: (K,) rows whose keys and values are seen, likewise.
+        calls: of each call of the attention function the groups, the queries and the keys of each.
         place: (R,) where each row's answer stands among those of all calls.
     """
 
-    calls: list[tuple[Tensor, Tensor]]
+    queries: Tensor
+    keys: Tensor
+    calls: list[tuple[int, int, int]]
     place: Tensor
 
     @classmethod
     def of(cls, rows: Rows, borders: list[int], seen: list[Tensor | None]) -> Groups:
         """Args: borders: of the groups among the S states. seen: for each group, its states that are no padding."""
-        anchor, target = rows.anchor.cpu(), rows.target.cpu()
+        anchor, target, device = rows.anchor.cpu(), rows.target.cpu(), rows.anchor.device
         bounds = torch.searchsorted(anchor, torch.tensor(borders)).tolist()
-        groups = []
+        by_keys: dict[int, list[tuple[int, int, Tensor]]] = {}
         for number, (first, last) in enumerate(pairwise(bounds)):
             if last > first:
-                keys = target[borders[number] : borders[number + 1]]
-                visible = seen[number]
-                groups.append((first, last, keys if visible is None else keys[visible]))
-        groups.sort(key=lambda group: (len(group[2]), group[0] - group[1]))  # few keys first, then many queries
-        calls: list[tuple[Tensor, Tensor]] = []
+                keys, visible = target[borders[number] : borders[number + 1]], seen[number]
+                keys = keys if visible is None else keys[visible]
+                by_keys.setdefault(len(keys), []).append((first, last, keys))
+        queries, visible_rows, calls = list[Tensor](), list[Tensor](), list[tuple[int, int, int]]()
         place, asked = torch.empty(len(anchor), dtype=torch.int64), 0
-        at = 0
-        while at < len(groups):
-            first, last, keys = groups[at]
-            width, alike = last - first, [groups[at]]
-            for other in groups[at + 1 :]:
-                if len(other[2]) != len(keys) or other[1] - other[0] < _ALIKE * width:
-                    break
-                alike.append(other)
-            lasts = torch.tensor([group[1] for group in alike])[:, None]
-            queries = torch.tensor([group[0] for group in alike])[:, None] + torch.arange(width)
-            real = queries < lasts
-            place[queries[real]] = asked + torch.arange(queries.numel()).view_as(queries)[real]
-            asked += queries.numel()
-            calls.append((queries.minimum(lasts - 1), torch.stack([group[2] for group in alike])))
-            at += len(alike)
-        return cls(calls, place)
+        for count, groups in by_keys.items():
+            groups.sort(key=lambda group: group[0] - group[1])  # many queries first
+            costs = (_CPU_CALL if device.type == "cpu" else _GPU_CALL) / max(1, count)
+            for begin, end in _calls([last - first for first, last, _ in groups], costs):
+                firsts, lasts = (torch.tensor([group[at] for group in groups[begin:end]])[:, None] for at in (0, 1))
+                index = firsts + torch.arange(int(lasts[0] - firsts[0]))
+                real = index < lasts
+                place[index[real]] = asked + torch.arange(index.numel()).view_as(index)[real]
+                asked += index.numel()
+                queries.append(index.minimum(lasts - 1).flatten())
+                visible_rows += [group[2] for group in groups[begin:end]]
+                calls.append((*index.shape, count))
+        found = (torch.cat(queries), torch.cat(visible_rows), place)
+        wide, narrow, back = (index.to(device) for index in found)
+        return cls(wide, narrow, calls, back)
 
     def attend(
         self,
@@ -98,30 +103,42 @@ class Groups:
         Args:
             run: the attention function that the model has chosen.
             module: its module.
-            mask: left out, because keys that are padding are not among those of ``calls``.
+            mask: left out, because keys that are padding are not among those that are seen.
             kwargs: its further arguments.
         """
-        queries, keys, values = (states.transpose(1, 2)[0] for states in (query, key, value))
         kwargs = {name: kept for name, kept in kwargs.items() if name not in _OF_ALL_ROWS}
+        sizes = [[groups * each for each in size] for groups, *size in self.calls]
+        parts = []
+        for states, index, own in ((query, self.queries, 0), (key, self.keys, 1), (value, self.keys, 1)):
+            chosen = states.transpose(1, 2)[0].index_select(0, index.to(states.device))
+            parts.append(torch.split(chosen, [size[own] for size in sizes]))
         answers = [
-            run(
-                module,
-                *(_picked(states, rows) for states, rows in ((queries, asked), (keys, seen), (values, seen))),
-                None,
-                **kwargs,
-            )[0].flatten(0, 1)
-            for asked, seen in self.calls
+            run(module, *(part.unflatten(0, (groups, -1)).transpose(1, 2) for part in given), None, **kwargs)[0]
+            for (groups, *_), *given in zip(self.calls, *parts, strict=True)
         ]
-        return torch.cat(answers).index_select(0, self.place)[None], None
-
-    def to(self, device: torch.device) -> Groups:
-        """On a device."""
-        return Groups([(queries.to(device), keys.to(device)) for queries, keys in self.calls], self.place.to(device))
+        joined = torch.cat([answer.flatten(0, 1) for answer in answers])
+        return joined.index_select(0, self.place.to(joined.device))[None], None
 
 
-def _picked(states: Tensor, rows: Tensor) -> Tensor:
-    """(R, H, d) and (n, k) rows -> (n, H, k, d)."""
-    return states.index_select(0, rows.flatten()).view(*rows.shape, *states.shape[1:]).transpose(1, 2)
+def _calls(widths: Sequence[int], costs: float) -> list[tuple[int, int]]:
+    """Cuts a list of descending numbers of queries where that costs least: padding to the first of a part, and calls.
+
+    Args:
+        widths: of each group.
+        costs: of one more call, in queries.
+    """
+    several = np.unique(-np.asarray(widths), return_counts=True)
+    width, ends = -several[0], np.concatenate([[0], np.cumsum(several[1])])
+    best, since = np.zeros(len(ends)), [0] * len(ends)
+    for end in range(1, len(ends)):
+        cost = best[:end] + width[:end] * (ends[end] - ends[:end]) + costs
+        since[end] = int(cost.argmin())
+        best[end] = cost[since[end]]
+    cuts, at = list[tuple[int, int]](), len(ends) - 1
+    while at:
+        cuts.append((int(ends[since[at]]), int(ends[at])))
+        at = since[at]
+    return cuts[::-1]
 
 
 def count_pairs(anchor: Tensor, borders: Sequence[int], sources: Tensor) -> tuple[int, int]:

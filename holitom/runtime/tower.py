@@ -59,6 +59,7 @@ class TowerPass:
         self.rows: Rows | None = None
         self.shape: torch.Size | None = None
         self.borders: Tensor | None = None
+        self.read: dict[int, tuple[Tensor, list[int]]] = {}
         self.seen: list[Tensor | None] | None = None
         self.counts: dict[tuple[int, ...], list[tuple[int, int]]] = {}
         self._handles: list[Any] = []
@@ -266,26 +267,24 @@ class TowerPass:
         """The borders of the states that see each other in this block."""
         assert self.shape is not None
         if self.borders is not None:
-            return [int(border) for border in self.borders.tolist()]
+            if id(self.borders) not in self.read:  # once: on a GPU, reading waits for all that came before
+                self.read[id(self.borders)] = self.borders, [int(border) for border in self.borders.tolist()]
+            return self.read[id(self.borders)][1]
         return list(range(0, self.shape[:-1].numel() + 1, self.shape[1]))
 
-    def _asked(self, device: torch.device) -> Groups:
+    def _asked(self) -> Groups:
         assert self.rows is not None
         borders = self._groups()
         key = tuple(borders)
         if key not in self.rows.calls:
-            seen = self.seen or list[Tensor | None]([None] * (len(borders) - 1))
-            self.rows.calls[key] = Groups.of(self.rows, borders, seen)
-        found = self.rows.calls[key]
-        if found.place.device != device:
-            found = self.rows.calls[key] = found.to(device)
-        return found
+            self.rows.calls[key] = Groups.of(self.rows, borders, self.seen or [None] * (len(borders) - 1))
+        return self.rows.calls[key]
 
     def attend(
         self, run: Callable[..., Any], module: nn.Module, query: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, None]:
         """See :meth:`Groups.attend`."""
-        return self._asked(query.device).attend(run, module, query, *args, **kwargs)
+        return self._asked().attend(run, module, query, *args, **kwargs)
 
     def shown(self, query: Tensor, key: Tensor) -> list[tuple[Tensor, Tensor]]:
         """What an observer of the untouched tower would see: queries and keys (F, H, P, d) of all patches."""
