@@ -28,4 +28,5 @@ def clip(frames: int = 32, side: int = 14, width: int = 3584, dtype: torch.dtype
         scores=torch.rand(frames, positions, generator=random),
         keys=torch.randn(frames, positions, 72, generator=random).to(dtype),
         frame_embeddings=torch.stack([frame.float().mean(0) for frame in features]),
+        question=torch.randn(24, width, generator=random).to(dtype),
     )

@@ -23,7 +23,7 @@ from holitom.cli.loading import TINY
 from holitom.merge import Merge
 from holitom.methods import BUILTIN, Method, method_class, parse, spell
 from holitom.pipeline import Pipeline
-from holitom.runtime import VideoRecord
+from holitom.runtime import VideoRecord, question_ids
 from holitom.video import Clip
 from holitom.video.synthetic import SyntheticClip, suite
 
@@ -107,9 +107,10 @@ def main() -> None:
     clip = suite("test", NUMBER + 1)[NUMBER]
     pipeline = Pipeline.from_pretrained(TINY, device="cpu")
     inputs = pipeline.preprocessor(clip.questions[0].text, Clip.from_frames(clip.frames))
+    asked = question_ids(pipeline.preprocessor.tokenizer, inputs["input_ids"], clip.questions[0].text)
     rows = []
     for method in settings():
-        with method(pipeline.model) as session:
+        with method(pipeline.model, question=asked) as session:
             pipeline.model.generate(**inputs, max_new_tokens=1)
         rows.append((spell(method), session.videos[0], through(session.videos[0])))
         print(f"{rows[-1][0]:<40}{rows[-1][2]}")

@@ -10,18 +10,18 @@ if TYPE_CHECKING:
     from holitom.merge import Merge
     from holitom.methods import *
     from holitom.pipeline import Answer, Pipeline
-    from holitom.runtime import Session
+    from holitom.runtime import Session, question_ids
     from holitom.tokens import SpanStates, TowerStates, VideoTokens, exact_count
     from holitom.video import Clip, read_video
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "Answer", "AveragePool", "CellMean", "CellSample", "Chain", "Clip", "DivPrune", "DyCoke", "EVS", "EarlyTom",
-    "FastV", "FastVID", "FlashVID", "FrameFusion", "HoliTom", "Merge", "Method", "Pipeline", "PruneVid", "PyramidDrop",
-    "RandomDrop", "Renewal", "RepeatFrames", "STTM", "Session", "SpanStates", "Spread", "ToMe", "TowerStates",
-    "Uncompressed", "UniformFrames", "VCast", "VidCom2", "VideoTokens", "VisionZip", "exact_count", "parse",
-    "read_video", "spell",
+    "Answer", "AveragePool", "CDPruner", "CellMean", "CellSample", "Chain", "Clip", "DivPrune", "DyCoke", "EVS",
+    "EarlyTom", "EchoPrune", "FastV", "FastVID", "FlashVID", "FrameFusion", "HoliTom", "Merge", "Method", "Pipeline",
+    "PruneVid", "PyramidDrop", "RandomDrop", "Renewal", "RepeatFrames", "STTM", "Session", "SpanStates", "Spread",
+    "ToMe", "TowerStates", "Uncompressed", "UniformFrames", "VCast", "VidCom2", "VideoTokens", "VisionZip",
+    "exact_count", "parse", "question_ids", "read_video", "spell",
 ]  # fmt: skip
 
 # Imported when they are first asked for: torch takes a second, and a command must be able to set its environment first.
@@ -30,7 +30,7 @@ _HOMES = dict.fromkeys(__all__, "methods") | {
     **dict.fromkeys(("Clip", "read_video"), "video"),
     **dict.fromkeys(("SpanStates", "TowerStates", "VideoTokens", "exact_count"), "tokens"),
     "Merge": "merge",
-    "Session": "runtime",
+    **dict.fromkeys(("Session", "question_ids"), "runtime"),
 }
 
 

@@ -20,7 +20,7 @@ from holitom.methods.registry import parse, with_tower
 from holitom.models import adapter_for
 from holitom.models.placement import input_device
 from holitom.recommendation import Recommendation
-from holitom.runtime import Session, Summary
+from holitom.runtime import Session, Summary, question_for
 from holitom.video import Clip, Source, VideoStream, read_video
 from holitom.video.prepare import Preprocessor
 
@@ -181,7 +181,8 @@ class Pipeline:
         with timer.stage("preprocess"):
             inputs = on_device_of(self.model, self.preprocessor(question, *clips))
         warnings = [clip.warning for clip in clips if clip.warning]
-        with Session(method, self.model, timer=timer) as session:
+        asked = question_for(method, self.preprocessor.tokenizer, inputs["input_ids"], question)
+        with Session(method, self.model, timer=timer, question=asked) as session:
             return self._generate(session, inputs, timer, "; ".join(warnings) or None, **options)
 
     def compress(

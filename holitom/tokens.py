@@ -25,6 +25,8 @@ class VideoTokens:
         frame_embeddings: (T, E) one vector per frame, or None. FastVID cuts scenes with these.
         tower: the map of the video's T*P patches to the rows of the vision tower's last block, where a stage inside it
             merged any.
+        question: (L, D) the language model's embeddings of the user's text, without the tokens of a chat template, or
+            None. CDPruner and EchoPrune compare features with these.
 
     Raises:
         TypeError, ValueError: naming the argument whose shape or dtype does not fit.
@@ -36,6 +38,7 @@ class VideoTokens:
     keys: Tensor | None = None
     frame_embeddings: Tensor | None = None
     tower: Merge | None = None
+    question: Tensor | None = None
 
     def __post_init__(self) -> None:
         features, grid = self.features, tuple(self.grid)
@@ -55,12 +58,17 @@ class VideoTokens:
                 f"VideoTokens.grid {self.grid} has {grid[0] * grid[1]} positions, but features {tuple(features.shape)} "
                 f"have N = {features.shape[1]} a frame: give the (rows, columns) of the pooled frame"
             )
-        for name, known, dims in (("scores", 2, 2), ("keys", 2, 3), ("frame_embeddings", 1, 2)):
+        for name, known, dims in (("scores", 2, 2), ("keys", 2, 3), ("frame_embeddings", 1, 2), ("question", 0, 2)):
             value = getattr(self, name)
             if value is None:
                 continue
             if not isinstance(value, Tensor) or value.is_complex():
                 raise TypeError(f"VideoTokens.{name} must be a tensor of real numbers, got {type(value).__name__}")
+            if name == "question" and (value.dim() != 2 or not len(value) or value.shape[1] != features.shape[2]):
+                raise ValueError(
+                    f"VideoTokens.question must have shape (L, D = {features.shape[2]}) with at least one token, got "
+                    f"{tuple(value.shape)}"
+                )
             if value.dim() != dims or value.shape[:known] != features.shape[:known]:
                 raise ValueError(
                     f"VideoTokens.{name} must start with {'(T, N)' if known == 2 else '(T,)'} = "
@@ -94,6 +102,19 @@ class VideoTokens:
                 "VideoTokens(..., scores=(T, N)), or use a method that needs none (see `holitom methods`)"
             )
         return self.scores.float()
+
+    def require_question(self, method: str) -> Tensor:
+        """(L, D) the question's embeddings as float32, or an error that says who needs them.
+
+        Raises:
+            ValueError: when there are none.
+        """
+        if self.question is None:
+            raise ValueError(
+                f"{method} looks at the question, but this video came without one: pass VideoTokens(..., "
+                "question=(L, D)), or use a method that needs none (see `holitom methods`)"
+            )
+        return self.question.float()
 
 
 @dataclass(frozen=True, eq=False)

@@ -140,6 +140,11 @@ def row(name: str, *parts: tuple[str, int] | tuple[str, int, int]) -> Row:
     return Row(ids, pieces, videos)
 
 
+def questions(*rows: Row) -> list[list[int]]:
+    """The words at the end of each row."""
+    return [row.ids[1 + max((at for at, token in enumerate(row.ids) if token >= 100), default=-1) :] for row in rows]
+
+
 def batch(name: str, *rows: Row) -> dict[str, Tensor]:
     """Left-padded ids, mask, token types and pixels of several prompts, ready for ``generate()``."""
     width = max(len(row.ids) for row in rows)

@@ -8,9 +8,11 @@ from official import OfficialFlashVID, OfficialVCast, OfficialVisionZip
 
 from holitom.methods.base import Method
 from holitom.methods.baselines import AveragePool, RandomDrop, UniformFrames
+from holitom.methods.cdpruner import CDPruner
 from holitom.methods.cells import CellMean, CellSample
 from holitom.methods.divprune import DivPrune
 from holitom.methods.dycoke import DyCoke
+from holitom.methods.echoprune import EchoPrune
 from holitom.methods.evs import EVS
 from holitom.methods.fastvid import FastVID
 from holitom.methods.flashvid import FlashVID
@@ -32,6 +34,8 @@ OUTER: tuple[type[Method], ...] = (
     EVS,
     VidCom2,
     DivPrune,
+    CDPruner,
+    EchoPrune,
     FlashVID,
     VCast,
     UniformFrames,
@@ -55,6 +59,8 @@ VARIANTS: tuple[Method, ...] = (
     CellMean(),
     CellMean(side=3),
     Spread(pick="rounds", retention=0.2),
+    CDPruner(relevant="unlike", retention=0.6),
+    EchoPrune(temperature=0.01, retention=0.6),
     Spread(step=0.0, join=1.0, width=4),
     HoliTom(sink=1.0),
     HoliTom(sink=2.0, similarity="auto", layer=None),
@@ -85,6 +91,7 @@ def make_video(
         scores=torch.rand(frames, positions, generator=random),
         keys=torch.randn(frames, positions, 6, generator=random).to(dtype),
         frame_embeddings=torch.randn(frames, 8, generator=random).to(dtype),
+        question=torch.randn(3, width, generator=random).to(dtype),
     )
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from holitom.merge import Merge
+from holitom.methods.cdpruner import CDPruner
 from holitom.methods.dycoke import DyCoke
 from holitom.methods.fastvid import FastVID
 from holitom.methods.flashvid import FlashVID
@@ -200,3 +202,15 @@ def official_sink_targets(kept: Tensor, sinks: Tensor, positions: int, count: in
             place += 1
         found.append(place)
     return rest[found]
+
+
+@dataclass(frozen=True)
+class OfficialCDPruner(CDPruner):
+    """Compares CLIP's embeddings of image patches (T, N, C) and texts (M, C), and takes the unlike for relevant."""
+
+    relevant: Literal["like", "unlike"] = "unlike"
+    image_embeds: Any = None
+    text_embeds: Any = None
+
+    def compared(self, video: VideoTokens) -> tuple[Tensor, Tensor]:
+        return self.image_embeds, self.text_embeds

@@ -8,7 +8,7 @@ from functools import cache
 import pytest
 import torch
 import typer
-from families import FAMILIES, batch, build, three_rows
+from families import FAMILIES, batch, build, questions, three_rows
 from typer.testing import CliRunner
 
 from holitom.cli.models import catalogue, models
@@ -42,13 +42,14 @@ def test_a_batch_equals_each_row_alone(name, key):
         with pytest.raises(ValueError, match=r"layer"):
             BUILTIN[key]()(model)
         return
-    with method(model) as session:
+    with method(model, question=questions(*rows)) as session:
         out = model.generate(**batch(name, *rows), max_new_tokens=STEPS, do_sample=False)[:, -STEPS:]
         together = [video.tokens_by_stage for video in session.videos]
         for video in session.videos:
             video.merge.validate()
         alone, apart = [], []
         for one in rows:
+            session.question = questions(one)
             alone.append(model.generate(**batch(name, one), max_new_tokens=STEPS, do_sample=False)[0, -STEPS:].tolist())
             apart += [video.tokens_by_stage for video in session.videos] if one.videos else []
     assert together == apart

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from golden import TOLERANCE, Case, assert_reproduces, cases, kept_sequence, of_kind, span, video_of
 from official import (
+    OfficialCDPruner,
     OfficialDyCoke,
     OfficialFlashVID,
     OfficialVCast,
@@ -25,6 +28,7 @@ from holitom.methods.pyramiddrop import PyramidDrop
 from holitom.methods.vidcom2 import VidCom2
 from holitom.ops import last_query_attention
 from holitom.ops.temporal import frame_means
+from holitom.tokens import VideoTokens
 
 
 def each(golden: list[Case] | tuple[Case, ...]) -> pytest.MarkDecorator:
@@ -107,6 +111,18 @@ def test_vidcom2(case: Case) -> None:
 @each(cases("divprune"))
 def test_divprune(case: Case) -> None:
     assert_reproduces(DivPrune(case.params["ratio"]).merge_video(video_of(case)), case.features, case.index, None)
+
+
+@each(cases("cdpruner"))
+def test_cdpruner(case: Case) -> None:
+    images, positions = case.features.shape[:2]
+    side = math.isqrt(positions)
+    method = OfficialCDPruner(
+        case.n_out / (images * positions), image_embeds=case.image_embeds, text_embeds=case.text_embeds
+    )
+    merge = method.merge_video(VideoTokens(case.features, (side, side)))
+    wanted = case.keep + torch.arange(images)[:, None] * positions
+    assert_reproduces(merge, case.features, wanted.flatten(), case.out)
 
 
 @each(cases("vcast"))

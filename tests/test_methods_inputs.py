@@ -125,8 +125,8 @@ def test_inner_maps_do_not_depend_on_the_default_dtype(method: Method, default_d
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("method", OUTER, ids=repr)
 def test_what_is_not_finite_never_breaks_a_map(method: Method, bad: float) -> None:
-    names = ("features", "scores", "keys", "frame_embeddings")
-    places = ((0,), (4,), (8, slice(3, 7)), (slice(None),))
+    names = ("features", "scores", "keys", "frame_embeddings", "question")
+    places = ((0,), (1,), (-1, slice(3, 7)), (slice(None),))
     for video, name, place in product(VIDEOS, names, places):
         value = getattr(video, name).clone()
         value[place] = bad

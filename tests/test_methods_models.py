@@ -7,7 +7,7 @@ from functools import cache
 
 import pytest
 import torch
-from families import FAMILIES, IMAGE, VIDEO, batch, build, row, three_rows
+from families import FAMILIES, IMAGE, VIDEO, batch, build, questions, row, three_rows
 
 from holitom.merge import Merge
 from holitom.methods import BUILTIN, Chain, FrameFusion, Method, parse
@@ -69,7 +69,8 @@ def plain_logits(name: str) -> torch.Tensor:
 def test_keeping_everything_changes_nothing(family: str, name: str) -> None:
     default = f"{name}:retention=1.0,exact=true"
     method = fitting(EVERYTHING.get(name, default), family)
-    with torch.no_grad(), method(model_of(family)) as session:
+    asked = questions(*three_rows(family))
+    with torch.no_grad(), method(model_of(family), question=asked) as session:
         logits = model_of(family)(**batch(family, *three_rows(family))).logits
     assert session.videos
     assert all(video.merge.outputs == video.merge.inputs for video in session.videos)
@@ -79,7 +80,7 @@ def test_keeping_everything_changes_nothing(family: str, name: str) -> None:
 @pytest.mark.parametrize(("family", "name"), CASES)
 def test_generates_with_fewer_tokens(family: str, name: str) -> None:
     method, model, rows = fitting(SOME.get(name, name), family), model_of(family), three_rows(family)
-    with method(model) as session:
+    with method(model, question=questions(*rows)) as session:
         out = model.generate(**batch(family, *rows), max_new_tokens=3, do_sample=False)
     assert out.shape == (len(rows), max(len(row.ids) for row in rows) + 3)
     assert len(session.videos) == sum(len(row.videos) for row in rows)

@@ -25,7 +25,8 @@ from holitom.tokens import VideoTokens, exact_count
 
 CELLS = {"cellsample", "cellmean"}  # have no retention
 NEEDS_RETENTION = {"dycoke", "prunevid"}
-SERVED = [name for name, cls in BUILTIN.items() if cls.stages[0] == "before" and name not in CELLS]
+ASKING = {name for name, cls in BUILTIN.items() if "question" in cls.needs}
+SERVED = [name for name, cls in BUILTIN.items() if cls.stages[0] == "before" and name not in CELLS | ASKING]
 
 
 @pytest.mark.parametrize("name", SERVED)

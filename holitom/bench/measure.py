@@ -97,7 +97,8 @@ def measure(
     stages, cache = StageTimer(device, clock=clock), _CacheSize()
     watching = adapter.decoder.register_forward_hook(cache, with_kwargs=True)
     try:
-        with Session(method, model, timer=timer or stages) as session, peak_memory(device) as peak:
+        session = Session(method, model, timer=timer or stages, question=workload.question)
+        with session, peak_memory(device) as peak:
             made = generate(session, inputs, clock, max_new_tokens=workload.answer)
     finally:
         watching.remove()

@@ -14,6 +14,7 @@ from holitom.generation import on_device_of, pixels_of
 from holitom.models import adapter_for
 from holitom.models.placement import input_device
 from holitom.pipeline import Pipeline
+from holitom.runtime import question_ids
 from holitom.video.chat import user_turn
 from holitom.video.clip import Clip
 
@@ -31,6 +32,7 @@ class Workload:
         batch: B, rows with a video of their own each.
         answer: tokens to generate, at least 1.
         patch_grid: patches (rows, columns) of a frame, where known; for the FLOPs of the vision tower.
+        question: for each row the ids of its question, for methods that look at it.
     """
 
     model: Any
@@ -39,6 +41,7 @@ class Workload:
     batch: int
     answer: int
     patch_grid: tuple[int, int] | None = None
+    question: list[list[int]] | None = None
     device: torch.device = field(init=False)
 
     def __post_init__(self) -> None:
@@ -118,7 +121,7 @@ def from_preset(
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), **media}
     if config.model_type != "llava_onevision":
         inputs["mm_token_type_ids"] = (ids == token).long() * 2
-    return Workload(model, on_device_of(model, inputs), frames, batch, answer, grid)
+    return Workload(model, on_device_of(model, inputs), frames, batch, answer, grid, [after] * batch)
 
 
 def from_pipeline(
@@ -144,4 +147,5 @@ def from_pipeline(
     inputs = pipeline.preprocessor.batch(turns)
     grids = inputs.get("video_grid_thw")
     grid = None if grids is None else (int(grids[0, 1]), int(grids[0, 2]))
-    return Workload(model, on_device_of(model, inputs), frames, batch, answer, grid)
+    asked = question_ids(tokenizer, inputs["input_ids"], question)
+    return Workload(model, on_device_of(model, inputs), frames, batch, answer, grid, asked)

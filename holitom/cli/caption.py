@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column
 
 from holitom import __version__
-from holitom.cli.checks import check_device, check_dtype, check_file, require
+from holitom.cli.checks import check_device, check_dtype, check_file, check_one_question, require
 from holitom.cli.choices import (
     DEVICE,
     FRAMES,
@@ -130,8 +130,8 @@ def caption(
     )
     settings = _settings(model, chosen, engine, plan, reading, max_new_tokens, dtype, attention)
     settings.update({"fps": fps} if reading is None and fps is not None else {})
-    totals = Totals(plan.rows)
-    limits = FetchLimits(download_size, download_time)
+    check_one_question(chosen, plan.questions, reading is not None)
+    totals, limits = Totals(plan.rows), FetchLimits(download_size, download_time)
     make = _Factory(
         engine, model, chosen, plan.questions, reading, max_new_tokens, device, dtype, attention, limits, fps
     )

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
+
+if TYPE_CHECKING:
+    from holitom.methods.base import Method
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
@@ -111,6 +116,26 @@ def check_folder(option: str, path: Path | None) -> None:
     problem = None if path is None else _folder_problem(path.absolute(), make=True)
     if problem:
         raise typer.BadParameter(f"{path}: {problem}", param_hint=option)
+
+
+def check_one_question(method: Method | None, questions: Sequence[str], windows: bool) -> None:
+    """Refuses a method that looks at the question where a video is read before it.
+
+    Args:
+        method: the method; None: there is none.
+        questions: asked about every video.
+        windows: whether videos are read in windows.
+
+    Raises:
+        typer.BadParameter: says what to do instead.
+    """
+    if method is not None and "question" in method.needs and (windows or len(questions) > 1):
+        before = "videos are read in windows" if windows else f"each video is read once for {len(questions)} questions"
+        raise typer.BadParameter(
+            f"{method.name} looks at the question, but {before} before one is asked: use a method that needs none (see "
+            "`holitom methods`), or ask one question in each run and leave --window and --tokens out",
+            param_hint="--method",
+        )
 
 
 def require(module: str, what: str, install: str | None = None) -> None:

@@ -95,10 +95,12 @@ class Prompts:
         start: the inputs of what they share, ``input_ids`` (1, P), the pixels and so on, up to the end of the video or
             one token further; numpy arrays, which travel between processes without a copy.
         rest: for each question the ids that follow.
+        question: the question, where there is only one.
     """
 
     start: dict[str, Any]
     rest: list[list[int]]
+    question: str | None = None
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,8 @@ def prompts_of(preprocessor: Any, clip: Any, questions: Sequence[str], video_tok
     else:
         whole += [preprocessor(question, clip)["input_ids"][0].tolist() for question in questions[1:]]
     start, rest = shared_start(inputs, whole, video_token)
-    return Prompts({name: value.numpy() for name, value in start.items()}, rest)
+    one = questions[0] if len(questions) == 1 else None
+    return Prompts({name: value.numpy() for name, value in start.items()}, rest, one)
 
 
 def shared_start(

@@ -19,6 +19,7 @@ from holitom.models.placement import dtype_of
 from holitom.pipeline import Pipeline
 from holitom.runtime import PromptRecord, Session
 from holitom.runtime.prefix import Prefix, hold, resume
+from holitom.runtime.question import question_for, refuse_question
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +65,12 @@ class TransformersEngine:
         inputs = on_device_of(
             self.pipeline.model, {name: torch.from_numpy(each) for name, each in prompts.start.items()}
         )
+        if prompts.question is None:
+            refuse_question(self.session.method, "but a video is read once for all questions about it")
+        else:
+            whole = [[*inputs["input_ids"][0].tolist(), *prompts.rest[0]]]
+            tokenizer = self.pipeline.preprocessor.tokenizer
+            self.session.question = question_for(self.session.method, tokenizer, whole, prompts.question)
         began = time.perf_counter()
         prefix = hold(self.session, inputs)
         synchronize(inputs["input_ids"].device)

@@ -18,7 +18,7 @@ from holitom.evaluation.statistics import Interval
 from holitom.generation import encode, generate, on_device_of, pixels_of, with_encoded
 from holitom.methods.base import Method
 from holitom.pipeline import Pipeline
-from holitom.runtime import Session
+from holitom.runtime import Session, question_for
 from holitom.video import Clip, read_video
 
 
@@ -146,22 +146,26 @@ class Encoded:
         if self.encoded is None:
             self.encoded = encode(model, pixels_of(model, inputs), self.needs)
         prompt = with_encoded(model, inputs, self.encoded)
-        full, first, _ = self._answer(prompt, UNCOMPRESSED, max_new_tokens)
+        full, first, _ = self._answer(prompt, question, UNCOMPRESSED, max_new_tokens)
         rows = []
         for method in methods:
-            said, ours, tokens = self._answer(prompt, method, max_new_tokens)
+            said, ours, tokens = self._answer(prompt, question, method, max_new_tokens)
             distance = float((ours - first).abs().sum() / 2)
             agrees = _words(said) == _words(full)
             rows.append(Comparison(name, question, label(method), said, full, agrees, distance, tokens))
         return rows
 
-    def _answer(self, prompt: dict[str, Any], method: Method, max_new_tokens: int) -> tuple[str, torch.Tensor, float]:
+    def _answer(
+        self, prompt: dict[str, Any], question: str, method: Method, max_new_tokens: int
+    ) -> tuple[str, torch.Tensor, float]:
         """The answer, the first token's distribution (vocabulary,), and the share of the tokens that entered."""
         options: dict[str, Any] = {"output_logits": True, "return_dict_in_generate": True}
-        with Session(method, self.pipeline.model) as session:
+        tokenizer = self.pipeline.preprocessor.tokenizer
+        asked = question_for(method, tokenizer, prompt["input_ids"], question)
+        with Session(method, self.pipeline.model, question=asked) as session:
             made = generate(session, prompt, max_new_tokens=max_new_tokens, **options)
             whole, entering, _ = session.summary().visual_tokens
-        text = self.pipeline.preprocessor.tokenizer.decode(made.tokens[0], skip_special_tokens=True).strip()
+        text = tokenizer.decode(made.tokens[0], skip_special_tokens=True).strip()
         return text, made.output.logits[0][0].float().softmax(-1), entering / whole
 
 

@@ -14,7 +14,7 @@ from holitom.methods.base import Method, Need
 from holitom.methods.baselines import Uncompressed
 from holitom.methods.registry import spell
 from holitom.pipeline import Pipeline
-from holitom.runtime import Session
+from holitom.runtime import Session, question_for
 from holitom.video.chat import user_turn
 from holitom.video.clip import Clip
 from holitom.video.synthetic import SyntheticClip
@@ -105,7 +105,9 @@ def _answer(
     max_new_tokens: int,
 ) -> Row:
     prompt = with_encoded(pipeline.model, inputs, encoded)
-    with Session(method, pipeline.model) as session:
+    texts = [question.text for question in clip.questions]
+    asked = question_for(method, pipeline.preprocessor.tokenizer, inputs["input_ids"], texts)
+    with Session(method, pipeline.model, question=asked) as session:
         made = generate(session, prompt, max_new_tokens=max_new_tokens)
     said = pipeline.preprocessor.tokenizer.batch_decode(made.tokens, skip_special_tokens=True)
     answers, rows, summary = [first_word(text) for text in said], len(said), session.summary()

@@ -21,6 +21,7 @@ from holitom.models.base import VideoLayout, adapter_for
 from holitom.models.placement import dtype_of, input_device
 from holitom.models.towers import TowerRecord
 from holitom.runtime import Session, layouts_of, with_layouts
+from holitom.runtime.question import refuse_question
 from holitom.tokens import VideoTokens
 from holitom.video import Clip, Source, VideoStream, open_video
 from holitom.video.prepare import Preprocessor, to_device
@@ -131,7 +132,8 @@ def compress_video(
     Raises:
         holitom.video.VideoError: when the video cannot be read.
         TypeError: when videos of the model's family cannot be read in windows, naming those that can.
-        ValueError: when the budget is smaller than the number of windows, or the method cannot meet one.
+        ValueError: when the budget is smaller than the number of windows, or the method cannot meet one; or for a
+            method that looks at the question, which is not asked yet.
     """
     reading = reading or Reading()
     adapter_for(model).require_windows()
@@ -163,6 +165,7 @@ class _Work:
     ) -> None:
         self.preprocessor, self.reading = preprocessor, reading
         self.stream, self.timer = stream, timer
+        refuse_question(method, "but a video that is read in windows is merged before one is asked")
         self.session = Session(method, model, timer=timer)
         self.method = self.session.method
         self.device, self.dtype = input_device(model), dtype_of(model)

@@ -2,11 +2,13 @@
 
 from holitom.methods.base import Method
 from holitom.methods.baselines import AveragePool, RandomDrop, RepeatFrames, Uncompressed, UniformFrames
+from holitom.methods.cdpruner import CDPruner
 from holitom.methods.cells import CellMean, CellSample
 from holitom.methods.chain import Chain
 from holitom.methods.divprune import DivPrune
 from holitom.methods.dycoke import DyCoke
 from holitom.methods.earlytom import EarlyTom
+from holitom.methods.echoprune import EchoPrune
 from holitom.methods.evs import EVS
 from holitom.methods.exact import ExactMethod
 from holitom.methods.fastv import FastV
@@ -32,12 +34,14 @@ __all__ = [
     "EVS",
     "STTM",
     "AveragePool",
+    "CDPruner",
     "CellMean",
     "CellSample",
     "Chain",
     "DivPrune",
     "DyCoke",
     "EarlyTom",
+    "EchoPrune",
     "ExactMethod",
     "FastV",
     "FastVID",

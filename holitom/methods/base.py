@@ -13,7 +13,7 @@ from holitom.tokens import SpanStates, TowerStates, VideoTokens
 if TYPE_CHECKING:
     from holitom.runtime import Session
 
-Need = Literal["scores", "keys", "frame_embeddings"]
+Need = Literal["scores", "keys", "frame_embeddings", "question"]
 Attention = Literal["none", "last", "coming", "text"]
 Stage = Literal["tower", "before", "inside"]
 Positions = Literal["compact", "original"]
@@ -158,7 +158,7 @@ class Method:
 
         Args:
             model: a transformers video LLM.
-            options: see :class:`holitom.runtime.Session` (``positions``, ``timer``).
+            options: see :class:`holitom.runtime.Session` (``positions``, ``timer``, ``question``).
         """
         from holitom.runtime import Session  # the one upward import: a method stays free of models until it meets one
 

@@ -12,11 +12,13 @@ from typing import Any
 
 from holitom.methods.base import STAGES, Method
 from holitom.methods.baselines import AveragePool, RandomDrop, RepeatFrames, Uncompressed, UniformFrames
+from holitom.methods.cdpruner import CDPruner
 from holitom.methods.cells import CellMean, CellSample
 from holitom.methods.chain import Chain
 from holitom.methods.divprune import DivPrune
 from holitom.methods.dycoke import DyCoke
 from holitom.methods.earlytom import EarlyTom
+from holitom.methods.echoprune import EchoPrune
 from holitom.methods.evs import EVS
 from holitom.methods.fastv import FastV
 from holitom.methods.fastvid import FastVID
@@ -49,6 +51,8 @@ BUILTIN: dict[str, type[Method]] = {
         EVS,
         VidCom2,
         DivPrune,
+        CDPruner,
+        EchoPrune,
         FlashVID,
         VCast,
         FrameFusion,

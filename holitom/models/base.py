@@ -52,12 +52,18 @@ class VideoLayout:
         patches = torch.arange(frames * grid[0] * grid[1])
         return cls(frames, grid, torch.cat([patches, patches.new_full((newlines,), -1)]), **extras)
 
-    def tokens(self, features: Tensor) -> VideoTokens:
-        """What a method gets to see of the video, on the device of its features (T * N, D)."""
+    def tokens(self, features: Tensor, question: Tensor | None = None) -> VideoTokens:
+        """What a method gets to see of the video, on the device of its features (T * N, D).
+
+        Args:
+            features: of its patches, by flat position.
+            question: (L, D) embeddings of the user's text, on the same device.
+        """
         on = {name: getattr(self, name) for name in ("scores", "keys", "frame_embeddings")}
         on = {name: None if value is None else value.to(features.device) for name, value in on.items()}
         tower = None if self.tower is None else self.tower.merge
-        return VideoTokens(features.view(self.frames, -1, features.shape[-1]), self.grid, **on, tower=tower)
+        patches = features.view(self.frames, -1, features.shape[-1])
+        return VideoTokens(patches, self.grid, **on, tower=tower, question=question)
 
 
 @dataclass(frozen=True, eq=False)

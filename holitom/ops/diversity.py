@@ -1,4 +1,4 @@
-"""Max-min diversity: pick, one after the other, the token that is farthest from all picked ones."""
+"""Diversity: pick, one after the other, the token that is farthest from all picked ones, or spans most with them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from holitom.ops.similarity import row_norms
 
 _BLOCK = 512  # rows of the similarity matrix at a time, so that it never exists as a whole
 _TINY = torch.finfo(torch.float32).tiny
+_ROUNDING = 1e-5  # of a row's own square: what is left of it below that is rounding
 
 
 def most_isolated(rows: Tensor, norms: Tensor | None = None) -> Tensor:
@@ -140,3 +141,42 @@ def token_distances(x: Tensor, norms: Tensor) -> Tensor:
     distance = cosine.neg_().add_(1)
     distance.diagonal(dim1=1, dim2=2).zero_()
     return distance
+
+
+def greedy_determinant(rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Picks rows one after the other so that the volume they span grows most: greedy MAP inference of a DPP.
+
+    In every frame of a batch at once. What a row would add is its squared distance from the span of all picked ones
+    (its conditional variance), brought up to date by one row of an incremental Cholesky factor at each pick (Chen et
+    al., NeurIPS 2018). Where nothing but rounding is left to add, the lower index comes first.
+
+    Args:
+        rows: (B, n, D) floating point; the kernel of the DPP is their matrix of dot products.
+        count: m, from 1 to n; no row is picked twice.
+
+    Returns:
+        (B, m) int64 in order of picking; (B, m) float32, what each added. No synchronisation.
+    """
+    kernel = (x := rows.float()) @ x.transpose(1, 2)
+    left = kernel.diagonal(dim1=1, dim2=2).clone()
+    least, taken = left * _ROUNDING, torch.zeros_like(left)
+    batch, total = left.shape
+    factor = torch.zeros(batch, count, total, dtype=torch.float32, device=rows.device)
+    picked = torch.empty(batch, count, dtype=torch.int64, device=rows.device)
+    added = torch.empty(batch, count, dtype=torch.float32, device=rows.device)
+    for number in range(count):
+        best = (left + taken).argmax(1, keepdim=True)
+        gain = left.gather(1, best)
+        picked[:, number], added[:, number] = best[:, 0], gain[:, 0]
+        across = kernel.gather(1, best[:, :, None].expand(-1, -1, total))[:, 0]
+        if number:
+            before = factor[:, :number]
+            column = before.gather(2, best[:, None].expand(-1, number, -1))
+            across = across - (column.transpose(1, 2) @ before)[:, 0]
+        real = gain > least.gather(1, best)
+        step = torch.where(real, across * gain.clamp(min=_TINY).rsqrt(), 0.0)
+        factor[:, number] = step
+        left = left - step.square()
+        left = torch.where(left > least, left, 0.0)
+        taken = taken.scatter(1, best, -torch.inf)
+    return picked, added

@@ -14,6 +14,7 @@ from holitom.runtime.cache import CacheMemory, Stage, Unfinished, cached_length,
 from holitom.runtime.call import Call, VideoSpan
 from holitom.runtime.layers import reads_packed
 from holitom.runtime.locate import Located, locate, padding_of
+from holitom.runtime.question import asked, embedded
 from holitom.runtime.records import PromptRecord, VideoRecord
 from holitom.runtime.sequence import BatchMerge, Span, row_merge
 
@@ -148,16 +149,16 @@ def _compress(
     session, embeds, device, width = call.session, kwargs["inputs_embeds"], kwargs["inputs_embeds"].device, call.width
     padding, call.right = padding_of(valid)
     maps, prompts, spans = [], [], []
-    known: dict[VideoLayout, Merge] = {}  # rows repeated for beams share their videos
+    known: dict[tuple[VideoLayout, tuple[int, ...]], Merge] = {}  # rows repeated for beams share their videos
     for row, videos in enumerate(rows):
         prompt = PromptRecord(row, width - padding[row] - call.right[row], [0] * call.depth)
-        parts = []
+        parts, question = [], asked(call, row) if videos else ()
         for video in videos:
             layout = video.layout
             columns, blocks = (part.to(device, non_blocking=True) for part in video.patches)
-            merge = known.get(layout)
+            merge = known.get((layout, question))
             if merge is None:
-                merge = known[layout] = _merge(call, embeds[row, columns], layout)
+                merge = known[layout, question] = _merge(call, embeds[row, columns], layout, question)
             parts.append(Span(columns, blocks, merge))
             whole = merge if layout.merged is None else layout.merged
             prompt.tokens += whole.inputs - merge.inputs
@@ -168,12 +169,8 @@ def _compress(
         prompt.by_layer[:] = [merge.outputs - call.right[row]] * call.depth
         maps.append(merge)
         prompts.append(prompt)
-        spans.append(
-            [
-                _span(video, record, merge, part, place)
-                for video, record, part, place in zip(videos, prompt.videos, parts, places, strict=True)
-            ]
-        )
+        found = zip(videos, prompt.videos, parts, places, strict=True)
+        spans.append([_span(video, record, merge, part, place) for video, record, part, place in found])
     session.prompts = call.prompts = prompts
     untouched = call.memory is None and all(
         merge.outputs == merge.inputs and bool((merge.anchor.diff() > 0).all()) for merge in known.values()
@@ -215,11 +212,12 @@ def _compress(
 
 
 @torch.no_grad()
-def _merge(call: Call, features: Tensor, layout: VideoLayout) -> Merge:
+def _merge(call: Call, features: Tensor, layout: VideoLayout, question: tuple[int, ...]) -> Merge:
     """The method's Merge for one video's features (T*N, D); what was merged before the call stays as it is."""
     if layout.merged is not None:
         return Merge.identity(len(features), features.device)
-    return call.session.method.merge_video(layout.tokens(features.detach()))
+    text = embedded(call.session, question, features.device)
+    return call.session.method.merge_video(layout.tokens(features.detach(), text))
 
 
 def _span(video: Located, record: VideoRecord, row: Merge, part: Span, places: Tensor) -> VideoSpan:

@@ -24,6 +24,7 @@ from holitom.models.transformers_names import cache_argument
 from holitom.runtime.cache import CacheMemory, Stage, Unfinished, memory_of, remember, set_open
 from holitom.runtime.call import VideoSpan
 from holitom.runtime.layers import PrefixRead
+from holitom.runtime.question import goes_on
 from holitom.runtime.records import PromptRecord
 from holitom.runtime.thread import here
 
@@ -37,9 +38,11 @@ class Prefix:
 
     Args:
         cache: keys and values of its C tokens in every layer in front of the first inner stage, and its memory.
+        question: ids of the one question that its video was merged by, for a method that looks at it.
     """
 
     cache: Any = field(repr=False)
+    question: tuple[int, ...] = ()
 
     @property
     def _memory(self) -> CacheMemory:
@@ -88,11 +91,13 @@ def hold(session: Session, inputs: dict[str, Any]) -> Prefix:
     """Reads the start of a prompt with its videos, and no further than what follows can share.
 
     Args:
-        session: at work on its model.
+        session: at work on its model. For a method that looks at the question, ``session.question`` is the one that
+            goes on from here.
         inputs: ``input_ids`` (1, P), up to a token of text behind the last video, and the pixels, as for ``forward()``.
 
     Raises:
-        ValueError: when there is no video in it, more than one row, or no text behind it where positions need it.
+        ValueError: when there is no video in it, more than one row, or no text behind it where positions need it; or
+            for a method that looks at a question that is not known.
     """
     from transformers import DynamicCache
 
@@ -110,7 +115,8 @@ def hold(session: Session, inputs: dict[str, Any]) -> Prefix:
         here.reads_prefix = False
     if memory_of(cache) is None:
         raise ValueError("the start of the prompt holds no video: there is nothing to keep")
-    return Prefix(cache)
+    asked = session.question if "question" in session.method.needs else None
+    return Prefix(cache, () if asked is None else tuple(asked[0]))
 
 
 def resume(session: Session, prefixes: Sequence[Prefix], questions: Sequence[Sequence[int]], pad_id: int) -> Any:
@@ -138,6 +144,12 @@ def resume(session: Session, prefixes: Sequence[Prefix], questions: Sequence[Seq
             f"the KV cache of {type(session.model).__name__} holds more than keys and values, so its prefixes cannot "
             "share a batch: resume them one by one"
         )
+    for prefix, question in zip(prefixes, questions, strict=True):
+        if prefix.question and not goes_on(question, prefix.question):
+            raise ValueError(
+                f"{session.method.name} has merged this video for another question than the one that goes on from it: "
+                "read a prefix for each question, or use a method that needs none (see `holitom methods`)"
+            )
     device = input_device(session.model)
     kept, asked = max(prefix.tokens for prefix in prefixes), max(map(len, questions))
     mask = torch.zeros(len(prefixes), kept + asked, dtype=torch.long)

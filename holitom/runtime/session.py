@@ -13,6 +13,7 @@ from holitom.methods.base import Method, Positions
 from holitom.models import adapter_for, find_model, tower_name
 from holitom.models.placement import dtype_of
 from holitom.runtime.hooks import Hooks
+from holitom.runtime.question import Question, checked
 from holitom.runtime.records import PromptRecord, VideoRecord
 from holitom.runtime.summary import Summary, tower_flops
 
@@ -32,13 +33,23 @@ class Session:
         positions: ``"compact"`` or ``"original"`` instead of the method's own, see :class:`~holitom.methods.Method`.
         timer: an object with ``stage(name) -> context manager`` that is told when the vision tower ("vision tower") and
             the method ("compression") work, as ``holitom.cost.StageTimer``.
+        question: the ids of the user's text in the prompt, or of each row's, for methods that look at it; see
+            :func:`holitom.question_ids`. ``session.question`` can be set anew before each prompt.
 
     Raises:
-        TypeError: when the model's family is unknown.
+        TypeError: when the model's family is unknown, or the question is no ids.
         ValueError: when the method's inner stage does not fit the model.
     """
 
-    def __init__(self, method: Method, model: Any, *, positions: Positions | None = None, timer: Any = None) -> None:
+    def __init__(
+        self,
+        method: Method,
+        model: Any,
+        *,
+        positions: Positions | None = None,
+        timer: Any = None,
+        question: Question | None = None,
+    ) -> None:
         if positions not in ("compact", "original", None):
             raise ValueError(f"positions must be 'compact' or 'original', got {positions!r}")
         self.model = model = find_model(model)
@@ -46,6 +57,7 @@ class Session:
         method = method if positions is None else method.with_positions(positions)
         self.method = method = method.for_tower(tower_name(model.config))
         self.positions, self.timer = method.positions, timer
+        self.question = question
         self.layers = method.layers(len(self.adapter.layers))
         if self.layers:
             self.adapter.require_inner(method.name)
@@ -59,6 +71,15 @@ class Session:
         self.shared = False  # whether it serves threads that have opened none
 
     # what a user asks ------------------------------------------------------------------------------------------
+
+    @property
+    def question(self) -> list[list[int]] | None:
+        """The ids of one question for all rows, or of one for each row."""
+        return self._question
+
+    @question.setter
+    def question(self, question: Question | None) -> None:
+        self._question = checked(question)
 
     @property
     def videos(self) -> list[VideoRecord]:

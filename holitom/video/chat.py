@@ -54,6 +54,13 @@ def parts(conversation: Conversation) -> Iterator[Mapping[str, Any]]:
             yield part
 
 
+def question_of(conversation: Conversation) -> str:
+    """The last text of the last message of the role "user"; "" for none."""
+    texts = [part["text"] for message in conversation if message["role"] == "user" for part in parts([message])
+             if part["type"] == "text" and part["text"].strip()]  # fmt: skip
+    return texts[-1] if texts else ""
+
+
 def videos(conversation: Conversation) -> list[Clip]:
     """The clips of a conversation, in order."""
     return [part["video"] for part in parts(conversation) if part["type"] == "video"]

@@ -16,8 +16,9 @@ from holitom.generation import generate, on_device_of
 from holitom.integrations.lmms_eval.settings import conversation_of, cut, generation_of, method_of
 from holitom.models.placement import input_device
 from holitom.pipeline import Pipeline
-from holitom.runtime import Session
+from holitom.runtime import Session, question_for
 from holitom.video import read_video
+from holitom.video.chat import question_of
 from holitom.video.sampling import SamplingRule
 
 
@@ -111,7 +112,9 @@ class Holitom(lmms):  # type: ignore[misc]
         arguments, until = generation_of(requests[0].args[2])
         model = self.pipeline.model
         inputs = on_device_of(model, self.pipeline.preprocessor.batch(conversations))
-        with Session(self.method, model) as session:
+        texts = [question_of(conversation) for conversation in conversations]
+        asked = question_for(self.method, self.tokenizer, inputs["input_ids"], texts)
+        with Session(self.method, model, question=asked) as session:
             produced = generate(session, inputs, **arguments).tokens
         texts = self.tokenizer.batch_decode(produced, skip_special_tokens=True)
         found = []

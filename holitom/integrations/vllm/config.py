@@ -39,6 +39,10 @@ _NOT_IN_THE_TOWER = (
     "vLLM's vision towers are its own, without hooks in front of their blocks: the stage inside the tower runs with "
     "transformers (docs/tower.md)"
 )
+_NOT_ASKED = (
+    "vLLM encodes a video, and keeps what it made of it, without the text of any request (methods that look at the "
+    "question run with transformers)"
+)
 _PROBE = (4, (14, 14))  # a video whose count shows whether a method has exact ones
 
 
@@ -79,6 +83,8 @@ class ServingConfig:
             raise ValueError(
                 f"{method.name} has no stage before the LLM, the one that vLLM can have. Use {_servable()}"
             )
+        if "question" in method.needs:
+            raise ValueError(f"{method.name} looks at the question, and {_NOT_ASKED}. Use one of {_servable()}")
         if "frame_embeddings" in method.needs:
             raise ValueError(f"{method.name} asks for frame embeddings, which vLLM's vision towers do not give")
         try:
@@ -236,6 +242,7 @@ def _servable() -> str:
     served = []
     for name in names():
         cls = method_class(name)
-        if "before" in cls.stages and (cls.exact_count or "exact" in _fields(cls)):
+        exact = cls.exact_count or "exact" in _fields(cls)
+        if "before" in cls.stages and exact and "question" not in cls.needs:
             served.append(name)
     return ", ".join(served)
