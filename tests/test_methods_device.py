@@ -28,6 +28,8 @@ NEVER_WAIT = (
     "vidcom2:exact=true",
     "vidcom2:pruning_rate=0.8",
     "divprune",
+    "cdpruner",
+    "echoprune",
     "uniformframes",
     "uniformframes:exact=true",
     "randomdrop",
@@ -43,6 +45,7 @@ def test_methods_with_known_counts_never_wait_for_the_device(text: str) -> None:
         (6, 6),
         scores=torch.empty(8, 36, device="meta"),
         keys=torch.empty(8, 36, 5, device="meta"),
+        question=torch.empty(4, 16, device="meta", dtype=torch.bfloat16),
     )
     method = parse(text)
     merge = method.merge_video(video)

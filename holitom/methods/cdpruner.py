@@ -12,7 +12,8 @@ from torch import Tensor
 from holitom.methods.base import Need
 from holitom.methods.exact import ExactMethod
 from holitom.ops.diversity import greedy_determinant
-from holitom.ops.similarity import row_chunk, row_norms
+from holitom.ops.similarity import row_chunk
+from holitom.ops.temporal import dots_with, token_norms
 from holitom.tokens import VideoTokens, exact_count
 
 _TINY = torch.finfo(torch.float32).tiny
@@ -65,12 +66,11 @@ class CDPruner(ExactMethod):
 
     def relevance(self, tokens: Tensor, question: Tensor) -> Tensor:
         """(T, N) float32 in 0..1: how relevant each token is to the question, from what :meth:`compared` gives."""
-        rows, text = tokens.flatten(0, 1), F.normalize(question, dim=1).mean(0)
-        cosine = (rows @ text.to(rows.dtype)).float() / row_norms(rows).clamp_(min=_TINY)
+        text = F.normalize(question, dim=1).mean(0).expand(len(tokens), 1, -1)
+        cosine = dots_with(tokens, text)[:, :, 0] / token_norms(tokens).clamp_(min=_TINY)
         cosine = (cosine if self.relevant == "like" else -cosine).nan_to_num(0.0, 0.0, 0.0)
         spread = cosine.amax() - cosine.amin()
-        scaled = torch.where(spread > 0, (cosine - cosine.amin() + 1e-6) / spread.clamp(min=_TINY), 1.0)
-        return scaled.view(tokens.shape[:2])
+        return torch.where(spread > 0, (cosine - cosine.amin() + 1e-6) / spread.clamp(min=_TINY), 1.0)
 
     def choose(self, video: VideoTokens) -> tuple[None, Tensor]:
         """What each token is worth: the earlier it is picked in its frame the more, then by what it adds."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from holitom.methods.base import Need
 from holitom.methods.exact import ExactMethod
-from holitom.ops.ranking import keep_top
+from holitom.ops.ranking import rank_descending
 from holitom.ops.similarity import row_chunk
 from holitom.tokens import VideoTokens, exact_count
 
@@ -73,6 +73,6 @@ class EchoPrune(ExactMethod):
             echoes.append(cosine.diagonal(dim1=1, dim2=2) + echo)
         worth = torch.cat(relevance) - torch.cat(echoes)
         total = self.own_count(video.frames, video.grid)
-        share = torch.tensor([min(video.positions, max(1, total // video.frames))], device=worth.device)
-        worth[:1] = torch.where(keep_top(worth[:1], share), torch.inf, -torch.inf)
+        share = min(video.positions, max(1, total // video.frames))
+        worth[0] = torch.where(rank_descending(worth[0]) < share, torch.inf, -torch.inf)
         return None, worth.flatten()

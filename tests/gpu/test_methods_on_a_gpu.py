@@ -22,7 +22,7 @@ WAITS = {"holitom": 1}  # for which positions are static: segments are found on 
 
 
 def on_gpu(video: VideoTokens) -> VideoTokens:
-    fields = ("features", "scores", "keys", "frame_embeddings")
+    fields = ("features", "scores", "keys", "frame_embeddings", "question")
     return replace(video, **{name: getattr(video, name).cuda() for name in fields if getattr(video, name) is not None})
 
 
