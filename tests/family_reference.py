@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from families import FAMILIES, Row, batch
 from golden import span as made_span
-from reference import apply_by_hand
+from reference import apply_by_hand, mass_by_hand
 from torch import Tensor
 
 from holitom.methods.base import Method
@@ -20,7 +20,7 @@ class Prompt:
 
     ``embeds`` (S, D), ``positions`` (axes, S), ``deep``: for each deepstack layer (S, D), zero beside visual tokens;
     ``extra``: (S, layers, E) or None (Gemma's inputs of each layer); ``spans``: each video's tokens; ``kinds``: (S,) or
-    None (ERNIE's kinds of tokens).
+    None (ERNIE's kinds of tokens). ``masses``: (S,) what each token counts in attention, or None.
     """
 
     embeds: Tensor
@@ -29,6 +29,7 @@ class Prompt:
     extra: Tensor | None
     spans: list[list[int]]
     kinds: Tensor | None = None
+    masses: Tensor | None = None
 
 
 @torch.no_grad()
@@ -94,8 +95,12 @@ def shortened(whole: Prompt, row: Row, videos: list[VideoRecord]) -> Prompt:
                 spans[video].append(at)
     one_axis = whole.positions.shape[0] == 1
     positions = torch.arange(len(order))[None] if one_axis else whole.positions[:, places]
+    masses = torch.ones(len(order))
+    for at, (_, number, output) in enumerate(order):
+        if number is not None:
+            masses[at] = mass_by_hand(videos[number].merge)[output]
     extra, kinds = (None if values is None else values[places] for values in (whole.extra, whole.kinds))
-    return Prompt(embeds, positions, deep, extra, spans, kinds)
+    return Prompt(embeds, positions, deep, extra, spans, kinds, masses)
 
 
 def _beside(place: int, columns: list[int]) -> bool:
@@ -126,7 +131,7 @@ def _logits(eager: torch.nn.Module, prompt: Prompt, method: Method, produced: li
         positions = torch.cat([positions, upcoming.expand(positions.shape[0], -1)], 1)
     deep = [torch.cat([values, values.new_zeros(len(produced), values.shape[1])]) for values in prompt.deep]
     stops = method.layers(len(decoder.layers))
-    if not stops:
+    if not stops and not method.mass:
         kwargs = {}
         if deep:
             marked = torch.stack(deep).abs().sum((0, 2)) > 0
@@ -147,6 +152,7 @@ def _logits(eager: torch.nn.Module, prompt: Prompt, method: Method, produced: li
     given = positions if positions.shape[0] == 1 else positions[:, None]
     cos, sin = decoder.rotary_emb(hidden, given)
     decider = count - 1
+    masses = torch.cat([prompt.masses, torch.ones(len(produced))]) if method.mass else torch.ones(len(embeds))
     for number, layer in enumerate(decoder.layers):
         if number in stops and any(live):
             state, gone = hidden[0].clone(), set()
@@ -156,12 +162,14 @@ def _logits(eager: torch.nn.Module, prompt: Prompt, method: Method, produced: li
                 )
                 kept = [span[source] for source in merge.anchor.tolist()]
                 state[kept] = apply_by_hand(merge, hidden[0, span])
+                masses[kept] = mass_by_hand(merge, masses[span])
                 gone |= set(span) - set(kept)
             stay = [place for place in range(hidden.shape[1]) if place not in gone]
-            hidden = state[None, stay]
+            hidden, masses = state[None, stay], masses[stay]
+            masses = masses if method.mass else torch.ones_like(masses)
             cos, sin = cos[..., stay, :], sin[..., stay, :]
         length = hidden.shape[1]
-        mask = torch.full((length, length), torch.finfo(hidden.dtype).min).triu(1)[None, None]
+        mask = torch.full((length, length), torch.finfo(hidden.dtype).min).triu(1)[None, None] + masses.log()
         seen: list[Tensor] = []
         handle = layer.self_attn.register_forward_hook(lambda _m, _a, out, seen=seen: seen.append(out[1]))
         hidden = layer(

@@ -12,10 +12,26 @@ from holitom import HoliTom, VideoTokens
 def apply_by_hand(merge: object, x: Tensor) -> Tensor:
     """(S, D) -> (M, D) from the definition of a Merge."""
     out = torch.zeros(len(merge.anchor), x.shape[1], dtype=torch.float64)
-    for source, (target, weight) in enumerate(zip(merge.target.tolist(), merge.weight.tolist(), strict=True)):
+    edges = list(zip(range(len(merge.target)), merge.target.tolist(), merge.weight.tolist(), strict=True))
+    if merge.shares is not None:
+        more = merge.shares
+        edges += zip(more.source.tolist(), more.output.tolist(), more.weight.tolist(), strict=True)
+    for source, target, weight in edges:
         if target >= 0:
             out[target] += weight * x[source].double()
     return out.to(x.dtype)
+
+
+def mass_by_hand(merge: object, of: Tensor | None = None) -> Tensor:
+    """(M,) how many sources each output stands for, from the definition."""
+    fed: dict[int, list[int]] = {}
+    for source, output, _ in zip(*(part.tolist() for part in merge.edges()), strict=True):
+        fed.setdefault(source, []).append(output)
+    out = torch.zeros(len(merge.anchor))
+    for source, outputs in fed.items():
+        for output in outputs:
+            out[output] += (1.0 if of is None else float(of[source])) / len(outputs)
+    return out
 
 
 def patch_scores(eager: object, clip: Tensor) -> Tensor:

@@ -41,6 +41,10 @@ class Method:
             the others had never been there; ``"original"`` keeps the place of each output's anchor in the full prompt,
             and with it the time between tokens. Models with multi-axis positions (mrope) keep the places in any case.
             A method whose default differs overrides this field.
+        mass: whether a merged token counts as often in attention inside the LLM as the tokens that it stands for: the
+            log of their number is added to its attention logits (proportional attention, ToMe). Needs ``sdpa`` or
+            ``eager`` attention, with a mask of floating point numbers, for which SDPA has no flash kernel; models of
+            which every decoder layer sees all tokens; and a dynamic cache. Elsewhere it is refused.
 
     Class attributes:
         name: what the command line calls it.
@@ -65,6 +69,7 @@ class Method:
     compacts: ClassVar[bool] = False
 
     positions: Positions = field(default="compact", kw_only=True)
+    mass: bool = field(default=False, kw_only=True)
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -79,6 +84,8 @@ class Method:
     def __post_init__(self) -> None:
         """Checks the settings' types. A method that checks more calls it first."""
         normalise(self)
+        if self.mass and self.stages and set(self.stages) <= {"tower"}:
+            raise ValueError(f"mass=True is for attention inside the LLM; {self.name} works {STAGES['tower']} alone")
 
     def __repr__(self) -> str:
         """The class and the settings that are not its defaults."""

@@ -31,6 +31,7 @@ class Chain(Method):
     inside: Method | None = None
     tower: Method | None = None
     positions: Positions = field(default="compact", init=False)  # those of the method before the LLM
+    mass: bool = field(default=False, init=False)  # of any of them
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -46,6 +47,7 @@ class Chain(Method):
             ("name", "|".join(part.name for part in self.parts)),
             ("stages", stages),
             ("positions", before.positions),
+            ("mass", any(part.mass for part in self.parts)),
             ("needs", before.needs),
             ("tower_needs", self._at("tower").tower_needs),
             ("exact_count", before.exact_count),

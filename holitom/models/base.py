@@ -198,7 +198,7 @@ class Adapter:
         Args:
             method: the name of the method that merges there.
         """
-        kinds = _kinds_of_layers(self.decoder.config)
+        kinds = kinds_of_layers(self.decoder.config)
         if not self.inner or kinds != {"full_attention"}:
             found = "" if kinds == {"full_attention"} else f" ({', '.join(sorted(kinds))})"
             raise ValueError(
@@ -275,7 +275,7 @@ def supported() -> dict[str, type[Adapter]]:
     return dict(_ADAPTERS)
 
 
-def _kinds_of_layers(config: Any) -> set[str]:
+def kinds_of_layers(config: Any) -> set[str]:
     """The kinds of a decoder's layers, as its config names them or as its sliding window or chunks tell."""
     named = getattr(config, "layer_types", None)
     if named is not None:

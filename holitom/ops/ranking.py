@@ -49,7 +49,9 @@ def keep_top(scores: Tensor, counts: Tensor) -> Tensor:
     return rank_descending(scores) < counts[:, None]
 
 
-def query_attention(query: Tensor, key: Tensor, scale: float, valid: Tensor | None = None) -> Tensor:
+def query_attention(
+    query: Tensor, key: Tensor, scale: float, valid: Tensor | None = None, bias: Tensor | None = None
+) -> Tensor:
     """Softmax attention of some queries over all keys, per head, with grouped key heads; O(queries * keys) memory.
 
     Args:
@@ -57,6 +59,7 @@ def query_attention(query: Tensor, key: Tensor, scale: float, valid: Tensor | No
         key: (G, L, d) floating point, L keys of G heads; G divides H.
         scale: factor on the logits, as a rule d ** -0.5.
         valid: (L,) or (Q, L) bool, the keys that count (not padding, not in the future); None: all.
+        bias: (L,) float32, added to the logits of each key; None: nothing.
 
     Returns:
         (H, Q, L) float32, each row sums to 1.
@@ -65,11 +68,15 @@ def query_attention(query: Tensor, key: Tensor, scale: float, valid: Tensor | No
     heads, queries, _ = query.shape
     logits = (query.reshape(groups, -1, width).float() @ key.float().transpose(-1, -2)) * scale
     logits = logits.view(heads, queries, -1)
+    if bias is not None:
+        logits = logits + bias
     if valid is not None:
         logits = logits.masked_fill(~valid, -torch.inf)
     return logits.softmax(-1)
 
 
-def last_query_attention(query: Tensor, key: Tensor, scale: float, valid: Tensor | None = None) -> Tensor:
+def last_query_attention(
+    query: Tensor, key: Tensor, scale: float, valid: Tensor | None = None, bias: Tensor | None = None
+) -> Tensor:
     """Attention of one query over all keys, mean over heads: (H, d) and (G, L, d) -> (L,) float32, sums to 1."""
-    return query_attention(query[:, None], key, scale, valid)[:, 0].mean(0)
+    return query_attention(query[:, None], key, scale, valid, bias)[:, 0].mean(0)

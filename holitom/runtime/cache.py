@@ -31,12 +31,24 @@ class Stage:
         length: L, the tokens that their KV cache holds for each row.
         mask: (B, L) bool, which of these are real (not padding); None: all of them.
         shortened: whether a prompt has lost tokens in front of ``layer``; else the sequence is the stage before's.
+        mass: (B, P) float32, logs of the masses of the first P tokens (``mass.py``); those behind have mass 1, as all
+            have without it.
     """
 
     layer: int
     length: int = 0
     mask: Tensor | None = None
     shortened: bool = False
+    mass: Tensor | None = None
+
+    def weigh(self, past: int, new: Tensor | None, rows: int) -> None:
+        """Adds masses (B, Q) of new tokens, None: all 1, behind those of ``past`` that are cached."""
+        if self.mass is not None:
+            self.mass = self.mass[:, :past]
+        if new is not None:
+            known = new.new_zeros(rows, 0) if self.mass is None else self.mass.to(new.device)
+            known = torch.nn.functional.pad(known, (0, past - known.shape[1]))
+            self.mass = torch.cat([known, new.log()], dim=1)
 
     def grow(self, past: int | None, new: Tensor | None, rows: int, width: int) -> None:
         """Adds tokens behind those that are cached.
@@ -75,6 +87,7 @@ class Unfinished:
         padding: for each row, the padding in front.
         between: for each row, that between its C tokens and the question.
         seen: for each row, the attention (C,) of the text that was read with the videos.
+        mass: (B, C) masses of those tokens; None: all 1.
     """
 
     hidden: Tensor | None = None
@@ -86,6 +99,7 @@ class Unfinished:
     padding: list[int] = field(default_factory=list)
     between: list[int] = field(default_factory=list)
     seen: list[Tensor] = field(default_factory=list)
+    mass: Tensor | None = None
 
 
 @dataclass(eq=False)
@@ -121,6 +135,11 @@ class CacheMemory:
                 "because at least one of them merges tokens inside the LLM: use a session of the same method, or start "
                 "from a new cache"
             )
+        if not method.mass and any(stage.mass is not None for stage in self.stages):
+            raise ValueError(
+                f"this KV cache holds a video that {self.method!r} compressed, whose tokens have masses: use a session "
+                "with mass=True, or start from a new cache"
+            )
         if rows != self.rows:
             raise ValueError(
                 f"this KV cache holds {self.rows} compressed prompts, but the batch now has {rows} rows: give "
@@ -134,6 +153,8 @@ class CacheMemory:
         for stage in self.stages:
             if stage.mask is not None:
                 stage.mask = stage.mask.index_select(0, rows.to(stage.mask.device))
+            if stage.mass is not None:
+                stage.mass = stage.mass.index_select(0, rows.to(stage.mass.device))
         if self.offset is not None:
             self.offset = self.offset.index_select(0, rows.to(self.offset.device))
         self.rows = len(rows)

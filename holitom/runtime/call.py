@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from holitom.models.base import VideoLayout
 from holitom.ops.ranking import last_query_attention, query_attention
 from holitom.runtime.cache import CacheMemory, Stage, Unfinished, cached_length
+from holitom.runtime.mass import weighed_mask
 from holitom.runtime.records import InnerRecord, PromptRecord, VideoRecord
 from holitom.runtime.sequence import BatchMerge, Span, row_merge
 from holitom.runtime.thread import Generation, Observer
@@ -76,6 +78,8 @@ class Call:
         observers: by attention module.
         replaced: arguments of the coming layers that an inner stage has changed.
         unfinished: what these tokens are joined to in front of the first inner stage.
+        mass: (B, Q) float32 masses of the new tokens (``mass.py``); None: all 1.
+        weighed: a mask, a stage, and the mask with the stage's masses in it.
     """
 
     session: Session
@@ -107,6 +111,8 @@ class Call:
     observers: dict[nn.Module, Observer] = field(default_factory=dict)
     replaced: dict[str, Any] = field(default_factory=dict)
     unfinished: Unfinished | None = None
+    mass: Tensor | None = None
+    weighed: tuple[Any, Stage, Tensor] | None = None
 
     @property
     def merging(self) -> bool:
@@ -122,7 +128,20 @@ class Call:
         """The stage that starts at ``layer``, with the new tokens added to it."""
         stage = self.stage(layer)
         stage.grow(cached_length(self.cache, layer), self.new, self.rows, self.width)
+        stage.weigh(stage.length - self.width, self.mass, self.rows)
         return stage
+
+    def weigh(self, layer: int, mask: Any, hidden: Tensor) -> Any:
+        """The mask of a layer with input (B, Q, D), with the masses of its keys where they have any."""
+        assert self.memory is not None
+        stage = [stage for stage in self.memory.stages if stage.layer <= layer][-1]
+        if stage.mass is None:
+            return mask
+        if getattr(self.cache, "is_compileable", False):
+            raise ValueError("mass=True needs the default (dynamic) cache: give no static one, or leave mass out")
+        if self.weighed is None or self.weighed[0] is not mask or self.weighed[1] is not stage:
+            self.weighed = mask, stage, weighed_mask(mask, stage.mass, stage.length, hidden)
+        return self.weighed[2]
 
     def places(self, stage: Stage, device: torch.device) -> Tensor:
         """(B or 1, Q) int64: how many real tokens of the stage stand before each new one."""
@@ -152,6 +171,9 @@ class Call:
         if known is None:
             known = torch.ones(self.rows, stage.length, dtype=torch.bool, device=query.device)
         known = known[:, stage.length - past - query.shape[2] :].to(query.device)
+        bias = known.new_zeros(known.shape, dtype=torch.float32)
+        if stage.mass is not None:
+            bias = pad(stage.mass, (0, stage.length - stage.mass.shape[1]))[:, -known.shape[1] :].to(query.device)
         here = 0 if self.unfinished is not None else past  # the spans' columns are counted from there
         for row, spans in enumerate(self.spans):
             if not spans:
@@ -167,14 +189,17 @@ class Call:
                     key[row, :, :end],
                     scale,
                     known[row, :end] & _causal(past + first, last + 1 - first, end, query.device),
+                    bias[row, :end],
                 )
                 real = known[row, past + first : end]
                 seen = attention.masked_fill(~real[None, :, None], 0.0).amax((0, 1))
                 if self.unfinished is not None:  # text that was read with the video has looked at it too
                     seen[:past] = torch.maximum(seen[:past], self.unfinished.seen[row].to(seen.device))
             else:
-                seen = last_query_attention(query[row, :, last], key[row, :, :end], scale, known[row, :end])
-            self.attention[row] = torch.nn.functional.pad(seen[here:], (0, self.tail[row]))
+                seen = last_query_attention(
+                    query[row, :, last], key[row, :, :end], scale, known[row, :end], bias[row, :end]
+                )
+            self.attention[row] = pad(seen[here:], (0, self.tail[row]))
 
     # a question that comes after its video ----------------------------------------------------------------------
 
@@ -197,6 +222,8 @@ class Call:
             parts = ((before.new, earlier), (self.new, self.width))
             real = [torch.ones(self.rows, width, dtype=torch.bool) if new is None else new for new, width in parts]
             self.new = torch.cat([new.to(device) for new in real], 1)
+        if before.mass is not None:
+            self.mass = pad(before.mass.to(device), (0, self.width), value=1.0)
         self.width += earlier
         own = self.positions.to(device)
         places = [before.positions.to(device), own.expand(*own.shape[:-2], self.rows, -1)]
@@ -236,6 +263,7 @@ class Call:
         if self.new is not None or any(self.padding):
             known = torch.ones(self.rows, width, dtype=torch.bool) if self.new is None else self.new
             self.new = batch.gather(known.to(device))
+        self.mass = batch.mass(self.mass) if self.session.method.mass else None
         self.width = batch.length
         assert self.positions is not None
         self.positions = batch.gather_planes(self.positions.to(device))

@@ -106,7 +106,7 @@ class Hooks:
                 self._handles.append(module.register_forward_pre_hook(_untraced(enter), with_kwargs=True))
                 self._handles.append(module.register_forward_hook(_untraced(self._leave), always_call=True))
         first = session.layers[0] if session.layers else len(layers)
-        if session.positions == "original" and reads_packed(decoder):
+        if session.method.mass or (session.positions == "original" and reads_packed(decoder)):
             first = 0
         for number in range(first, len(layers)):
             if number not in self._layers:

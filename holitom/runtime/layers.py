@@ -33,9 +33,13 @@ def enter_layer(
         hidden = args[0] if args else kwargs["hidden_states"]
         hidden = _inner_stage(call, layer, module, hidden, kwargs)
         args, kwargs = ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})
-    elif not call.replaced:
+    elif not call.replaced and not call.session.method.mass:
         return None
-    return args, {**kwargs, **{name: value for name, value in call.replaced.items() if name in kwargs}}
+    changed = {name: value for name, value in call.replaced.items() if name in kwargs}
+    if call.session.method.mass:
+        hidden = args[0] if args else kwargs["hidden_states"]
+        changed["attention_mask"] = call.weigh(layer, changed.get("attention_mask", kwargs["attention_mask"]), hidden)
+    return args, {**kwargs, **changed}
 
 
 def _inner_stage(call: Call, layer: int, module: nn.Module, hidden: Tensor, kwargs: dict[str, Any]) -> Tensor:
@@ -101,6 +105,7 @@ def _keep_prefix(call: Call, hidden: Tensor, embeddings: Any) -> None:
     seen = call.attention.get(0, hidden.new_zeros(hidden.shape[1]).float())
     call.memory.unfinished = Unfinished(hidden, tuple(embeddings), call.positions, call.new, call.spans, call.prompts)
     call.memory.unfinished.seen = [seen]
+    call.memory.unfinished.mass = call.mass
     raise PrefixRead
 
 

@@ -14,6 +14,7 @@ from holitom.runtime.cache import CacheMemory, Stage, Unfinished, cached_length,
 from holitom.runtime.call import Call, VideoSpan
 from holitom.runtime.layers import reads_packed
 from holitom.runtime.locate import Located, locate, padding_of
+from holitom.runtime.mass import with_masses
 from holitom.runtime.question import asked, embedded
 from holitom.runtime.records import PromptRecord, VideoRecord
 from holitom.runtime.sequence import BatchMerge, Span, row_merge
@@ -148,7 +149,7 @@ def _compress(
 ) -> dict[str, Any] | None:
     session, embeds, device, width = call.session, kwargs["inputs_embeds"], kwargs["inputs_embeds"].device, call.width
     padding, call.right = padding_of(valid)
-    maps, prompts, spans = [], [], []
+    maps, prompts, spans, given = [], [], [], None
     known: dict[tuple[VideoLayout, tuple[int, ...]], Merge] = {}  # rows repeated for beams share their videos
     for row, videos in enumerate(rows):
         prompt = PromptRecord(row, width - padding[row] - call.right[row], [0] * call.depth)
@@ -161,6 +162,7 @@ def _compress(
                 merge = known[layout, question] = _merge(call, embeds[row, columns], layout, question)
             parts.append(Span(columns, blocks, merge))
             whole = merge if layout.merged is None else layout.merged
+            given = with_masses(given, embeds, row, columns, layout.merged) if session.method.mass else None
             prompt.tokens += whole.inputs - merge.inputs
             record = VideoRecord(row, layout.frames, layout.grid, whole, scores=layout.scores, tower=layout.tower)
             record.newlines = int((layout.place < 0).sum())
@@ -175,7 +177,7 @@ def _compress(
     untouched = call.memory is None and all(
         merge.outputs == merge.inputs and bool((merge.anchor.diff() > 0).all()) for merge in known.values()
     )
-    if untouched and not session.layers and not call.reads_prefix:
+    if untouched and not session.layers and not call.reads_prefix and given is None:
         return None
     batch = BatchMerge([Merge.identity(width, device) for _ in maps], width) if untouched else BatchMerge.of(maps)
     call.padding = padding if untouched else [batch.length - merge.outputs for merge in maps]
@@ -184,11 +186,9 @@ def _compress(
     for row, live in enumerate(spans):
         for span in live:
             span.columns = span.columns + (padding[row] if untouched else batch.length - maps[row].outputs)
-    call.spans, call.tail = spans, tail
-    call.memory = call.memory or _begin(call, kwargs)
-    call.dropping = width - batch.length
-    ends = [max(int(video.columns.max()) for video in videos) for videos in rows if videos]
-    call.tail_tokens = width - 1 - max(ends)
+    call.spans, call.tail, call.memory = spans, tail, call.memory or _begin(call, kwargs)
+    call.dropping, call.mass = width - batch.length, batch.mass(given) if session.method.mass else None
+    call.tail_tokens = width - 1 - max(int(video.columns.max()) for videos in rows for video in videos)
     _note_following(call, kwargs, maps)
     if call.reads_prefix:
         call.memory.unfinished = Unfinished(prompts=prompts)

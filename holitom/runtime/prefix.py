@@ -162,6 +162,7 @@ def resume(session: Session, prefixes: Sequence[Prefix], questions: Sequence[Seq
     cache = _stack(session, prefixes, kept)
     padded = any(prefix.tokens < kept for prefix in prefixes)
     first = Stage(0, kept, mask[:, :kept].bool() if padded else None)
+    first.mass = _masses([prefix._memory.stages[0].mass for prefix in prefixes], prefixes, kept, 0.0)
     later = [Stage(layer) for layer in session.layers]
     memory = CacheMemory(session.method, session.positions, [first, *later], len(prefixes))
     offsets = [prefix.offset for prefix in prefixes]
@@ -215,6 +216,7 @@ def _wait(session: Session, prefixes: Sequence[Prefix], lengths: list[int], kept
         for parts in zip(*(each.embeddings for each in held), strict=True)
     )
     joined.positions = torch.cat([_wider(each.positions, kept) for each in held], dim=-2)
+    joined.mass = _masses([each.mass for each in held], prefixes, kept, 1.0)
     joined.padding = [kept - prefix.tokens for prefix in prefixes]
     joined.between = [asked - length for length in lengths]
     joined.seen = [_wider(each.seen[0], kept) for each in held]
@@ -222,6 +224,19 @@ def _wait(session: Session, prefixes: Sequence[Prefix], lengths: list[int], kept
         real = torch.arange(kept)[None] >= torch.tensor(joined.padding)[:, None]
         joined.new = real.to(joined.hidden.device)
     return joined
+
+
+def _masses(parts: list[Tensor | None], prefixes: Sequence[Prefix], width: int, lone: float) -> Tensor | None:
+    """(B, width) masses of the prefixes' tokens, or their logs, where any have some; ``lone`` is that of one token."""
+    known = [part for part in parts if part is not None]
+    if not known:
+        return None
+    filled = []
+    for part, prefix in zip(parts, prefixes, strict=True):
+        mine = known[0].new_full((1, 0), lone) if part is None else part
+        between = (width - prefix.tokens, prefix.tokens - mine.shape[1])  # padding in front, tokens of mass 1 behind
+        filled.append(pad(mine, between, value=lone))
+    return torch.cat(filled)
 
 
 def _wide(part: Any, width: int) -> Tensor:

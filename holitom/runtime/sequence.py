@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from holitom.merge import DROPPED, Merge, Shares
+from holitom.runtime.mass import masses, may_merge
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +99,15 @@ class BatchMerge:
         out = x.new_zeros(len(self.rows), self.length, *x.shape[2:])
         for number, row in enumerate(self.rows):
             out[number, self.length - row.outputs :] = row.gather(x[number if x.shape[0] > 1 else 0])
+        return out
+
+    def mass(self, of: Tensor | None) -> Tensor | None:
+        """(B, S) masses of tokens, or None where all are 1 -> (B, L), or None. Padding has mass 1."""
+        if of is None and not any(map(may_merge, self.rows)):
+            return None
+        out = self.rows[0].weight.new_ones(len(self.rows), self.length)
+        for number, row in enumerate(self.rows):
+            out[number, self.length - row.outputs :] = masses(row, None if of is None else of[number])
         return out
 
     def gather_planes(self, x: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from holitom.methods.base import Method, Positions
 from holitom.models import adapter_for, find_model, tower_name
 from holitom.models.placement import dtype_of
 from holitom.runtime.hooks import Hooks
+from holitom.runtime.mass import require_mass
 from holitom.runtime.question import Question, checked
 from holitom.runtime.records import PromptRecord, VideoRecord
 from holitom.runtime.summary import Summary, tower_flops
@@ -61,6 +62,8 @@ class Session:
         self.layers = method.layers(len(self.adapter.layers))
         if self.layers:
             self.adapter.require_inner(method.name)
+        if method.mass:
+            require_mass(self.adapter)
         if self.layers and self.layers[0] < self.adapter.first_inner_layer:
             raise ValueError(
                 f"{type(model).__name__} adds visual features to the output of its first decoder layers, so tokens "

@@ -85,6 +85,10 @@ class ServingConfig:
             )
         if "question" in method.needs:
             raise ValueError(f"{method.name} looks at the question, and {_NOT_ASKED}. Use one of {_servable()}")
+        if method.mass:
+            raise ValueError(
+                f"vLLM's attention has no number for each key, which mass=true adds: leave it out of {method.name}"
+            )
         if "frame_embeddings" in method.needs:
             raise ValueError(f"{method.name} asks for frame embeddings, which vLLM's vision towers do not give")
         try:
