@@ -133,6 +133,8 @@ class SpanStates:
         grid: (h, w), the rows and columns of a frame.
         entered: the number of this span's tokens that entered the LLM.
         memory: a dict of the method's own, one for each video and prefill, empty in front of the first layer.
+        text: (L, D) hidden states of the text tokens behind the row's last video, for a method whose ``attention`` is
+            ``"text"``, or None.
     """
 
     hidden: Tensor
@@ -144,6 +146,7 @@ class SpanStates:
     grid: tuple[int, int]
     entered: int
     memory: dict[str, object] = field(default_factory=dict)
+    text: Tensor | None = None
 
     def require_attention(self, method: str) -> Tensor:
         """(V,) the attention as float32, or an error that says who reads it.

@@ -19,6 +19,7 @@ from holitom.methods.flashvid import FlashVID
 from holitom.methods.holitom import HoliTom
 from holitom.methods.prunevid import PruneVid
 from holitom.methods.spread import Spread
+from holitom.methods.unifiedst import UnifiedST
 from holitom.methods.vcast import VCast
 from holitom.methods.vidcom2 import VidCom2
 from holitom.methods.visionzip import VisionZip
@@ -37,6 +38,7 @@ OUTER: tuple[type[Method], ...] = (
     CDPruner,
     EchoPrune,
     FlashVID,
+    UnifiedST,
     VCast,
     UniformFrames,
     RandomDrop,
@@ -61,6 +63,7 @@ VARIANTS: tuple[Method, ...] = (
     Spread(pick="rounds", retention=0.2),
     CDPruner(relevant="unlike", retention=0.6),
     EchoPrune(temperature=0.01, retention=0.6),
+    UnifiedST(tau=0.0, cluster_ratio=0.0, retention=0.6),
     Spread(step=0.0, join=1.0, width=4),
     HoliTom(sink=1.0),
     HoliTom(sink=2.0, similarity="auto", layer=None),

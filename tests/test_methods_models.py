@@ -21,6 +21,7 @@ EVERYTHING = {
     "flashvid": "flashvid:retention=1.0,inner_retention=1.0,layer=3",
     "framefusion": "framefusion:cost=1.0,first=2",
     "randomdrop": "randomdrop:retention=1.0|fastv:inner_retention=1.0",
+    "unifiedst": "unifiedst:retention=1.0,inner_retention=1.0,layer=3",
     "sttm": "sttm:threshold=1.0,temporal_threshold=none",
     "renewal": "renewal:change=0.0",
     "earlytom": "earlytom:retention=1.0,inner_retention=1.0,max_frames=2,layer=3",
@@ -34,6 +35,7 @@ SOME = {
     "pyramiddrop": "pyramiddrop:layers_at=(2,3),shares=(0.5,0.2)",
     "prunevid": "prunevid:layer=3",
     "flashvid": "flashvid:layer=3",
+    "unifiedst": "unifiedst:layer=3",
     "framefusion": "framefusion:first=2,similarity=0.9",
     "randomdrop": "randomdrop:retention=0.5|pyramiddrop:layers_at=(2,3),shares=(0.5,0.2)",
 }

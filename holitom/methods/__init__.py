@@ -25,6 +25,7 @@ from holitom.methods.sinks import SinkAware
 from holitom.methods.spread import Spread
 from holitom.methods.sttm import STTM
 from holitom.methods.tome import ToMe
+from holitom.methods.unifiedst import UnifiedST
 from holitom.methods.vcast import VCast
 from holitom.methods.vidcom2 import VidCom2
 from holitom.methods.visionzip import VisionZip
@@ -59,6 +60,7 @@ __all__ = [
     "Spread",
     "ToMe",
     "Uncompressed",
+    "UnifiedST",
     "UniformFrames",
     "VCast",
     "VidCom2",

@@ -16,7 +16,7 @@ from holitom.methods.segmenting import Segmenting
 from holitom.methods.sinks import SinkAware
 from holitom.methods.spread import Spread
 from holitom.ops.density_groups import Group, cluster_groups
-from holitom.ops.inner import halving_weights, mean_weights, nearest_kept, split_by_rank
+from holitom.ops.inner import halving_weights, join_survivors, mean_weights
 from holitom.ops.ranking import keep_top
 from holitom.ops.segmentation import Segmentation, segment
 from holitom.ops.similarity import static_links
@@ -232,16 +232,7 @@ class HoliTom(Segmenting, SinkAware, ExactMethod):
         Returns:
             A map of V tokens to max(1, round(V * inner_retention)), survivors in their order.
         """
-        attention, hidden = span.require_attention("HoliTom"), span.hidden
-        length = len(attention)
-        keep = max(1, round(length * self.inner_retention))
-        if keep == length:
-            return Merge.identity(length, hidden.device)
-        kept, dropped = split_by_rank(attention, keep)
-        joins = nearest_kept(hidden, kept, dropped)
+        attention = span.require_attention("HoliTom")
+        keep = max(1, round(len(attention) * self.inner_retention))
         weigh = halving_weights if self.inner_merge == "halving" else mean_weights
-        survivors, joiners = weigh(joins, keep)
-        target, weight = kept.new_empty(length), torch.empty(length, dtype=torch.float32, device=hidden.device)
-        target[kept], target[dropped] = torch.arange(keep, device=hidden.device), joins
-        weight[kept], weight[dropped] = survivors, joiners
-        return Merge(target, weight, kept)._knowing(length)
+        return join_survivors(span.hidden, attention, keep, weigh)

@@ -32,6 +32,7 @@ from holitom.methods.settings import kinds_of
 from holitom.methods.spread import Spread
 from holitom.methods.sttm import STTM
 from holitom.methods.tome import ToMe
+from holitom.methods.unifiedst import UnifiedST
 from holitom.methods.vcast import VCast
 from holitom.methods.vidcom2 import VidCom2
 from holitom.methods.visionzip import VisionZip
@@ -54,6 +55,7 @@ BUILTIN: dict[str, type[Method]] = {
         CDPruner,
         EchoPrune,
         FlashVID,
+        UnifiedST,
         VCast,
         FrameFusion,
         STTM,

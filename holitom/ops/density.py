@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from holitom.ops.ranking import rank_descending
+from holitom.ops.similarity import row_chunk
+
+_HELD = 1 << 26  # distances that are kept
 
 
 def pairwise_distances(x: Tensor) -> Tensor:
@@ -97,3 +103,45 @@ class DensityPeaks:
         order = scores.argsort(descending=True, stable=True)[:centres]
         order = order.sort().values if ascending else order
         return cls(order, join_nearest(distances, order))
+
+
+def cluster_blockwise(x: Tensor, centres: int, neighbours: int) -> DensityPeaks:
+    """:meth:`DensityPeaks.of` for so many rows that their distances may not fit in memory: these are made in blocks.
+
+    Time grows with the square of the rows. Distances are kept where there are few enough of them, else made twice.
+
+    Args:
+        x: (n, D) floating point; what is not finite counts as 0.
+        centres: m, from 1 to n.
+        neighbours: k of the density estimate; at most n are used.
+    """
+    x = x.detach().float().nan_to_num(0.0, 0.0, 0.0)
+    x = x - x.mean(0)
+    square, count = (x * x).sum(1), len(x)
+    step = row_chunk(count, x.device)
+    blocks = [slice(first, min(first + step, count)) for first in range(0, count, step)]
+
+    def distances(block: slice) -> Tensor:
+        found = (square[block, None] + square - 2 * (x[block] @ x.T)).clamp_(min=0).sqrt_().div_(x.shape[1] ** 0.5)
+        found.diagonal(block.start).zero_()
+        return found
+
+    few = count**2 <= _HELD
+    held: Sequence[Tensor | slice] = [distances(block) for block in blocks] if few else blocks
+
+    def all_distances() -> Iterator[Tensor]:
+        yield from (each if isinstance(each, Tensor) else distances(each) for each in held)
+
+    near = [nearest(found, min(neighbours, count)).square().mean(-1) for found in all_distances()]
+    density = (-torch.cat(near)).exp()
+    rank = rank_descending(density)
+    gaps, widest = [], []
+    for block, found in zip(blocks, all_distances(), strict=True):
+        gaps.append(torch.where(rank < rank[block, None], found, torch.inf).amin(1))
+        widest.append(found.amax())
+    gap = torch.where(rank == 0, torch.stack(widest).amax(), torch.cat(gaps))
+    order = (density * gap).argsort(descending=True, stable=True)[:centres].sort().values
+    likeness = [2 * (x[block] @ x[order].T) - square[order] for block in blocks]  # a row's own square moves no argmax
+    cluster = torch.cat([part.argmax(1) for part in likeness])
+    cluster[order] = torch.arange(centres, device=x.device)
+    return DensityPeaks(order, cluster)

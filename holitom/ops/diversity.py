@@ -180,3 +180,37 @@ def greedy_determinant(rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
         left = torch.where(left > least, left, 0.0)
         taken = taken.scatter(1, best, -torch.inf)
     return picked, added
+
+
+def distinct_rows(rows: Tensor, order: Tensor, count: int, similarity: float) -> Tensor:
+    """In a given order, each row that is less like every row admitted so far than a bound; at most ``count``.
+
+    Rows are looked at in blocks. Within one, a row is in as soon as every earlier one that it is like is out, and out
+    as soon as one of these is in: some rounds with the result of going row by row. Waits for the device at each.
+
+    Args:
+        rows: (n, D) floating point; what is not finite counts as 0.
+        order: (n,) int64, the rows from first to last.
+        count: m, at least 1.
+        similarity: a cosine.
+
+    Returns:
+        (p,) int64, p <= m, in the order of admission.
+    """
+    pool, found, size = torch.empty(count, rows.shape[1], dtype=torch.float32, device=rows.device), [], 0
+    for block in (order[first : first + _BLOCK] for first in range(0, len(order), _BLOCK)):
+        unit = torch.nn.functional.normalize(rows[block].float(), dim=1).nan_to_num_(0.0, 0.0, 0.0)
+        waiting = ~((unit @ pool[:size].T) >= similarity).any(1)
+        like = ((unit @ unit.T) >= similarity).tril_(-1)
+        chosen = torch.zeros_like(waiting)
+        while bool(waiting.any()):
+            out = (like & chosen).any(1)
+            chosen |= waiting & ~out & ~(like & waiting).any(1)
+            waiting &= ~out & ~chosen
+        chosen_rows = chosen.nonzero()[: count - size, 0]
+        pool[size : size + len(chosen_rows)] = unit[chosen_rows]
+        found.append(block[chosen_rows])
+        size += len(chosen_rows)
+        if size == count:
+            break
+    return torch.cat(found)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
+from holitom.merge import Merge
 from holitom.ops.similarity import row_chunk
+
+Weigh = Callable[[Tensor, int], tuple[Tensor, Tensor]]
+"""(the survivor that each token joins, the number of survivors) -> the weights of survivors, and of joining tokens."""
 
 
 def split_by_rank(scores: Tensor, keep: int) -> tuple[Tensor, Tensor]:
@@ -65,3 +71,24 @@ def mean_weights(joins: Tensor, kept: int) -> tuple[Tensor, Tensor]:
         0, joins, torch.ones(len(joins), dtype=torch.float32, device=joins.device)
     )
     return 1 / members, 1 / members[joins]
+
+
+def join_survivors(hidden: Tensor, scores: Tensor, keep: int, weigh: Weigh = mean_weights) -> Merge:
+    """The map by which the tokens with the lowest scores join their most similar survivors, who stay in their order.
+
+    Args:
+        hidden: (L, D) floating point.
+        scores: (L,), of equal ones the lower index stays.
+        keep: the number of survivors, from 1 to L.
+        weigh: :func:`mean_weights` or :func:`halving_weights`.
+    """
+    length = len(scores)
+    if keep == length:
+        return Merge.identity(length, hidden.device)
+    kept, dropped = split_by_rank(scores, keep)
+    joins = nearest_kept(hidden, kept, dropped)
+    survivors, joiners = weigh(joins, keep)
+    target, weight = kept.new_empty(length), torch.empty(length, dtype=torch.float32, device=hidden.device)
+    target[kept], target[dropped] = torch.arange(keep, device=hidden.device), joins
+    weight[kept], weight[dropped] = survivors, joiners
+    return Merge(target, weight, kept)._knowing(length)

@@ -285,10 +285,17 @@ class Call:
                 grid=span.record.grid,
                 entered=span.entered,
                 memory=span.memory,
+                text=self._text(row, hidden) if self.session.method.attention == "text" else None,
             )
         )
         span.record.inner.append(InnerRecord(layer, merge, seen, span.place))
         return Span(span.columns, span.columns, merge)
+
+    def _text(self, row: int, hidden: Tensor) -> Tensor:
+        """(L, D) states of a row's text behind its last video, up to the token whose attention decides."""
+        columns = slice(max(int(span.columns[-1]) for span in self.spans[row]) + 1, hidden.shape[1] - self.tail[row])
+        states = hidden[row, columns]
+        return states if self.new is None else states[self.new[row, columns].to(hidden.device)]
 
 
 def _causal(past: int, queries: int, keys: int, device: torch.device) -> Tensor:
