@@ -163,6 +163,23 @@ class TestPage:
             assert drawn["stages"][0]["anchor"] == run.record.merge.anchor.tolist()
             assert drawn["stages"][0]["weight"] == pytest.approx(run.record.merge.weight.tolist(), rel=1e-3)
 
+    def test_it_shows_what_the_vision_tower_computed(self, pipe, traced):
+        found = small(pipe, "renewal:layer=0,guard=0|holitom:retention=0.3", "holitom")
+        text, record = page(found), found.runs[0].record
+        shown = data_of(text)
+        inside, plain = (run["tower"] for run in shown["runs"])
+        assert plain is None
+        assert shown["tower"]["grid"] == list(record.tower.grid)
+        assert inside["target"] == record.tower.merge.target.tolist()
+        assert len(inside["anchor"]) == record.tower.rows[-1] < 0.9 * record.tower.merge.inputs
+        places = {(patch, place) for patch, place in zip(shown["tower"]["patch"], shown["tower"]["place"], strict=True)}
+        assert {place for _, place in places} == set(range(16))
+        assert '<input type="radio" name="stage" value="tower">' in text
+        assert "Vision tower FLOPs" in text
+        rows = ", ".join(map(str, record.tower.rows))
+        assert f"Patches computed in each block of the vision tower: {rows}, of {inside['target'].__len__()}" in text
+        assert 'value="tower"' not in page(traced)
+
     def test_it_loads_nothing(self, traced):
         text = page(traced)
         elements = _Elements()

@@ -17,7 +17,7 @@ from PIL import Image
 from report_traces import QUESTION, moving, pipeline, small
 
 from holitom.merge import Merge
-from holitom.methods import HoliTom
+from holitom.methods import HoliTom, Renewal
 from holitom.report.colours import FILL, PALETTE, SCALE, colour_tokens, rgb
 from holitom.report.overlay import BAR, contact_sheet, overlays, paint, write_gif, write_mp4, write_png
 from holitom.report.reprs import fates_of
@@ -201,6 +201,26 @@ class TestNotebooks:
         for text in (html, record.merge._repr_html_()):
             assert "<script" not in text
             ElementTree.fromstring(re.sub(r"&(rarr|times);", "", text).replace("<br>", "<br/>"))
+
+    def test_what_the_vision_tower_computed_is_painted_on_its_own_grid(self, tmp_path):
+        pipe, clip = pipeline(tmp_path), moving(6)
+        inside, chain = "renewal:layer=0,guard=0", "renewal:layer=0,guard=0|holitom:retention=0.3"
+        found = small(pipe, inside, chain, "uncompressed", frames=6)
+        alone, behind, plain = found.runs
+        assert plain.tower is None
+        grid = alone.record.tower.grid
+        assert (overlays(found, 0).frames == paint(found.pictures, alone.tower, grid)).all()
+        assert (overlays(found, 1).frames == paint(found.pictures, behind.record.merge, found.grid)).all()
+        figure = behind.record.plot(clip.frames, tower=True)
+        assert f"{behind.tower.outputs} computed in the vision tower" in figure.get_suptitle()
+        assert len(figure.axes[0].images) == 1
+        assert "of the patches computed in the vision tower" in behind.record._repr_html_()
+        with Renewal(layer=0, guard=0)(pipe.model) as session:
+            pipe.model.generate(**pipe.preprocessor(QUESTION, clip), max_new_tokens=1)
+        assert f"{session.summary().cost.vision.total:,}" in session._repr_html_()
+        behind.record.tower = None
+        with pytest.raises(ValueError, match="nothing is known of what the vision tower did"):
+            behind.record.plot(tower=True)
 
     def test_bars_add_up(self):
         merge = Merge(torch.tensor([0, 0, 1, -1]), torch.tensor([0.5, 0.5, 1, 1]), torch.tensor([0, 2]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, wraps
 from itertools import combinations, pairwise
 from typing import ClassVar
@@ -438,6 +438,77 @@ def test_repeated_frames_are_what_the_tower_makes_of_fewer_frames():
         got = features(model, inputs)
     assert far(got[:-1], features(model, fewer)[:-1]) < 1e-6
     assert session.videos[0].tower.share == 0.5
+
+
+@dataclass(frozen=True)
+class Noting(Method):
+    """Notes the features that methods before the LLM get to see."""
+
+    name: ClassVar[str] = "noting"
+    seen: list = field(default_factory=list)
+
+    def merge_video(self, video) -> Merge:
+        self.seen.append(video.features.clone())
+        return super().merge_video(video)
+
+    def settings(self) -> dict[str, object]:
+        return {}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_provenance_names_the_tokens_that_a_patch_of_the_tower_changes(name):
+    model = model_of(name)
+    inputs = batch(name, row(name, ("words", 2), ("video", 8), ("words", 3)))
+    tower = adapter_for(model).tower(inputs, (inputs["input_ids"], inputs["attention_mask"].bool()))
+    (video,), last = tower.videos, tower.blocks[max(tower.reads)]
+    noting = Noting()
+    with noting(model) as session, torch.no_grad():
+        model(**inputs)
+        found = session.videos[0].provenance.validate()
+        (plain,), (record,) = noting.seen, session.videos
+        count = record.tower.grid[0] * record.tower.grid[1]
+        assert found.inputs == record.frames * count
+        for frame, patch in ((0, 0), (2, count - 1), (1, count // 2)):
+            state = record.tower.place.argsort()[record.tower.leading + patch]
+
+            def disturb(block, args, output, source=video.sources[frame, state]):
+                states = (output[0] if isinstance(output, tuple) else output).clone(
+                    memory_format=torch.contiguous_format
+                )
+                states.view(-1, states.shape[-1])[source, ::3] += 1
+                return (states, *output[1:]) if isinstance(output, tuple) else states
+
+            handle = last.register_forward_hook(disturb, prepend=True)
+            model(**inputs)
+            handle.remove()
+            changed = (noting.seen[-1] != plain).any(-1).flatten().nonzero()[:, 0]
+            source, output, _ = found.edges()
+            assert changed.tolist() == output[source == frame * count + patch].tolist() != []
+
+
+def test_provenance_goes_through_rows_and_a_method_behind():
+    """By hand: each row's share of a token is that of all its patches, and a patch's that of its row, weighed."""
+    model, inputs = model_of("llava_onevision"), two_videos("llava_onevision")
+    with (Random() | HoliTom(retention=0.4, layer=None))(model) as session:
+        features(model, inputs)
+    video = session.videos[0]
+    found, rows, (patch, place, share) = (
+        video.provenance.validate(),
+        video.tower.patches.validate(),
+        video.tower.pooled(video.grid),
+    )
+    assert rows.target.tolist() == video.tower.merge.target.tolist()  # no class tokens, rows in order
+    want = torch.zeros(found.outputs, found.inputs)
+    for frame in range(video.frames):
+        for one, other, part in zip(patch.tolist(), place.tolist(), share.tolist(), strict=True):
+            row_of = int(rows.target[frame * 49 + one])
+            sources, weights = rows.sources(row_of)
+            token = frame * 16 + other
+            if int(video.merge.target[token]) >= 0:
+                want[int(video.merge.target[token]), sources] += part * weights * video.merge.weight[token]
+    source, output, weight = found.edges()
+    got = torch.zeros_like(want).index_put_((output, source), weight, accumulate=True)
+    torch.testing.assert_close(got, want, atol=1e-6, rtol=0)
 
 
 def test_stock_is_the_model_as_transformers_runs_it():

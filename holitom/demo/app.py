@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from holitom.demo.work import Desk
-from holitom.methods.registry import names
+from holitom.methods.registry import names, tower_names
 from holitom.recommendation import Recommendation
 from holitom.video.synthetic.files import write_clips
 
@@ -57,9 +57,9 @@ def app(desk: Desk, clips: dict[str, tuple[str, str]], own: Recommendation | Non
         return clips[name]
 
     def ask(
-        video: str | None, question: str, method: str, share: float, frames: float, tokens: float
+        video: str | None, question: str, method: str, share: float, frames: float, tokens: float, tower: str
     ) -> Iterator[tuple[Any, ...]]:
-        for now in desk.ask(video, question or "", method, share, int(frames), int(tokens)):
+        for now in desk.ask(video, question or "", method, share, int(frames), int(tokens), tower):
             picture = EMPTY if now.page is None else frame(now.page)
             yield (
                 gr.Textbox(("" if not now.failed else "Error: ") + now.status),
@@ -96,6 +96,12 @@ def app(desk: Desk, clips: dict[str, tuple[str, str]], own: Recommendation | Non
                 with gr.Row():
                     frames = gr.Slider(1, limits.frames, value=desk.frames, step=1, label="Frames")
                     tokens = gr.Slider(1, limits.tokens, value=64, step=1, label="Longest answer, in tokens")
+                    tower = gr.Dropdown(
+                        [("every patch", ""), *tower_names()],
+                        value="",
+                        label="The vision tower computes",
+                        elem_id="tower",
+                    )
                 button = gr.Button("Ask", variant="primary", elem_id="ask")
                 status = gr.Textbox(label="Status", interactive=False, elem_id="status", lines=1, max_lines=4)
         with gr.Row():
@@ -111,7 +117,7 @@ def app(desk: Desk, clips: dict[str, tuple[str, str]], own: Recommendation | Non
         gr.on(
             [button.click, question.submit, share.release],
             ask,
-            [video, question, method, share, frames, tokens],
+            [video, question, method, share, frames, tokens, tower],
             [status, *answers, *numbers, picture],
             show_progress="hidden",
             concurrency_limit=limits.readers + 2,  # while clips are read, others are answered

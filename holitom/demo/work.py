@@ -11,7 +11,7 @@ from pathlib import Path
 
 from holitom.demo.reading import ClipReader, Limits
 from holitom.methods.base import Method
-from holitom.methods.registry import build, method_class
+from holitom.methods.registry import build, method_class, with_tower
 from holitom.pipeline import Answer, Pipeline
 from holitom.report.page import page
 from holitom.report.trace import trace
@@ -73,7 +73,14 @@ class Desk:
         self.clips.close()
 
     def ask(
-        self, video: str | None, question: str, name: str, retention: float, frames: int, max_new_tokens: int
+        self,
+        video: str | None,
+        question: str,
+        name: str,
+        retention: float,
+        frames: int,
+        max_new_tokens: int,
+        tower: str | None = None,
     ) -> Iterator[Progress]:
         """Asks with and without compression; what comes last holds the report, or an error in a sentence.
 
@@ -86,12 +93,13 @@ class Desk:
             retention: share of the visual tokens that the method keeps.
             frames: to sample.
             max_new_tokens: the longest answer.
+            tower: name of a method for the vision tower alone, in front of the other; None or "": no other.
         """
         now = Progress("reading the video ...")
         yield now
         try:
             self._check(video, question, frames, max_new_tokens)
-            method = method_of(name, retention)
+            method = with_tower(method_of(name, retention), tower or None)
             clip = None
             for clip in self.clips.read(Path(str(video)), frames):
                 if clip is None:

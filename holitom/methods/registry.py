@@ -257,6 +257,11 @@ def _nearest(word: str, known: list[str]) -> str:
     return f": did you mean {' or '.join(close)}?" if close else ""
 
 
+def tower_names() -> list[str]:
+    """The names of the built-in methods that work inside the vision tower alone."""
+    return [name for name, cls in BUILTIN.items() if cls.stages == ("tower",)]
+
+
 def with_tower(method: Method, tower: Method | str | None) -> Method:
     """``tower | method``: a method behind another one inside the vision tower; behind ``Uncompressed``, that one alone.
 
@@ -271,7 +276,7 @@ def with_tower(method: Method, tower: Method | str | None) -> Method:
         return method
     first = parse(tower) if isinstance(tower, str) else tower
     if first.stages != ("tower",):
-        able = ", ".join(name for name, cls in BUILTIN.items() if cls.stages == ("tower",))
+        able = ", ".join(tower_names())
         raise ValueError(f"{spell(first)} is no method for the vision tower alone: give one of {able}")
     if "tower" in method.stages:
         raise ValueError(f"{spell(method)} has a stage inside the vision tower already: leave {spell(first)} out")

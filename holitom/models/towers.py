@@ -98,10 +98,53 @@ class TowerRecord:
         return None if last is None or last.outputs == last.inputs else last
 
     @property
+    def patches(self) -> Merge:
+        """The map in force in the last block, of the T * h * w patches in the order of their places.
+
+        Class tokens are left out, and what a row holds of them.
+        """
+        count = self.grid[0] * self.grid[1]
+        state = self.place.argsort()[self.leading :]
+        source = (torch.arange(self.frames)[:, None] * len(self.place) + state).flatten()
+        merge = Merge.identity(self.frames * len(self.place)) if self.merge is None else self.merge.to("cpu")
+        rows, target = torch.unique(merge.target[source], return_inverse=True)
+        weight, total = merge.weight[source], torch.zeros(len(rows))
+        total.index_add_(0, target, weight)
+        first = torch.full((len(rows),), len(source)).scatter_reduce_(0, target, torch.arange(len(source)), "amin")
+        patch = torch.full((merge.inputs,), -1)
+        patch[source] = torch.arange(self.frames * count)
+        anchor = patch[merge.anchor[rows]]
+        return Merge(target, weight / total[target], torch.where(anchor < 0, first, anchor))
+
+    def pooled(self, grid: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+        """How a frame's patches become the places of the LLM's grid: bilinearly, or by equal cells where they divide.
+
+        Args:
+            grid: (rows, columns) of the LLM's.
+
+        Returns:
+            (E,) int64 patches, (E,) int64 places and (E,) float32 shares, which sum to 1 for each place.
+        """
+        rows, columns = (
+            _pooled_line(before, after) for before, after in zip(self.grid, grid, strict=True)
+        )  # each (before, after)
+        shares = torch.einsum("ac,bd->abcd", rows, columns).flatten(2).flatten(0, 1)
+        patch, place = shares.nonzero().unbind(1)
+        return patch, place, shares[patch, place]
+
+    @property
     def share(self) -> float:
         """The share of patches that the tower computed, mean over its blocks."""
         full = len(self.rows) * self.frames * len(self.place)
         return sum(self.rows) / full if full else 1.0
+
+
+def _pooled_line(before: int, after: int) -> Tensor:
+    """(before, after) float32: the share of each patch of a line in each place of the LLM's."""
+    each = torch.eye(before)[None]
+    if before % after == 0:
+        return torch.nn.functional.adaptive_avg_pool1d(each, after)[0]
+    return torch.nn.functional.interpolate(each, size=after, mode="linear")[0]
 
 
 def clips(arguments: dict[str, Any]) -> Tensor:

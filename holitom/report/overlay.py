@@ -33,11 +33,18 @@ class Overlays:
 
 
 def overlays(trace: Trace, run: int = 0, late: bool = False) -> Overlays:
-    """The frames of a trace as one of its methods left them: on entering the LLM, or ``late``, after its last stage."""
-    stage = trace.runs[run].stages[-1 if late else 0]
+    """The frames of a trace as one of its methods left them: on entering the LLM, or ``late``, after its last stage.
+
+    Of a method that works inside the vision tower alone: what was computed there, on the tower's own grid.
+    """
+    chosen = trace.runs[run]
+    stage = chosen.stages[-1 if late else 0]
+    merge, grid = stage.merge, trace.grid
+    if chosen.tower is not None and trace.tower is not None and len(chosen.stages) == 1 and merge.retention == 1:
+        merge, grid = chosen.tower, trace.tower.grid
     times = trace.times
     seconds = (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else 1.0
-    return Overlays(paint(trace.pictures, stage.merge, trace.grid), min(1.0, max(0.1, seconds)))
+    return Overlays(paint(trace.pictures, merge, grid), min(1.0, max(0.1, seconds)))
 
 
 def paint(frames: Picture, merge: Merge, grid: tuple[int, int], side: int = SIDE) -> Picture:

@@ -17,6 +17,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from holitom import __version__
+from holitom.merge import Merge
 from holitom.report.colours import FILL, PALETTE, SCALE, colour_tokens
 from holitom.report.minute import minute_of
 from holitom.report.reprs import fates_of
@@ -67,7 +68,7 @@ def page(trace: Trace) -> str:
 
 def page_data(trace: Trace) -> dict[str, Any]:
     """What the page's script draws, as plain numbers and lists."""
-    minute = minute_of(trace)
+    minute, tower = minute_of(trace), trace.tower
     return {
         "frames": trace.frames,
         "grid": list(trace.grid),
@@ -79,13 +80,15 @@ def page_data(trace: Trace) -> dict[str, Any]:
         "fill": FILL,
         "scale": SCALE,
         "minute": minute and {"run": minute.run, "segment": minute.segment, "static": minute.static},
+        "tower": _tower(trace),
         "runs": [
             {
                 "letter": letter,
                 "name": run.name,
                 "threshold": run.threshold,
                 "spans": run.record.merge.spans,
-                "stages": [_stage(stage, trace) for stage in some(run.stages)],
+                "stages": [_stage(stage, trace.frames, trace.grid) for stage in some(run.stages)],
+                "tower": None if run.tower is None or tower is None else _map(run.tower, trace.frames, tower.grid),
             }
             for letter, run in zip(LETTERS, trace.runs, strict=False)
         ],
@@ -132,6 +135,8 @@ class _Lane:
         self.letter, self.run, self.name = letter, run, run.name
         self.summary, self.answer = run.answer.summary, run.answer
         self.full, self.entering, self.leaving = self.summary.visual_tokens
+        share = None if self.summary.cost is None else self.summary.cost.ratios["vision_flops"]
+        self.tower = None if share is None or share == 1 else share
         self.layers = [stage.layer for stage in run.stages if stage.layer is not None]
         self.fates = fates_of(run.stages[0].merge, frames)
         spans = run.record.merge.spans or ()
@@ -153,22 +158,31 @@ class _Lane:
         self.totals = [sum(column) for column in zip(*self.fates, strict=True)]
 
 
-def _stage(stage: Stage, trace: Trace) -> dict[str, Any]:
-    merge, more = stage.merge, stage.merge.shares
+def _tower(trace: Trace) -> dict[str, Any] | None:
+    """The vision tower's grid, and of a frame's patches those that become each place of the LLM's."""
+    if trace.tower is None:
+        return None
+    patch, place, _ = trace.tower.pooled(trace.grid)
+    return {"grid": list(trace.tower.grid), "patch": patch.tolist(), "place": place.tolist()}
+
+
+def _stage(stage: Stage, frames: int, grid: tuple[int, int]) -> dict[str, Any]:
     attention = None
     if stage.attention is not None:
         attention = _rounded(_relative(np.nan_to_num(stage.attention.numpy(), nan=-1.0)), 3)
+    return {"label": stage.label, "layer": stage.layer, **_map(stage.merge, frames, grid), "attention": attention}
+
+
+def _map(merge: Merge, frames: int, grid: tuple[int, int]) -> dict[str, Any]:
+    more = merge.shares
     return {
-        "label": stage.label,
-        "layer": stage.layer,
         "target": merge.target.tolist(),
         "weight": [float(f"{value:.4g}") for value in merge.weight.tolist()],
         "anchor": merge.anchor.tolist(),
         "shares": None
         if more is None
         else [more.source.tolist(), more.output.tolist(), [float(f"{value:.4g}") for value in more.weight.tolist()]],
-        "colour": colour_tokens(merge, trace.frames, trace.grid).tolist(),
-        "attention": attention,
+        "colour": colour_tokens(merge, frames, grid).tolist(),
     }
 
 

@@ -46,8 +46,10 @@ def video_html(video: VideoRecord) -> str:
     layers = ", ".join(str(stage.layer) for stage in video.inner)
     inner = f", merged inside the LLM in front of layer {layers}" if layers else ""
     height, width = video.grid
+    share = 1.0 if video.tower is None else video.tower.share
+    computed = "" if share == 1 else f"; {share:.1%} of the patches computed in the vision tower"
     return (
-        f"<div>{video.frames} frames of {height} &times; {width}: {ways} tokens{inner}{_cut(video.merge)}"
+        f"<div>{video.frames} frames of {height} &times; {width}: {ways} tokens{inner}{_cut(video.merge)}{computed}"
         f"{_bars(fates_of(video.merge, video.frames), min(640, 24 * video.frames), 48)}</div>"
     )
 
@@ -62,6 +64,9 @@ def session_html(session: Session) -> str:
     figures = [("visual tokens into the LLM", entering, whole), ("visual tokens leaving it", leaving, whole)]
     if summary.cost is not None:
         part, full = summary.cost.compressed, summary.cost.full
+        if summary.cost.vision is not None:
+            tower = summary.cost.vision
+            figures.append(("vision tower FLOPs", tower.total, (summary.cost.full_vision or tower).total))
         figures += [
             ("prefill FLOPs (causal)", part.prefill_flops, full.prefill_flops),
             ("prefill FLOPs (paper's formula)", part.paper_flops, full.paper_flops),

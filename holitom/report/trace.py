@@ -17,6 +17,7 @@ from holitom.evaluation import label
 from holitom.merge import Merge
 from holitom.methods.base import Method, Need
 from holitom.methods.baselines import Uncompressed
+from holitom.models.towers import TowerRecord
 from holitom.ops.similarity import neighbour_cosine
 from holitom.pipeline import Answer, Pipeline
 from holitom.runtime import VideoRecord
@@ -57,6 +58,8 @@ class Run:
         stages: the same step by step.
         threshold: the similarity above which a position is static, for methods with one.
         gains: the tokens that merging each segment over time saves, for methods with segments and a threshold.
+        tower: of the T * h * w patches of the vision tower's own grid to the rows that it computed; None where each
+            patch had its own.
     """
 
     name: str
@@ -65,6 +68,7 @@ class Run:
     stages: tuple[Stage, ...]
     threshold: float | None = None
     gains: tuple[int, ...] | None = None
+    tower: Merge | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +99,11 @@ class Trace:
     def frames(self) -> int:
         """T, the frames that the LLM sees; a model may make one of several sampled ones."""
         return self.similarity.shape[0] + 1
+
+    @property
+    def tower(self) -> TowerRecord | None:
+        """The vision tower's grid and how it is pooled; None where no method works inside it."""
+        return next((run.record.tower for run in self.runs if run.tower is not None), None)
 
     @property
     def shown(self) -> list[int]:
@@ -177,7 +186,8 @@ def run_of(method: Method, answer: Answer, similarity: Tensor) -> Run:
     gains = None
     if record.merge.spans is not None and threshold is not None:
         gains = segment_gains(similarity, record.merge.spans, threshold)
-    return Run(label(method), answer, record, tuple(stages_of(record)), threshold, gains)
+    tower = None if record.tower is None or record.tower.merge is None else record.tower.patches
+    return Run(label(method), answer, record, tuple(stages_of(record)), threshold, gains, tower)
 
 
 def segment_gains(similarity: Tensor, spans: Sequence[tuple[int, int]], threshold: float) -> tuple[int, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from holitom.merge import Merge
@@ -60,6 +61,26 @@ class VideoRecord:
         """Visual tokens, newlines included: before compression, entering the LLM, after each inner stage."""
         entered = self.merge.outputs + self.newlines
         return [self.merge.inputs + self.newlines, entered, *(stage.merge.outputs for stage in self.inner)]
+
+    @property
+    def provenance(self) -> Merge | None:
+        """From the patches of the vision tower, through their rows and the pooling, to the tokens entering the LLM.
+
+        A map of the T * h * w patches of the tower's own grid, row by row and without class tokens; a patch may have a
+        share in several tokens. None where the tower is not known.
+        """
+        if self.tower is None:
+            return None
+        rows, (patch, place, share) = self.tower.patches, self.tower.pooled(self.grid)
+        frame = torch.arange(self.frames)[:, None]
+        patches, places = rows.inputs // self.frames, self.grid[0] * self.grid[1]
+        source, output = (frame * patches + patch).flatten(), (frame * places + place).flatten()
+        most = torch.zeros(places, patches).index_put_((place, patch), share).argmax(1)
+        anchor = rows.target[(frame * patches + most).flatten()]  # of each place the row that it holds most of
+        mixed = Merge.from_edges(
+            rows.target[source], output, share.repeat(self.frames), anchor, rows.outputs
+        )  # repeated rows of one place are joined below
+        return rows.compose(mixed.compose(self.merge.to("cpu")))
 
     def position(self, source: int) -> tuple[int, int, int]:
         """(frame, row, column) of a source token."""

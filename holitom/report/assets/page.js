@@ -1,10 +1,11 @@
 "use strict";
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
-  const [rows, columns] = data.grid, patches = rows * columns;
+  const full = data.grid[0] * data.grid[1]; // patches of a frame as the LLM sees it; the vision tower has a grid of its own
+  let [rows, columns] = data.grid, patches = full;
   const strip = document.getElementById("strip"), panel = document.getElementById("panel"), live = document.getElementById("live");
   const images = new Array(data.frames), cells = [];
-  let view = "fate", late = false, held = false, size = null, printing = false;
+  let view = "fate", when = "0", held = false, size = null, printing = false;
   let point = null; // {run, source}: the patch that is pointed at
 
   const percent = (share) => (share >= 0.0995 ? (100 * share).toFixed(0) : (100 * share).toPrecision(2)) + " %";
@@ -13,8 +14,11 @@
   const dark = () => !printing && matchMedia("(prefers-color-scheme: dark)").matches;
 
   // Each stage's sources by token, and tokens by source: first the target, then further shares.
+  const all = data.tower ? Array.from({ length: data.frames * data.tower.grid[0] * data.tower.grid[1] }, (_, n) => n) : [];
   for (const run of data.runs) {
-    for (const stage of run.stages) {
+    run.routed = Boolean(run.tower); // where not, the tower computed every patch
+    run.tower = run.tower || { target: all, anchor: all, weight: all.map(() => 1), colour: all.map(() => -1), shares: null };
+    for (const stage of [...run.stages, run.tower]) {
       stage.sources = stage.anchor.map(() => []);
       stage.tokens = stage.target.map(() => []);
       const edge = (source, token, weight) => {
@@ -27,7 +31,11 @@
       stage.anchor.forEach((source, token) => { if (source >= 0) stage.at.set(source, token); });
     }
   }
-  const stageOf = (run) => run.stages[late ? run.stages.length - 1 : 0];
+  const stageOf = (run) => (when === "tower" ? run.tower : run.stages[when === "1" ? run.stages.length - 1 : 0]);
+
+  // By place of the LLM's grid the patches of the tower that become it, and by patch the places.
+  const poolOf = Array.from({ length: full }, () => []), placesOf = data.tower ? Array.from({ length: data.tower.grid[0] * data.tower.grid[1] }, () => []) : [];
+  if (data.tower) data.tower.patch.forEach((patch, n) => { poolOf[data.tower.place[n]].push(patch); placesOf[patch].push(data.tower.place[n]); });
 
   // The tokens that the pointed patch went to, for each run.
   const litTokens = (run) => (point ? stageOf(run).tokens[point.source] : []);
@@ -60,20 +68,20 @@
     if (!image.complete || !image.naturalWidth) return;
     const canvas = cell.canvas, scale = Math.min(3, Math.max(1, devicePixelRatio || 1)) * (printing ? 2 : 1);
     const width = Math.max(1, Math.round(canvas.clientWidth * scale)), height = Math.round(width * image.naturalHeight / image.naturalWidth);
-    const key = [view, late, width, height, dark()].join();
+    const key = [view, when, width, height, dark()].join();
     if (!cell.base || cell.base.key !== key) cell.base = { key, canvas: paint(cell, image, width, height, scale) };
     if (canvas.width !== width || canvas.height !== height) { canvas.width = width; canvas.height = height; }
     const pen = canvas.getContext("2d");
     pen.globalAlpha = 1;
     pen.drawImage(cell.base.canvas, 0, 0);
-    if (point) highlight(pen, cell, boxesOf(width, height), lineOf(width / scale, scale));
+    if (point) highlight(pen, cell, boxesOf(width, height, [rows, columns]), lineOf(width / scale, scale));
   }
 
   const lineOf = (shown, scale) => Math.max(1, Math.round(scale * Math.min(1, shown / columns / 9)));
 
-  function boxesOf(width, height) {
+  function boxesOf(width, height, [rows, columns]) {
     const x = (column) => Math.round(column * width / columns), y = (row) => Math.round(row * height / rows);
-    return Array.from({ length: patches }, (_, n) => {
+    return Array.from({ length: rows * columns }, (_, n) => {
       const row = Math.floor(n / columns), column = n % columns;
       return [x(column), y(row), x(column + 1) - x(column), y(row + 1) - y(row)];
     });
@@ -84,11 +92,11 @@
     const canvas = document.createElement("canvas"), stage = stageOf(cell.run), first = cell.frame * patches;
     canvas.width = width;
     canvas.height = height;
-    const pen = canvas.getContext("2d"), boxes = boxesOf(width, height), line = lineOf(width / scale, scale);
+    const pen = canvas.getContext("2d"), line = lineOf(width / scale, scale);
     pen.imageSmoothingEnabled = image.naturalWidth > 160;
     pen.drawImage(image, 0, 0, width, height);
-    if (view === "fate") fates(pen, stage, first, boxes, line);
-    else if (view !== "picture") values(pen, cell.run, stage, first, boxes, line);
+    if (view === "fate") fates(pen, stage, first, boxesOf(width, height, [rows, columns]), line);
+    else if (view !== "picture") values(pen, cell.run, cell.frame * full, boxesOf(width, height, data.grid), line);
     return canvas;
   }
 
@@ -141,12 +149,12 @@
     }
   }
 
-  function values(pen, run, stage, first, boxes, line) {
+  function values(pen, run, first, boxes, line) {
     const tau = run.threshold;
     boxes.forEach(([left, top, wide, high], n) => {
       let value = -1;
       if (view === "scores" && data.scores) value = Math.sqrt(data.scores[first + n]);
-      if (view === "similarity" && first) value = data.similarity[first - patches + n];
+      if (view === "similarity" && first) value = data.similarity[first - full + n];
       if (view === "attention") {
         const last = run.stages[run.stages.length - 1];
         if (last.attention) value = last.attention[first + n] < 0 ? -1 : Math.sqrt(last.attention[first + n]);
@@ -193,6 +201,7 @@
   function tell() {
     const run = point.run, stage = stageOf(run), at = place(point.source), tokens = litTokens(run);
     const where = `${data.runs.length > 1 ? `${run.letter}: ` : ""}frame ${at.frame + 1}, row ${at.row + 1}, column ${at.column + 1}`;
+    if (when === "tower") return `${where}: ${inTower(run)}`;
     const values = [];
     if (at.frame && (view === "similarity")) values.push(`similarity to the frame before ${data.similarity[point.source - patches].toFixed(2)}`);
     if (data.scores && view === "scores") values.push(`attention in the vision tower ${percent(data.scores[point.source])} of the largest`);
@@ -204,12 +213,30 @@
     if (!tokens.length) return `${where}${more}: dropped, no token holds any of it.`;
     const sources = litSources(run), frames = new Set([...sources.keys()].map((source) => Math.floor(source / patches)));
     const mine = stage.sources[tokens[0]].find(([source]) => source === point.source)[1];
-    if (sources.size === 1) return `${where}${more}: stays as it is, as token ${tokens[0] + 1} of ${stage.anchor.length}.`;
+    const below = run.routed ? ` The vision tower computed ${plural(rowsBelow(run, sources).size, "state")} for it.` : "";
+    if (sources.size === 1) return `${where}${more}: stays as it is, as token ${tokens[0] + 1} of ${stage.anchor.length}.${below}`;
     const names = tokens.length === 1 ? `token ${tokens[0] + 1} of ${stage.anchor.length}` : plural(tokens.length, "token");
     const low = Math.min(...frames) + 1, high = Math.max(...frames) + 1;
     const anchor = stage.anchor[tokens[0]];
     const stands = tokens.length > 1 ? "" : anchor < 0 ? " It stands at the end of a line." : (({ frame, row, column }) => ` It stands at frame ${frame + 1}, row ${row + 1}, column ${column + 1}.`)(place(anchor));
-    return `${where}${more}: ${percent(mine)} of ${names}, which is made of ${plural(sources.size, "patch")} in ${low === high ? `frame ${low}` : `frames ${low} to ${high}`}.${stands}`;
+    return `${where}${more}: ${percent(mine)} of ${names}, which is made of ${plural(sources.size, "patch")} in ${low === high ? `frame ${low}` : `frames ${low} to ${high}`}.${stands}${below}`;
+  }
+
+  // The rows of the vision tower that became these places of the LLM's grid.
+  function rowsBelow(run, sources) {
+    const found = new Set(), each = placesOf.length;
+    for (const source of sources.keys()) for (const patch of poolOf[source % full]) found.add(run.tower.target[Math.floor(source / full) * each + patch]);
+    return found;
+  }
+
+  // What the vision tower did with the pointed patch, and where that goes.
+  function inTower(run) {
+    const sources = [...litSources(run).keys()], frames = sources.map((source) => Math.floor(source / patches)), tokens = new Set();
+    for (const source of sources) for (const cell of placesOf[source % patches]) for (const token of run.stages[0].tokens[Math.floor(source / patches) * full + cell]) tokens.add(token);
+    const low = Math.min(...frames) + 1, high = Math.max(...frames) + 1, { frame } = place(run.tower.anchor[litTokens(run)[0]]);
+    const what = sources.length === 1 ? "computed for itself." : `computed once, in frame ${frame + 1}, for ${plural(sources.length, "patch")} in ${low === high ? `frame ${low}` : `frames ${low} to ${high}`}.`;
+    const into = !tokens.size ? "Nothing of it enters the LLM." : `It goes into ${tokens.size === 1 ? `token ${[...tokens][0] + 1}` : plural(tokens.size, "token")} of the ${run.stages[0].anchor.length} that enter the LLM.`;
+    return `${what} ${into}`;
   }
 
   function show() {
@@ -332,7 +359,9 @@
         const token = stage.target[source];
         if (token < 0) dropped++; else if (stage.colour[token] >= 0) merged++; else alone++;
       }
-      cell.canvas.setAttribute("aria-label", `${data.runs.length > 1 ? `${cell.run.letter}, ` : ""}frame ${cell.frame + 1}${cell.number >= 0 ? `, segment ${cell.number + 1}` : ""}: ${alone} stay, ${merged} merged, ${dropped} dropped`);
+      const computed = when === "tower" ? cell.run.tower.anchor.filter((source) => source >= first && source < first + patches).length : 0;
+      const fate = when === "tower" ? `${computed} computed, ${patches - computed} carried on` : `${alone} stay, ${merged} merged, ${dropped} dropped`;
+      cell.canvas.setAttribute("aria-label", `${data.runs.length > 1 ? `${cell.run.letter}, ` : ""}frame ${cell.frame + 1}${cell.number >= 0 ? `, segment ${cell.number + 1}` : ""}: ${fate}`);
     }
   }
   const redraw = () => cells.filter((cell) => cell.seen).forEach(draw);
@@ -390,7 +419,15 @@
   });
 
   document.querySelectorAll("input[name=view]").forEach((input) => input.addEventListener("change", () => { view = input.value; strip.classList.toggle("picture", view === "picture"); show(); }));
-  document.querySelectorAll("input[name=stage]").forEach((input) => input.addEventListener("change", () => { late = input.value === "1"; label(); show(); }));
+  document.querySelectorAll("input[name=stage]").forEach((input) => input.addEventListener("change", () => {
+    const before = patches;
+    when = input.value;
+    [rows, columns] = when === "tower" ? data.tower.grid : data.grid;
+    patches = rows * columns;
+    if (patches !== before) { point = null; held = false; }
+    label();
+    show();
+  }));
   const slider = document.getElementById("size");
   const resize = () => { if (size !== slider.value) { size = slider.value; strip.style.setProperty("--cell", `${size}rem`); requestAnimationFrame(redraw); } };
   slider.addEventListener("input", resize);
