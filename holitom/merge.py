@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -68,6 +69,7 @@ class Merge:
     shares: Shares | None = None
     spans: tuple[tuple[int, int], ...] | None = None
     _kept: int | None = field(default=None, init=False, repr=False)  # sources not dropped; None: a GPU is asked for it
+    _copies: bool = field(default=False, init=False, repr=False)  # every output is its anchor with a weight of 1
 
     def __post_init__(self) -> None:
         for name, tensor in (("target", self.target), ("anchor", self.anchor)):
@@ -90,16 +92,17 @@ class Merge:
         if self.weight.dtype != torch.float32:
             object.__setattr__(self, "weight", self.weight.to(torch.float32))
 
-    def _knowing(self, kept: int | None) -> Merge:
-        """This map, of which its maker knows how many sources are not dropped."""
+    def _knowing(self, kept: int | None, copies: bool = False) -> Merge:
+        """This map, of which its maker knows how many sources are not dropped, and whether it only copies."""
         object.__setattr__(self, "_kept", kept)
+        object.__setattr__(self, "_copies", copies)
         return self
 
     @classmethod
     def identity(cls, tokens: int, device: torch.device | str | None = None) -> Merge:
         """The map that keeps ``tokens`` tokens as they are."""
         places = torch.arange(tokens, device=device)
-        return cls(places, torch.ones(tokens, dtype=torch.float32, device=device), places)._knowing(tokens)
+        return cls(places, torch.ones(tokens, dtype=torch.float32, device=device), places)._knowing(tokens, True)
 
     @classmethod
     def keep(cls, index: Tensor, sources: int) -> Merge:
@@ -113,7 +116,30 @@ class Merge:
         target = index.new_full((sources,), DROPPED)
         target[index] = torch.arange(len(index), device=index.device)
         weight = torch.ones(sources, dtype=torch.float32, device=index.device)
-        return cls(target, weight, index)._knowing(len(index))
+        return cls(target, weight, index)._knowing(len(index), True)
+
+    @classmethod
+    def averaging(cls, target: Tensor, anchor: Tensor, centre_weight: float | None, **options: Any) -> Merge:
+        """A map whose outputs average their sources: centre_weight * anchor + (1 - centre_weight) * mean of the others.
+
+        An output with one source is that source.
+
+        Args:
+            target: (S,) int64, the output a source goes to; -1: dropped.
+            anchor: (M,) int64, one source of each output.
+            centre_weight: in [0, 1]; None: the plain mean.
+            options: further arguments of a Merge.
+        """
+        bare = cls(target, torch.empty(target.shape, dtype=torch.float32, device=target.device), anchor, **options)
+        members = bare._in_bags[1].diff() - 1  # (M,), the anchor not among them
+        if centre_weight is None:
+            weight = (1 / (members + 1).float())[target]
+        else:
+            weight = ((1 - centre_weight) / members.clamp(min=1).float())[target]
+            alone = torch.ones(len(anchor), dtype=torch.float32, device=anchor.device)
+            weight[anchor] = alone.masked_fill_(members > 0, centre_weight)
+        object.__setattr__(bare, "weight", weight)
+        return bare
 
     @property
     def inputs(self) -> int:
@@ -149,11 +175,21 @@ class Merge:
             return x[:0]
         rows = x.reshape(self.inputs, -1)
         wide = torch.promote_types(x.dtype, torch.float32)
+        if self._copies:
+            return x[self.anchor]
         if self._kept == self.outputs and self.shares is None:  # each output has one source, its anchor
             weighed = rows[self.anchor].to(wide).mul_(self.weight[self.anchor, None])
             return weighed.to(x.dtype).reshape(self.outputs, *x.shape[1:])
+        on_host = x.device.type == "cpu"
+        if not on_host and not (x.requires_grad and torch.is_grad_enabled()):
+            source, first, weight = self._bags
+            weight = weight.to(wide)
+            out = F.embedding_bag(
+                source, rows.to(wide), first, mode="sum", per_sample_weights=weight, include_last_offset=True
+            )
+            return out.to(x.dtype).reshape(self.outputs, *x.shape[1:])
         source, output, weight = self._by_output
-        if x.dtype != wide and x.device.type == "cpu":
+        if x.dtype != wide and on_host:
             out = torch.zeros(self.outputs, rows.shape[1], dtype=wide, device=x.device)
             step = max(1, _CHUNK_BYTES // (4 * rows.shape[1]))
             for start in range(0, len(source), step):
@@ -211,6 +247,22 @@ class Merge:
         order = source.argsort(stable=True)
         output, weight = torch.cat([output, more.output]), torch.cat([weight, more.weight])
         return source[order], output[order], weight[order]
+
+    @cached_property
+    def _bags(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The edges' sources and weights, output by output, and (M + 1,) where those of each output begin: what is
+        dropped comes behind the last beginning. No synchronisation."""
+        order, first = self._in_bags
+        if self.shares is None:
+            return order, first, self.weight[order]
+        source = torch.cat([torch.arange(self.inputs, device=order.device), self.shares.source])
+        return source[order], first, torch.cat([self.weight, self.shares.weight])[order]
+
+    @cached_property
+    def _in_bags(self) -> tuple[Tensor, Tensor]:
+        output = self.target if self.shares is None else torch.cat([self.target, self.shares.output])
+        output, order = output.remainder(self.outputs + 1).sort(stable=True)  # -1: the last of all
+        return order, torch.searchsorted(output, torch.arange(self.outputs + 1, device=output.device))
 
     @cached_property
     def _by_output(self) -> tuple[Tensor, Tensor, Tensor]:

@@ -9,7 +9,7 @@ import torch
 
 from holitom.merge import DROPPED, Merge
 from holitom.methods.base import Method, Positions
-from holitom.ops.spread import LAST, directions, sketch, spread_in_order, spread_in_rounds
+from holitom.ops.spread import LAST, can_pick_in_order, directions, sketch, spread_in_order, spread_in_rounds
 from holitom.tokens import VideoTokens, check_share, exact_count
 
 
@@ -31,8 +31,9 @@ class Spread(Method):
             dropped.
         centre_weight: beta; an output is beta * pick + (1 - beta) * mean of those that joined it.
         width: channels of the sketch that decisions are made on; features with fewer are compared as they are.
-        pick: ``"order"``: one token after the other, on the CPU; ``"rounds"``: many at a time, without waiting for the
-            device; ``"auto"``: in order for features on a CPU, else in rounds.
+        pick: ``"order"``: one token after the other; ``"rounds"``: many at a time, without waiting for the device;
+            ``"auto"``: in order for features on a CPU, and for up to 8,192 tokens on a GPU with Triton, where that is
+            one operation; else in rounds.
         exact: accepted for uniformity; the count is exact in any case.
 
     Raises:
@@ -66,24 +67,19 @@ class Spread(Method):
         return exact_count(frames, grid, self.retention)
 
     def merge_video(self, video: VideoTokens) -> Merge:
-        """Picks, and lets what is near a pick join it. In rounds no synchronisation."""
+        """Picks, and lets what is near a pick join it. Without a wait unless picks in order go through the CPU."""
         total, count = video.frames * video.positions, self.token_count(video.frames, video.grid)
         device = video.features.device
         if count == total:
             return Merge.identity(total, device)
-        in_order = self.pick == "order" or (self.pick == "auto" and device.type == "cpu")
         unit, weight = directions(sketch(video.features, self.width))
+        in_order = self.pick == "order" or (self.pick == "auto" and (device.type == "cpu" or can_pick_in_order(unit)))
         picks = (spread_in_order if in_order else spread_in_rounds)(unit, weight, count, self.step)
-        anchor, order = picks.index.sort()
-        rank = torch.empty_like(order)
-        rank[order] = torch.arange(count, device=device)
-        joins = (picks.distance < self.join) & (weight.flatten() > LAST)
-        target = torch.where(joins, rank[picks.owner], DROPPED)
+        anchor = picks.index.sort().values
+        rank = torch.searchsorted(anchor, picks.index)
+        apart = picks.distance >= self.join
+        if self.join > 1:  # what is not finite has no direction: it is 1 and more from everything
+            apart |= weight.flatten() <= LAST
+        target = rank[picks.owner].masked_fill_(apart, DROPPED)
         target[picks.index] = rank
-        size = torch.zeros(count + 1, dtype=torch.float32, device=device)  # the last place counts what is dropped
-        size.index_add_(0, target % (count + 1), torch.ones(total, dtype=torch.float32, device=device))
-        size = size[:count] - 1
-        lone = size == 0
-        share = ((1 - self.centre_weight) / size.clamp(min=1))[target.clamp(min=0)]
-        share[anchor] = torch.ones_like(size).masked_fill_(~lone, self.centre_weight)
-        return Merge(target, share, anchor)
+        return Merge.averaging(target, anchor, self.centre_weight)

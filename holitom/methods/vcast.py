@@ -64,7 +64,7 @@ class VCast(ExactMethod):
         frames = len(means)
         curvature = torch.ones(frames, dtype=torch.float32)
         if frames > 2:
-            curvature[1:-1] = 1 - consecutive_cosine(means.diff(dim=0)).nan_to_num().cpu()
+            curvature[1:-1] = 1 - consecutive_cosine(means.diff(dim=0)).cpu().nan_to_num()
         weight = (curvature / self.temperature).softmax(0)
         least = min(self.min_tokens, positions, total // frames)
         raw = weight.double() * (total - frames * least)
@@ -82,15 +82,15 @@ class VCast(ExactMethod):
                 left -= more
         return counts
 
-    def choose(self, video: VideoTokens) -> tuple[Tensor, Tensor]:
-        """The outstanding tokens of each frame. Waits for the device."""
+    def choose(self, video: VideoTokens) -> tuple[None, Tensor]:
+        """The outstanding tokens of each frame are worth 1, the others 0. Waits for the device once."""
         features = video.features
         means = F.normalize(frame_means(features), dim=-1)
         total = self.token_count(video.frames, video.grid)
-        counts = self.frame_counts(means, video.positions, total).to(features.device)
+        counts = self.frame_counts(means, video.positions, total).to(features.device, non_blocking=True)
         norms = token_norms(features)
         tiny = torch.finfo(torch.float32).tiny
         unlike = 1 - dots_with(features, means[:, None])[..., 0] / norms.clamp(min=tiny)
-        low, high = norms.amin(1, keepdim=True), norms.amax(1, keepdim=True)
+        low, high = norms.aminmax(dim=1, keepdim=True)
         worth = unlike + (norms - low) / (high - low + 1e-6)
-        return keep_top(worth, counts).flatten(), worth.flatten()
+        return None, keep_top(worth, counts).flatten().float()

@@ -9,13 +9,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from holitom.merge import Merge
 from holitom.methods.evs import check_rate
 from holitom.methods.exact import ExactMethod
 from holitom.ops.ranking import keep_top
 from holitom.ops.temporal import channel_variance, dots_with, weighted_frame_sums
 from holitom.tokens import VideoTokens
 
-BANDWIDTHS = (1 / 8, 1 / 4, 1 / 2, 1, 2)
+BANDWIDTHS = 5  # 1/8, 1/4, 1/2, 1 and 2: distances are divided by twice as much
 TEMPERATURE = 0.01
 
 
@@ -69,17 +70,27 @@ class VidCom2(ExactMethod):
         centres = torch.stack([whole.expand_as(frame), frame], 1)
         dots = dots_with(features, centres) / norms[:, :, None]
         length = centres.square().sum(-1)
-        distance = 1 + length[:, None] - 2 * dots  # |u - c|^2 for a unit vector u
-        kernel = torch.zeros_like(distance)
-        for bandwidth in BANDWIDTHS:
-            kernel += (-distance / (2 * bandwidth)).exp()
-        return kernel[..., 0], kernel[..., 0] + kernel[..., 1]
+        nearness = torch.add((-1 - length)[:, None], dots, alpha=2)  # -|u - c|^2 for a unit vector u
+        halves = torch.arange(2, 2 - BANDWIDTHS, -1, dtype=torch.float32, device=features.device)
+        kernel = (nearness[..., None] * halves.exp2()).exp_().sum(-1)
+        return kernel[..., 0], kernel.sum(-1)
 
-    def choose(self, video: VideoTokens) -> tuple[Tensor, Tensor]:
-        """The unusual tokens of each frame."""
-        share = self.retention if self.pruning_rate is None else 1 - self.pruning_rate
+    def choose(self, video: VideoTokens) -> tuple[Merge | Tensor, Tensor]:
+        """The unusual tokens of each frame. Waits once for how many that are, unless the total is known."""
         usual, score = self.redundancy(video.features)
-        weight = (-usual.mean(1).nan_to_num() / TEMPERATURE).softmax(0)
+        usual, positions = usual.mean(1), video.positions
+        if self.exact or self.pruning_rate is not None:
+            return keep_top(-score, self.frame_counts(usual, positions)).flatten(), -score.flatten()
+        counts = self.frame_counts(usual.cpu(), positions)
+        order = score.nan_to_num(nan=torch.inf, posinf=torch.inf).argsort(dim=1, stable=True)
+        wanted = (torch.arange(positions) < counts[:, None]).flatten().nonzero()[:, 0]  # places in that order
+        first = wanted - wanted % positions
+        wanted, first = torch.stack([wanted, first]).to(order.device, non_blocking=True)
+        return Merge.keep((order.flatten()[wanted] + first).sort().values, score.numel()), score
+
+    def frame_counts(self, usual: Tensor, positions: int) -> Tensor:
+        """(T,) int64, the tokens that each frame keeps, from (T,) how usual its tokens are."""
+        share = self.retention if self.pruning_rate is None else 1 - self.pruning_rate
+        weight = (-usual.nan_to_num() / TEMPERATURE).softmax(0)
         shares = (share * (1 + weight - weight.mean())).clamp(max=1)
-        counts = (shares * video.positions).round().clamp(1, video.positions).long()
-        return keep_top(-score, counts).flatten(), -score.flatten()
+        return (shares * positions).round().clamp(1, positions).long()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from holitom.ops.farthest import FAR, can_pick, pick_farthest
 from holitom.ops.similarity import row_norms
 
 _BLOCK = 512  # rows of the similarity matrix at a time, so that it never exists as a whole
@@ -54,6 +55,8 @@ def farthest_rows(rows: Tensor, count: int) -> Tensor:
     """
     total, width = rows.shape
     norms = row_norms(rows).clamp_(min=_TINY)
+    if rows.device.type != "cpu" and can_pick(rows.device, total):
+        return _farthest_of_matrix(rows, norms, count)
     first = most_isolated(rows, norms)
     if rows.device.type != "cpu":
         return _farthest_eager(rows, norms, first, count)
@@ -89,6 +92,17 @@ def _unpicked(norms: Tensor) -> Tensor:
     return torch.full_like(norms, torch.inf).masked_fill_(~norms.isfinite(), -1.0)
 
 
+def _farthest_of_matrix(rows: Tensor, norms: Tensor, count: int) -> Tensor:
+    """:func:`farthest_rows` from all distances at once, in one operation."""
+    unit = rows.float() / norms[:, None]
+    distance = torch.addmm(unit.new_ones(1, 1), unit, unit.T, alpha=-1).nan_to_num_(nan=3.0, posinf=3.0, neginf=3.0)
+    sound = norms < torch.inf
+    apart = distance.fill_diagonal_(3.0).amin(1).masked_fill_(~sound, -1.0)
+    start = torch.full_like(norms, FAR).masked_fill_(~sound, -1.0)
+    start.scatter_(0, apart.argmax(keepdim=True), 2 * FAR)
+    return pick_farthest(distance[None], start[None], None, count)[0][0]
+
+
 def _farthest_eager(rows: Tensor, norms: Tensor, first: Tensor, count: int) -> Tensor:
     """:func:`farthest_rows` after its first pick, without waiting for the device: all rows at every pick."""
     picked = [first.view(1)]
@@ -112,19 +126,11 @@ def farthest_batched(distance: Tensor, count: int) -> Tensor:
         (B, m) int64 in order of picking. No synchronisation.
     """
     batch, total, _ = distance.shape
-    picked = torch.empty(batch, count, dtype=torch.int64, device=distance.device)
     if not count:
-        return picked
-    rows = torch.arange(batch, device=distance.device)
+        return torch.empty(batch, 0, dtype=torch.int64, device=distance.device)
     second = distance.topk(min(2, total), dim=1, largest=False).values[:, -1]
-    picked[:, 0] = second.argmax(1)
-    nearest = torch.full((batch, total), torch.inf, dtype=torch.float32, device=distance.device)
-    for number in range(1, count):
-        last = picked[:, number - 1]
-        nearest = nearest.minimum(distance[rows, last])
-        nearest[rows, last] = -torch.inf  # picked candidates are out
-        picked[:, number] = nearest.argmax(1)
-    return picked
+    start = torch.full_like(second, FAR).scatter_(1, second.argmax(1, keepdim=True), 2 * FAR)
+    return pick_farthest(distance, start, None, count)[0]
 
 
 def token_distances(x: Tensor, norms: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from holitom.merge import Merge
-from holitom.ops.ranking import top_indexes
+from holitom.ops.ranking import descending
 from holitom.ops.temporal import dots_with
 
 
@@ -32,29 +32,32 @@ def dominant_contextual(
         of their targets. No synchronisation.
     """
     frames, positions = scores.shape
-    kept = top_indexes(scores, dominant)
+    order = descending(scores)
+    kept = order[:, :dominant].sort(dim=1).values
     if not contextual:
         first = torch.arange(frames, device=scores.device)[:, None] * positions
         return Merge.keep((kept + first).flatten(), frames * positions)
+    if avoid is None:
+        rest = order[:, dominant:].sort(dim=1).values
+        step = max(1, rest.shape[1] // contextual)
+        return join_targets(kept, rest[:, : contextual * step : step], keys)
     return join_targets(kept, spaced_targets(kept, positions, contextual, avoid), keys)
 
 
-def spaced_targets(kept: Tensor, positions: int, count: int, avoid: Tensor | None) -> Tensor:
+def spaced_targets(kept: Tensor, positions: int, count: int, avoid: Tensor) -> Tensor:
     """Evenly spaced ones of the tokens of each frame that are neither kept nor avoided.
 
     Args:
         kept: (T, k) int64.
         positions: N.
         count: m, at most N - k.
-        avoid: (N,) bool, or None.
+        avoid: (N,) bool.
 
     Returns:
         (T, m) int64, ascending. No synchronisation.
     """
     frames, device = len(kept), kept.device
-    last = torch.zeros(frames, positions, dtype=torch.uint8, device=device)
-    if avoid is not None:
-        last += avoid.to(device)
+    last = avoid.to(device, torch.uint8).repeat(frames, 1)
     order = last.scatter_(1, kept, 2).argsort(dim=1, stable=True)
     step = ((last == 0).sum(1, keepdim=True) // count).clamp_(min=1)
     return order.gather(1, torch.arange(count, device=device) * step).sort(dim=1).values
@@ -69,20 +72,10 @@ def join_targets(kept: Tensor, targets: Tensor, keys: Tensor) -> Merge:
         keys: (T, N, K).
     """
     (frames, positions), (dominant, contextual) = keys.shape[:2], (kept.shape[1], targets.shape[1])
-    device = keys.device
-    is_kept = torch.zeros(frames, positions, dtype=torch.bool, device=device).scatter_(1, kept, True)
+    first = torch.arange(frames, device=keys.device)[:, None]
     own = F.normalize(keys.gather(1, targets[:, :, None].expand(-1, -1, keys.shape[2])).float(), dim=-1)
     joined = dots_with(keys, own).argmax(-1)  # a token's own norm does not change which target is nearest
-    joined.scatter_(1, targets, torch.arange(contextual, device=device).expand(frames, -1))
-    is_target = torch.zeros_like(is_kept).scatter_(1, targets, True)
-    member = ~is_kept & ~is_target
-    size = torch.zeros(frames, contextual, dtype=torch.float32, device=device)
-    size = size.scatter_add_(1, joined, member.to(torch.float32)).gather(1, joined)
-    half = 0.5 / size.clamp(min=1)
-    weight = torch.where(is_target, 1 - 0.5 * (size > 0).to(torch.float32), half).masked_fill(is_kept, 1.0)
-
-    target = torch.where(is_kept, is_kept.cumsum(1) - 1, dominant + joined)
-    frame = torch.arange(frames, device=device)[:, None]
-    anchor = torch.cat([kept, targets], 1) + frame * positions
-    target = target + frame * (dominant + contextual)
-    return Merge(target.flatten(), weight.flatten(), anchor.flatten())._knowing(frames * positions)
+    target = joined.add_(first * (dominant + contextual) + dominant)
+    anchor = torch.cat([kept, targets], 1)
+    target.scatter_(1, anchor, torch.arange(anchor.numel(), device=keys.device).view(frames, -1))
+    return Merge.averaging(target.flatten(), (anchor + first * positions).flatten(), 0.5)._knowing(frames * positions)

@@ -26,6 +26,8 @@ def row_dots(x: Tensor, y: Tensor) -> Tensor:
 
 def row_norms(x: Tensor) -> Tensor:
     """Euclidean norms of rows (R, D) in float32 (R,), without a float32 copy of all of them."""
+    if x.device.type != "cpu":
+        return torch.linalg.vector_norm(x.detach(), dim=-1, dtype=torch.float32)
     norms = torch.empty(x.shape[0], dtype=torch.float32, device=x.device)
     step = row_chunk(x.shape[1], x.device)
     for start in range(0, x.shape[0], step):
@@ -51,18 +53,25 @@ def neighbour_cosine(features: Tensor, norms: Tensor | None = None, step: int = 
     lag = step * positions
     if frames <= step:
         return features.new_empty((0, positions), dtype=torch.float32)
-    rows, device = features.reshape(-1, width), features.device
+    rows, device = features.detach().reshape(-1, width), features.device
     dots = torch.empty(len(rows) - lag, dtype=torch.float32, device=device)
-    known = norms is not None
-    lengths = torch.empty(len(rows), dtype=torch.float32, device=device) if norms is None else norms.flatten()
-    if not known:
-        lengths[:lag] = row_norms(rows[:lag])
+    lengths = None if norms is None else norms.flatten()
     chunk = row_chunk(width, device)
-    for start in range(0, len(dots), chunk):  # a chunk's norms are taken while it is still in the cache
-        stop = min(start + chunk, len(dots))
-        later = rows[lag + start : lag + stop]
-        dots[start:stop] = row_dots(rows[start:stop], later)
-        if not known:
+    if device.type != "cpu":
+        lengths = row_norms(rows) if lengths is None else lengths
+        for start in range(0, len(dots), chunk):
+            wide = rows[start : start + lag + chunk].float()
+            torch.sum(wide[:-lag] * wide[lag:], -1, out=dots[start : start + chunk])
+    elif lengths is not None:
+        for start in range(0, len(dots), chunk):
+            dots[start : start + chunk] = row_dots(rows[start : start + chunk], rows[lag + start : lag + start + chunk])
+    else:
+        lengths = torch.empty(len(rows), dtype=torch.float32)
+        lengths[:lag] = row_norms(rows[:lag])
+        for start in range(0, len(dots), chunk):  # a chunk's norms are taken while it is still in the cache
+            stop = min(start + chunk, len(dots))
+            later = rows[lag + start : lag + stop]
+            dots[start:stop] = row_dots(rows[start:stop], later)
             lengths[lag + start : lag + stop] = row_dots(later, later).sqrt_()
     scale = (lengths[:-lag] * lengths[lag:]).clamp_(min=torch.finfo(torch.float32).tiny)
     return dots.div_(scale).clamp_(-1, 1).view(frames - step, positions)

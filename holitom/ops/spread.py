@@ -11,11 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from holitom.ops import accelerated
+from holitom.ops.farthest import FAR, can_pick, pick_farthest
 from holitom.ops.similarity import row_chunk, row_norms
 
-FAR = 1e9  # the distance of a token without any pick
 START = 4  # in rounds: the least that a round after the first picks
 GROWTH = 1  # in rounds: a round picks so many times what was picked before it
 CROWD = 3  # in rounds: so many candidates for each pick of a round
@@ -86,21 +88,44 @@ def directions(short: Tensor) -> tuple[Tensor, Tensor]:
         (T, N, d) float32 of norm 1, or 0 for a token that cannot be told from the mean; (T, N) float32, the norms
         before, over the mean of these norms. No synchronisation.
     """
-    largest = short.abs().amax(-1, keepdim=True)
-    sound = largest.isfinite()
-    scale = largest.where(sound, 0.0).amax().clamp_(min=_TINY)  # squares of huge or tiny features must stay numbers
-    short = short.where(sound, 0.0).div_(scale)
-    short.sub_(short.sum((0, 1)) / sound.sum().clamp(min=1)).mul_(sound)
+    if short.device.type != "cpu" and can_pick(short.device, short.shape[0] * short.shape[1]):
+        found: tuple[Tensor, Tensor] = _directions(short)
+        return found
+    return _plain_directions(short)
+
+
+@torch.library.custom_op("holitom::directions", mutates_args=())
+def _directions(short: Tensor) -> tuple[Tensor, Tensor]:
+    module = accelerated.kernels(short.device)
+    if module is None:
+        return _plain_directions(short)
+    found: tuple[Tensor, Tensor] = module.directions(short, _ROUNDING, _TINY, _LEAST, LAST)
+    return found
+
+
+@_directions.register_fake
+def _(short: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(short), torch.empty_like(short[..., 0])
+
+
+def _plain_directions(short: Tensor) -> tuple[Tensor, Tensor]:
+    largest = torch.linalg.vector_norm(short, ord=torch.inf, dim=-1, keepdim=True)
+    sound = largest < torch.inf
+    broken = ~sound
+    short = short.masked_fill(broken, 0.0)
+    scale = torch.linalg.vector_norm(short, ord=torch.inf).clamp_(min=_TINY)
+    short.div_(scale)  # squares of huge or tiny features must stay numbers
+    short.sub_(short.sum((0, 1)) / sound.sum()).masked_fill_(broken, 0.0)
     norms = row_norms(short.flatten(0, 1)).view(short.shape[:2])
-    norms = norms.where(norms > _ROUNDING, 0.0)
-    weight = (norms / norms.mean().clamp(min=_TINY)).clamp_(min=_LEAST).where(sound[..., 0], LAST)
-    return short.mul_((norms > 0)[..., None]).div_(norms.clamp(min=_TINY)[..., None]), weight
+    known = F.threshold(norms, _ROUNDING, _TINY)
+    weight = (known / known.mean()).clamp_(min=_LEAST).masked_fill_(broken[..., 0], LAST)
+    return short.div_(F.threshold(norms, _ROUNDING, torch.inf)[..., None]), weight
 
 
 def spread_in_order(unit: Tensor, weight: Tensor, count: int, step: float) -> Picks:
-    """Picks one token after the other, on the CPU.
+    """Picks one token after the other: on the CPU, or in one operation where :func:`can_pick_in_order`.
 
-    A pick cannot bring a frame nearer that is farther from it in time than any of the frame's tokens is from its
+    On the CPU, a pick cannot bring a frame nearer that is farther from it in time than any of the frame's tokens is from its
     nearest pick, so a pick is compared with a few frames only; the picks are those of a comparison with all.
 
     Args:
@@ -110,6 +135,12 @@ def spread_in_order(unit: Tensor, weight: Tensor, count: int, step: float) -> Pi
         step: what one frame counts, in units of ``1 - cos``.
     """
     frames, positions, channels = unit.shape
+    if can_pick_in_order(unit):
+        rows = unit.view(-1, channels)
+        distance = torch.addmm(rows.new_ones(1, 1), rows, rows.T, alpha=-1)[None]
+        start = torch.full_like(weight, FAR).view(1, -1)
+        found = pick_farthest(distance, start, weight.view(1, -1), count, positions, step)
+        return Picks(*(part[0] for part in found))
     rows = unit.cpu().contiguous().view(-1, channels)
     weights = weight.cpu().numpy()
     distance = np.full((frames, positions), FAR, np.float32)
@@ -134,13 +165,18 @@ def spread_in_order(unit: Tensor, weight: Tensor, count: int, step: float) -> Pi
         nearer[t - low, i] = True
         np.copyto(old, new, where=nearer)
         np.copyto(owner[low:high], number, where=nearer)
-        distance[t, i] = -1.0  # picked: never again
+        distance[t, i] = -np.inf  # picked: never again
         np.multiply(old, weights[low:high], out=values)
         old.max(1, out=farthest[low:high])
         values.max(1, out=best[low:high])
     flat = distance.reshape(-1)
     flat.put(index, 0.0)
     return Picks(*(torch.from_numpy(part).to(unit.device) for part in (index, owner.reshape(-1), flat)))
+
+
+def can_pick_in_order(unit: Tensor) -> bool:
+    """Whether picks in order are one operation on the device of (T, N, d) directions, which is not a CPU."""
+    return unit.device.type != "cpu" and can_pick(unit.device, unit.shape[0] * unit.shape[1])
 
 
 def spread_in_rounds(unit: Tensor, weight: Tensor, count: int, step: float) -> Picks:
@@ -169,7 +205,7 @@ def spread_in_rounds(unit: Tensor, weight: Tensor, count: int, step: float) -> P
         chosen = near[best]
         for part in _blocks(tokens, len(best)):
             torch.maximum(likeness[part], _likeness(rows[part], chosen, step).amax(1), out=likeness[part])
-        likeness.index_fill_(0, picks[-1], 2.0)  # picked: never again
+        likeness.index_fill_(0, picks[-1], torch.inf)  # picked: never again
     index = torch.cat(picks)
     owner = torch.empty(tokens, dtype=torch.int64, device=device)
     for part in _blocks(tokens, count):
@@ -200,7 +236,7 @@ def _blocks(tokens: int, columns: int) -> list[slice]:
 
 
 def picking_scores(unit: Tensor, weight: Tensor, count: int, step: float) -> Tensor:
-    """Scores in the order of picking, in order on a CPU and in rounds elsewhere.
+    """Scores in the order of picking, in order on a CPU and where that is one operation, else in rounds.
 
     Args:
         unit: (T, N, d) float32 directions.
@@ -211,7 +247,8 @@ def picking_scores(unit: Tensor, weight: Tensor, count: int, step: float) -> Ten
     Returns:
         (T, N) float32, 1 and more for picks, less than 1 for the others.
     """
-    picks = (spread_in_order if unit.device.type == "cpu" else spread_in_rounds)(unit, weight, count, step)
+    in_order = unit.device.type == "cpu" or can_pick_in_order(unit)
+    picks = (spread_in_order if in_order else spread_in_rounds)(unit, weight, count, step)
     left = picks.distance * weight.flatten()
     scores = left / (left.amax() + 1)
     return scores.index_copy_(0, picks.index, torch.arange(count, 0, -1.0, device=unit.device)).view(weight.shape)

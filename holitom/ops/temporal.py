@@ -20,6 +20,8 @@ def frame_chunks(features: Tensor) -> list[slice]:
 
 def frame_means(features: Tensor) -> Tensor:
     """(T, N, D) -> (T, D) float32: the mean of each frame's tokens."""
+    if features.device.type != "cpu":
+        return features.mean(1, dtype=torch.float32)
     weight = torch.full((1, features.shape[1]), 1 / features.shape[1], dtype=torch.float32, device=features.device)
     return torch.cat([(weight @ features[part].float())[:, 0] for part in frame_chunks(features)])
 
@@ -60,7 +62,7 @@ def dots_with(features: Tensor, vectors: Tensor) -> Tensor:
         (T, N, C) float32.
     """
     parts = [features[part].float() @ vectors[part].transpose(1, 2) for part in frame_chunks(features)]
-    return torch.cat(parts)
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def consecutive_cosine(vectors: Tensor) -> Tensor:
@@ -71,6 +73,9 @@ def consecutive_cosine(vectors: Tensor) -> Tensor:
 
 def channel_variance(features: Tensor) -> Tensor:
     """(T, N, D) -> (D,) float32: the variance of each channel over all T*N tokens (one pass, Chan et al. 1979)."""
+    if len(frame_chunks(features)) == 1:
+        rows = features.flatten(0, 1).float()
+        return rows.var(0, correction=min(1, len(rows) - 1))
     mean = features.new_zeros(features.shape[2], dtype=torch.float32)
     spread = torch.zeros_like(mean)
     count = 0
@@ -99,9 +104,9 @@ def weighted_frame_sums(features: Tensor, channels: Tensor) -> tuple[Tensor, Ten
     sums = torch.empty(frames, width, dtype=torch.float32, device=features.device)
     norms = torch.empty(frames, positions, dtype=torch.float32, device=features.device)
     for part in frame_chunks(features):
-        x = features[part].float()
-        norms[part] = (x.square() @ channels).sqrt_().clamp_(min=_TINY)
-        sums[part] = (norms[part].reciprocal()[:, None] @ x)[:, 0] * channels
+        x = features[part] * channels
+        torch.linalg.vector_norm(x, dim=-1, out=norms[part]).clamp_(min=_TINY)
+        torch.bmm(norms[part].reciprocal()[:, None], x, out=sums[part][:, None])
     return sums, norms
 
 

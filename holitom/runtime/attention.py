@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from holitom.models import transformers_names as names
+from holitom.ops import accelerated
 from holitom.runtime.thread import here
 
 if TYPE_CHECKING:
@@ -120,8 +121,8 @@ def attention_of_first(query: Tensor, key: Tensor, scale: float) -> Tensor:
 def attention_received(query: Tensor, key: Tensor, scale: float, real: Tensor | None = None) -> Tensor:
     """How much attention each key receives: softmax attention, mean over heads, then mean over queries.
 
-    A few heads at a time, so that no more than about 128 MiB of attention matrices exist, and on a CPU no more than its
-    cache holds.
+    On a GPU with Triton no matrix of attention is written down. Elsewhere a few heads at a time, so that no more than
+    about 128 MiB of such matrices exist, and on a CPU no more than its cache holds.
 
     Args:
         query: (F, H, P, d).
@@ -133,6 +134,13 @@ def attention_received(query: Tensor, key: Tensor, scale: float, real: Tensor | 
     """
     frames, heads, queries, _ = query.shape
     tokens, device = key.shape[2], query.device
+    module = accelerated.kernels(device)
+    if module is not None and query.dtype == key.dtype != torch.float64:
+        among = None if real is None else real.to(device)
+        reader = torch.full((frames, queries), 1 / queries, dtype=torch.float32, device=device)
+        reader = reader if among is None else among / among.sum(-1, keepdim=True)
+        received: Tensor = module.column_sums(query, key, scale, reader, among).mean(1)
+        return received
     keys = key.repeat_interleave(heads // key.shape[1], dim=1) if key.shape[1] < heads else key
     rows, columns = query.flatten(0, 1), keys.flatten(0, 1).transpose(1, 2)  # one for each head of each frame
     padding = None
@@ -141,7 +149,7 @@ def attention_received(query: Tensor, key: Tensor, scale: float, real: Tensor | 
     else:
         among = real.to(device).repeat_interleave(heads, dim=0)[:, None]
         readers, padding = among / among.sum(-1, keepdim=True), ~among
-    received = torch.empty(frames * heads, 1, tokens, dtype=torch.float32, device=device)
+    sums = torch.empty(frames * heads, 1, tokens, dtype=torch.float32, device=device)
     held = _CACHED_BYTES if device.type == "cpu" else _HELD_BYTES
     step = max(1, held // (4 * queries * tokens))
     unused = query.new_empty(1, 1, 1)
@@ -150,5 +158,5 @@ def attention_received(query: Tensor, key: Tensor, scale: float, real: Tensor | 
         logits = torch.baddbmm(unused, rows[part], columns[part], beta=0, alpha=scale)
         if padding is not None:
             logits = logits.masked_fill_(padding[part], float("-inf"))
-        received[part] = readers[part] @ logits.softmax(-1, dtype=torch.float32)
-    return received.view(frames, heads, tokens).mean(1)
+        sums[part] = readers[part] @ logits.softmax(-1, dtype=torch.float32)
+    return sums.view(frames, heads, tokens).mean(1)

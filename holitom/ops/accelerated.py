@@ -1,0 +1,38 @@
+"""Where the kernels of :mod:`holitom.ops.kernels` run: on GPUs for which Triton can build them."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from functools import cache
+from typing import Any
+
+import torch
+
+_log = logging.getLogger(__name__)
+plain = False  # True: plain operations everywhere, to compare with
+
+
+def kernels(device: torch.device) -> Any:
+    """The module of kernels for tensors on a device, or None where plain operations have to do."""
+    return None if plain or device.type != "cuda" else _kernels()
+
+
+def promised(device: torch.device) -> bool:
+    """Whether tensors on a device are met by kernels. "meta" stands for a GPU that has them."""
+    return device.type == "meta" or kernels(device) is not None
+
+
+@cache
+def _kernels() -> Any:
+    """Imports Triton and builds a small kernel: it needs a C compiler, and a GPU that it knows."""
+    try:
+        found = importlib.import_module("holitom.ops.kernels")
+        apart = torch.ones(1, 3, 3, device="cuda")
+        index, _, _ = found.pick_farthest(apart, torch.tensor([[1.0, 3.0, 2.0]]).to("cuda"), None, 2, 1, 0.0)
+        if index.tolist() != [[1, 0]]:
+            raise RuntimeError(f"a kernel that should pick [[1, 0]] picked {index.tolist()}")
+    except Exception as error:  # whatever it is, plain operations give the same, later
+        _log.warning("Triton's kernels cannot be used here, so that some methods take longer: %r", error)
+        return None
+    return found
