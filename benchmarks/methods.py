@@ -3,6 +3,7 @@
     python benchmarks/methods.py                 time, T=32, N=196, D=3584, one thread
     python benchmarks/methods.py --device cuda   the same on a GPU
     python benchmarks/methods.py --memory        peak memory beside the features, T=1024, bf16
+    python benchmarks/methods.py --count         operations that a GPU would be given and waits for it, on a CPU
 
 Each time covers choosing and merging: ``merge = method.merge_video(video)`` and ``merge.apply(features)``. It is set in
 relation to one full read of the features (their sum), and to the same method in plain tensor operations as its
@@ -13,6 +14,7 @@ the repository's root in PYTHONPATH.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import subprocess
 import sys
 import time
@@ -24,6 +26,7 @@ from straightforward import STRAIGHTFORWARD
 from torch.profiler import ProfilerActivity, profile
 
 from holitom.cost import interleave
+from holitom.cost.launches import Launches, counting, place
 from holitom.methods import DyCoke, Method, method_class, names, parse, spell
 from holitom.tokens import VideoTokens
 
@@ -71,6 +74,26 @@ def report_time(arguments: argparse.Namespace) -> None:
         beside = f"{took['plain'] / took['read']:>11.1f}{took['plain'] / took['ours']:>8.1f}x" if plain else " " * 20
         kept = run(method, video).shape[0]
         print(f"{spell(method):<36}{1e3 * took['ours']:>9.1f}{reads:>9.1f}{beside}{kept:>8}", flush=True)
+
+
+def report_count(arguments: argparse.Namespace) -> None:
+    """The table of operations and waits."""
+    made = clip(arguments.frames, arguments.side, arguments.width, torch.bfloat16)
+    shape = tuple(made.features.shape)
+    print(f"features {shape} bfloat16, retention {arguments.retention}, as on a GPU with Triton")
+    print(f"{'method':<36}{'operations':>11}{'waits':>7}")
+    for method in settings(arguments.retention):
+        if not arguments.only or method.name in arguments.only:
+            found = count(method, made)
+            print(f"{spell(method):<36}{found.operations.total():>11}{found.waits.total():>7}", flush=True)
+
+
+def count(method: Method, video: VideoTokens) -> Launches:
+    """What a method's work on a video would ask of a GPU."""
+    with counting() as found:
+        tensors = {name: place(value) for name, value in vars(video).items() if isinstance(value, torch.Tensor)}
+        run(method, dataclasses.replace(video, **tensors))
+    return found
 
 
 def peak_bytes(task: Callable[[], object]) -> int:
@@ -126,12 +149,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", nargs="*", help="names of methods")
     parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--count", action="store_true")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     arguments.frames = arguments.frames or (1024 if arguments.memory else 32)
     if arguments.measure:
         measure_memory(arguments)
+    elif arguments.count:
+        report_count(arguments)
     elif arguments.memory:
         report_memory(arguments)
     else:

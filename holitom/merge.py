@@ -12,35 +12,11 @@ from functools import cached_property
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from holitom.edges import Shares, joined, sums_in_bags, sums_in_order
+
 DROPPED = -1
-_CHUNK_BYTES = 1 << 21  # rows copied at a time on a CPU, so that they are added while still in its cache
-
-
-@dataclass(frozen=True, eq=False)
-class Shares:
-    """Shares of source tokens in output tokens beyond their first one, as a list of E edges.
-
-    Only methods in which a source feeds several outputs need it (FastVID's anchor frames draw on one common pool).
-
-    Args:
-        source: (E,) int64, source indexes.
-        output: (E,) int64, output indexes.
-        weight: (E,) float32, the share of the source in that output.
-    """
-
-    source: Tensor
-    output: Tensor
-    weight: Tensor
-
-    def __post_init__(self) -> None:
-        if not (self.source.shape == self.output.shape == self.weight.shape and self.source.dim() == 1):
-            raise ValueError(
-                "Shares takes three tensors of one length (E,), got "
-                f"{tuple(self.source.shape)}, {tuple(self.output.shape)} and {tuple(self.weight.shape)}"
-            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,32 +150,15 @@ class Merge:
         if not (self.outputs and self.inputs):
             return x[:0]
         rows = x.reshape(self.inputs, -1)
-        wide = torch.promote_types(x.dtype, torch.float32)
         if self._copies:
             return x[self.anchor]
         if self._kept == self.outputs and self.shares is None:  # each output has one source, its anchor
-            weighed = rows[self.anchor].to(wide).mul_(self.weight[self.anchor, None])
-            return weighed.to(x.dtype).reshape(self.outputs, *x.shape[1:])
-        on_host = x.device.type == "cpu"
-        if not on_host and not (x.requires_grad and torch.is_grad_enabled()):
-            source, first, weight = self._bags
-            weight = weight.to(wide)
-            out = F.embedding_bag(
-                source, rows.to(wide), first, mode="sum", per_sample_weights=weight, include_last_offset=True
-            )
-            return out.to(x.dtype).reshape(self.outputs, *x.shape[1:])
-        source, output, weight = self._by_output
-        if x.dtype != wide and on_host:
-            out = torch.zeros(self.outputs, rows.shape[1], dtype=wide, device=x.device)
-            step = max(1, _CHUNK_BYTES // (4 * rows.shape[1]))
-            for start in range(0, len(source), step):
-                part = slice(start, start + step)
-                out.index_add_(0, output[part], rows[source[part]].to(wide) * weight[part, None])
+            wide = torch.promote_types(x.dtype, torch.float32)
+            out = rows[self.anchor].to(wide).mul_(self.weight[self.anchor, None])
+        elif x.device.type == "cpu" or (x.requires_grad and torch.is_grad_enabled()):
+            out = sums_in_order(rows, *self._by_output, self.outputs)
         else:
-            if x.dtype != wide:
-                rows, source = rows[source].to(wide), torch.arange(len(source), device=x.device)
-            first = torch.searchsorted(output, torch.arange(self.outputs, device=x.device))
-            out = F.embedding_bag(source, rows, first, mode="sum", per_sample_weights=weight.to(wide))
+            out = sums_in_bags(rows, *self._bags)
         return out.to(x.dtype).reshape(self.outputs, *x.shape[1:])
 
     def gather(self, x: Tensor) -> Tensor:
@@ -356,15 +315,5 @@ class Merge:
 
     def _compose_shares(self, then: Merge) -> Merge:
         """compose() where sources may feed several outputs: every edge meets all edges that go on from its output."""
-        source, middle, weight = self.edges()
-        onward, output, onward_weight = then.edges()
-        degree = torch.zeros(then.inputs, dtype=torch.int64, device=source.device)
-        degree.index_add_(0, onward, torch.ones_like(onward))
-        first = degree.cumsum(0) - degree
-        copies = degree[middle]
-        edge = torch.repeat_interleave(copies)
-        met = first[middle[edge]] + torch.arange(len(edge), device=edge.device) - (copies.cumsum(0) - copies)[edge]
-        pair, same = torch.unique(source[edge] * then.outputs + output[met], return_inverse=True)
-        total = torch.zeros(len(pair), dtype=torch.float64, device=pair.device)
-        total.index_add_(0, same, weight[edge].double() * onward_weight[met].double())
-        return Merge.from_edges(pair // then.outputs, pair % then.outputs, total, self.anchor[then.anchor], self.inputs)
+        edges = joined(self.edges(), then.edges(), then.inputs, then.outputs)
+        return Merge.from_edges(*edges, self.anchor[then.anchor], self.inputs)

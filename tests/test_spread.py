@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from method_zoo import make_video, videos
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from holitom.cost.launches import counting, place
 from holitom.methods.spread import Spread
 from holitom.ops.spread import FAR, directions, round_sizes, sketch, spread_in_order, spread_in_rounds
 from holitom.tokens import VideoTokens
@@ -175,38 +175,26 @@ def test_what_joins_is_averaged_with_its_pick() -> None:
     assert torch.equal(merge.anchor, merge.anchor.sort().values)
 
 
-class Launches(TorchDispatchMode):
-    """Counts the operations that compute something, each of which a GPU would be handed."""
-
-    VIEWS = frozenset({"view", "slice", "select", "expand", "t", "alias", "_unsafe_view", "unsqueeze", "permute"})
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.count += func.name().partition("::")[2].partition(".")[0] not in self.VIEWS
-        return func(*args, **(kwargs or {}))
-
-
 def test_rounds_are_few_and_grow_with_the_logarithm_of_the_count() -> None:
     assert len(round_sizes(32 * 196, 627)) <= 10
     assert len(round_sizes(1024 * 196, 20070)) <= 15
     unit, weight = prepared(VideoTokens(torch.randn(32, 196, 64), (14, 14)))
     counts = []
     for count in (157, 627):
-        with Launches() as launches:
-            spread_in_rounds(unit, weight, count, STEP)
-        counts.append(launches.count)
+        with counting() as found:
+            spread_in_rounds(place(unit), place(weight), count, STEP)
+        counts.append(found.operations.total())
+        assert not found.waits
     assert counts[1] <= 200
     assert counts[1] - counts[0] <= 2 * 25  # two rounds more
 
 
-def test_rounds_never_wait_for_the_device() -> None:
+def test_picks_never_wait_for_the_device() -> None:
     features = torch.empty(8, 36, 200, device="meta", dtype=torch.bfloat16)
-    merge = Spread(retention=0.2).merge_video(VideoTokens(features, (6, 6)))
-    assert merge.outputs == 58
-    assert {merge.target.device.type, merge.weight.device.type, merge.anchor.device.type} == {"meta"}
+    for pick in ("rounds", "auto"):
+        merge = Spread(retention=0.2, pick=pick).merge_video(VideoTokens(features, (6, 6)))
+        assert merge.outputs == 58
+        assert {merge.target.device.type, merge.weight.device.type, merge.anchor.device.type} == {"meta"}
 
 
 def test_the_sketch_keeps_angles() -> None:

@@ -13,6 +13,7 @@ import holitom
 PACKAGE = Path(holitom.__file__).parent
 ROOT = PACKAGE.parent
 LAYERS = (
+    "edges",
     "merge",
     "tokens",
     "ops",
@@ -201,11 +202,11 @@ def test_the_version_is_the_changelogs_latest():
 def test_what_is_imported_is_declared():
     """In the dependencies or an extra of pyproject.toml, so that an installed package finds what it imports.
 
-    Integrations run inside their hosts, which bring what they need.
+    Integrations run inside their hosts, which bring what they need; torch's builds for GPUs bring Triton.
     """
     declared = set(re.findall(r'"([A-Za-z][\w-]*)(?:[><=~!\[][^"]*)?"', (ROOT / "pyproject.toml").read_text("utf-8")))
     declared |= {name.lower().replace("-", "_") for name in declared}
-    known = {*sys.stdlib_module_names, *declared, "holitom"}
+    known = {*sys.stdlib_module_names, *declared, "holitom", "triton"}
     for path, names in IMPORTS.items():
         if layer_of(path) == "integrations":
             continue

@@ -51,12 +51,13 @@ class _Placed(Tensor):
 
     @staticmethod
     def __new__(cls, held: Tensor) -> _Placed:
-        layout = {"strides": held.stride(), "storage_offset": held.storage_offset()}
-        made: _Placed = Tensor._make_wrapper_subclass(cls, held.shape, dtype=held.dtype, device=DEVICE, **layout)
+        made: _Placed = Tensor._make_wrapper_subclass(
+            cls, held.shape, held.stride(), held.storage_offset(), dtype=held.dtype, device=DEVICE
+        )
         made.held = held
         return made
 
-    def __repr__(self, **_: Any) -> str:
+    def __repr__(self, **_: Any) -> str:  # type: ignore[override]
         return f"{self.held!r} as if on a GPU"
 
     def tolist(self) -> list[Any]:
@@ -65,15 +66,15 @@ class _Placed(Tensor):
         return values
 
     @classmethod
-    def __torch_dispatch__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         raise RuntimeError("placed tensors can be used inside counting() only; fetch() gives their values")
 
 
-class _Counting(TorchDispatchMode):
+class _Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Runs operations on the host, and counts those on placed tensors."""
 
     def __init__(self, found: Launches) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.found = found
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from holitom.cost import StageTimer
+from holitom.edges import Shares
 from holitom.long_video.budget import Budget
 from holitom.long_video.memory import give_back
 from holitom.long_video.reading import Reading
 from holitom.long_video.windows import Windows
-from holitom.merge import Merge, Shares
+from holitom.merge import Merge
 from holitom.methods.base import Method
 from holitom.methods.segmenting import Segmenting
 from holitom.models.base import VideoLayout, adapter_for

@@ -83,9 +83,13 @@ class DyCoke(ExactMethod):
     def similarity(self, features: Tensor) -> Tensor:
         """(T, N, D) -> (T, N) float32: how like its reference each token is; -2 in whole frames."""
         similarity = torch.full(features.shape[:2], -2.0, dtype=torch.float32, device=features.device)
-        for frame, reference in enumerate(self.references(len(features))):
-            if reference >= 0:
-                similarity[frame] = cosine_of_pairs(features[reference][None], features[frame][None])[0]
+        pairs = [(frame, earlier) for frame, earlier in enumerate(self.references(len(features))) if earlier >= 0]
+        if features.device.type == "cpu":
+            for frame, earlier in pairs:
+                similarity[frame] = cosine_of_pairs(features[earlier][None], features[frame][None])[0]
+        elif pairs:
+            frame, earlier = torch.tensor(pairs).T.contiguous().to(features.device, non_blocking=True)
+            similarity.index_copy_(0, frame, cosine_of_pairs(features[earlier], features[frame]))
         return similarity
 
     def choose(self, video: VideoTokens) -> tuple[Tensor, Tensor]:

@@ -100,7 +100,8 @@ def _farthest_of_matrix(rows: Tensor, norms: Tensor, count: int) -> Tensor:
     apart = distance.fill_diagonal_(3.0).amin(1).masked_fill_(~sound, -1.0)
     start = torch.full_like(norms, FAR).masked_fill_(~sound, -1.0)
     start.scatter_(0, apart.argmax(keepdim=True), 2 * FAR)
-    return pick_farthest(distance[None], start[None], None, count)[0][0]
+    picked: Tensor = pick_farthest(distance[None], start[None], None, count)[0]
+    return picked[0]
 
 
 def _farthest_eager(rows: Tensor, norms: Tensor, first: Tensor, count: int) -> Tensor:
@@ -130,7 +131,8 @@ def farthest_batched(distance: Tensor, count: int) -> Tensor:
         return torch.empty(batch, 0, dtype=torch.int64, device=distance.device)
     second = distance.topk(min(2, total), dim=1, largest=False).values[:, -1]
     start = torch.full_like(second, FAR).scatter_(1, second.argmax(1, keepdim=True), 2 * FAR)
-    return pick_farthest(distance, start, None, count)[0]
+    picked: Tensor = pick_farthest(distance, start, None, count)[0]
+    return picked
 
 
 def token_distances(x: Tensor, norms: Tensor) -> Tensor:

@@ -109,9 +109,10 @@ def select_tokens(attention: Tensor, spans: Sequence[tuple[int, int]], retention
     ranked = attention.topk(min(positions, int(outer)), dim=1).indices.sort(dim=1).values
     count = max(1, round(positions * retention))
     sizes = [positions // count + (part < positions % count) for part in range(count)]
-    starts = torch.tensor([0, *sizes[:-1]], device=attention.device).cumsum(0)
-    inside = torch.arange(max(sizes), device=attention.device) < torch.tensor(sizes, device=attention.device)[:, None]
-    places = (starts[:, None] + torch.arange(max(sizes), device=attention.device)).clamp(max=positions - 1)
+    ends = torch.tensor(sizes).cumsum(0)[:, None].to(attention.device, non_blocking=True)
+    starts = torch.tensor([0, *sizes[:-1]]).cumsum(0).to(attention.device, non_blocking=True)
+    places = starts[:, None] + torch.arange(max(sizes), device=attention.device)
+    inside, places = places < ends, places.clamp(max=positions - 1)
     best = attention[:, places].masked_fill(~inside, -torch.inf).argmax(-1) + starts
     kept = []
     for first, last in spans:

@@ -14,7 +14,18 @@ from torch import Tensor
 
 @triton.jit
 def _pick_farthest(
-    distance, start, weight, index, owner, left, tokens, count, positions, step, HEAVY: tl.constexpr, BLOCK: tl.constexpr
+    distance,
+    start,
+    weight,
+    index,
+    owner,
+    left,
+    tokens,
+    count,
+    positions,
+    step,
+    HEAVY: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):
     """One program for each set; all that changes from pick to pick stays in its registers."""
     which = tl.program_id(0).to(tl.int64)
@@ -70,13 +81,14 @@ def _rows(base, place, count, row_stride, channel_stride, CHANNELS: tl.constexpr
 def _sound(short, row, tokens, CHANNELS: tl.constexpr, WIDTH: tl.constexpr):
     """Rows (n, WIDTH), 0 where one has a number that is not finite or there is none; and (n,) which have not."""
     rows = _rows(short, row, tokens, CHANNELS, 1, CHANNELS, WIDTH)
-    sound = (tl.max(tl.where(rows - rows == 0.0, 0, 1), axis=1) == 0) & (row < tokens)
+    sound = (tl.max(tl.where(tl.abs(rows) < float("inf"), 0, 1), axis=1) == 0) & (row < tokens)
     return tl.where(sound[:, None], rows, 0.0), sound
 
 
 @triton.jit
 def _directions(
-    short, unit, weight, tokens, rounding, tiny, least, last, CHANNELS: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr
+    short, unit, weight, tokens, rounding, tiny, least, last,
+    CHANNELS: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """One program, four passes: the largest number, the mean, the mean norm, and the results."""
     place = tl.arange(0, BLOCK)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from holitom.merge import Shares
+from holitom.edges import Shares
 
 
 class Anchor(NamedTuple):

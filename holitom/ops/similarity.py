@@ -27,7 +27,8 @@ def row_dots(x: Tensor, y: Tensor) -> Tensor:
 def row_norms(x: Tensor) -> Tensor:
     """Euclidean norms of rows (R, D) in float32 (R,), without a float32 copy of all of them."""
     if x.device.type != "cpu":
-        return torch.linalg.vector_norm(x.detach(), dim=-1, dtype=torch.float32)
+        lengths: Tensor = torch.linalg.vector_norm(x.detach(), dim=-1, dtype=torch.float32)
+        return lengths
     norms = torch.empty(x.shape[0], dtype=torch.float32, device=x.device)
     step = row_chunk(x.shape[1], x.device)
     for start in range(0, x.shape[0], step):

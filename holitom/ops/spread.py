@@ -125,8 +125,8 @@ def _plain_directions(short: Tensor) -> tuple[Tensor, Tensor]:
 def spread_in_order(unit: Tensor, weight: Tensor, count: int, step: float) -> Picks:
     """Picks one token after the other: on the CPU, or in one operation where :func:`can_pick_in_order`.
 
-    On the CPU, a pick cannot bring a frame nearer that is farther from it in time than any of the frame's tokens is from its
-    nearest pick, so a pick is compared with a few frames only; the picks are those of a comparison with all.
+    A pick cannot bring a frame nearer that is farther from it in time than any of the frame's tokens is from its
+    nearest pick, so on the CPU it is compared with a few frames only; the picks are those of a comparison with all.
 
     Args:
         unit: (T, N, d) float32 directions.
@@ -137,10 +137,10 @@ def spread_in_order(unit: Tensor, weight: Tensor, count: int, step: float) -> Pi
     frames, positions, channels = unit.shape
     if can_pick_in_order(unit):
         rows = unit.view(-1, channels)
-        distance = torch.addmm(rows.new_ones(1, 1), rows, rows.T, alpha=-1)[None]
+        apart_in_content = torch.addmm(rows.new_ones(1, 1), rows, rows.T, alpha=-1)[None]
         start = torch.full_like(weight, FAR).view(1, -1)
-        found = pick_farthest(distance, start, weight.view(1, -1), count, positions, step)
-        return Picks(*(part[0] for part in found))
+        picked = pick_farthest(apart_in_content, start, weight.view(1, -1), count, positions, step)
+        return Picks(*(part[0] for part in picked))
     rows = unit.cpu().contiguous().view(-1, channels)
     weights = weight.cpu().numpy()
     distance = np.full((frames, positions), FAR, np.float32)

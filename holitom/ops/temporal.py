@@ -41,6 +41,11 @@ def cosine_of_pairs(a: Tensor, b: Tensor) -> Tensor:
     Returns:
         (P, N) float32 in [-1, 1]; 0 where a token is zero.
     """
+    if a.device.type != "cpu":
+        dots = torch.cat([(a[part].float() * b[part]).sum(-1) for part in frame_chunks(a)])
+        scale = torch.linalg.vector_norm(a, dim=-1, dtype=torch.float32)
+        scale = (scale * torch.linalg.vector_norm(b, dim=-1, dtype=torch.float32)).clamp_(min=_TINY)
+        return dots.div_(scale).clamp_(-1, 1)
     cosine = torch.empty(a.shape[:2], dtype=torch.float32, device=a.device)
     step = row_chunk(a.shape[2], a.device)
     for pair in range(a.shape[0]):

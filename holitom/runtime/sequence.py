@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from holitom.merge import DROPPED, Merge, Shares
+from holitom.edges import Shares
+from holitom.merge import DROPPED, Merge
 from holitom.runtime.mass import masses, may_merge
 
 

@@ -15,10 +15,13 @@ from test_methods_device import NEVER_WAIT
 from holitom import VideoTokens
 from holitom.methods import parse, spell
 from holitom.methods.base import Method
+from holitom.ops import accelerated
+from holitom.ops.farthest import FAR, pick_farthest
+from holitom.ops.spread import directions
 from holitom.runtime.attention import attention_received
 from holitom.tokens import SpanStates
 
-WAITS = {"holitom": 1}  # for which positions are static: segments are found on the CPU
+WAITS = {"holitom": 1, "vcast": 1, "vidcom2": 1, "spread": 0}  # for what is counted on the CPU
 
 
 def on_gpu(video: VideoTokens) -> VideoTokens:
@@ -98,3 +101,51 @@ def test_attention_received_is_that_of_softmax(dtype: torch.dtype):
     want = ((query.double() @ key.double().transpose(-1, -2)) * 0.2).softmax(-1).mean((1, 2)).float()
     got = attention_received(query, key, 0.2)
     torch.testing.assert_close(got, want, rtol=1e-5 if dtype == torch.float32 else 2e-2, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("padded", [False, True])
+def test_attention_received_by_a_kernel(dtype: torch.dtype, padded: bool, monkeypatch: pytest.MonkeyPatch):
+    assert accelerated.kernels(torch.device("cuda")) is not None
+    random = torch.Generator().manual_seed(0)
+    query = torch.randn(3, 729, 4, 72, generator=random).cuda().to(dtype).transpose(1, 2)
+    key = torch.randn(3, 729, 2, 72, generator=random).cuda().to(dtype).transpose(1, 2)
+    real = (torch.rand(3, 729, generator=random) < 0.8).cuda() if padded else None
+    got = attention_received(query, key, 72**-0.5, real)
+    monkeypatch.setattr(accelerated, "plain", True)
+    want = attention_received(query.float(), key.float(), 72**-0.5, real)
+    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("tokens", [64, 6272, 8192])
+def test_picks_by_a_kernel(tokens: int, monkeypatch: pytest.MonkeyPatch):
+    unit = torch.nn.functional.normalize(torch.randn(1, tokens, 16, generator=torch.Generator().manual_seed(1)), dim=-1)
+    distance, start = (1 - unit @ unit.mT).cuda(), torch.full((1, tokens), FAR).cuda()
+    weight = torch.rand(1, tokens, generator=torch.Generator().manual_seed(2)).cuda() + 0.1
+    arguments = (distance, start, weight, 50, tokens // 32, 0.25)
+    got = pick_farthest(*arguments)
+    monkeypatch.setattr(accelerated, "plain", True)
+    want = pick_farthest(*arguments)
+    assert got[0].tolist() == want[0].tolist()
+    assert got[1].tolist() == want[1].tolist()
+    torch.testing.assert_close(got[2], want[2], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("width", [64, 48, 128])
+def test_directions_by_a_kernel(width: int):
+    short = torch.randn(12, 196, width, generator=torch.Generator().manual_seed(0)) + 3
+    short[3, 5, 7] = torch.nan
+    for got, want in zip(directions(short.cuda()), directions(short), strict=True):
+        torch.testing.assert_close(got.cpu(), want, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("method", [parse("spread"), parse("divprune"), parse("flashvid")], ids=spell)
+def test_plain_operations_choose_what_kernels_choose(method: Method, monkeypatch: pytest.MonkeyPatch):
+    video = on_gpu(make_video(12, (7, 6), 96, 0, 0.3))
+    got = method.merge_video(video)
+    monkeypatch.setattr(accelerated, "plain", True)
+    if method.name == "spread":
+        method = replace(method, pick="order")
+    want = method.merge_video(video)
+    assert got.anchor.tolist() == want.anchor.tolist()
+    assert got.target.tolist() == want.target.tolist()

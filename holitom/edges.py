@@ -1,0 +1,104 @@
+"""Weighted edges from rows to rows, as three tensors: where each comes from, where it goes to, and its weight."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_CHUNK_BYTES = 1 << 21  # rows copied at a time on a CPU, so that they are added while still in its cache
+Edges = tuple[Tensor, Tensor, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Shares:
+    """Shares of source tokens in output tokens beyond their first one, as a list of E edges.
+
+    Only methods in which a source feeds several outputs need it (FastVID's anchor frames draw on one common pool).
+
+    Args:
+        source: (E,) int64, source indexes.
+        output: (E,) int64, output indexes.
+        weight: (E,) float32, the share of the source in that output.
+    """
+
+    source: Tensor
+    output: Tensor
+    weight: Tensor
+
+    def __post_init__(self) -> None:
+        if not (self.source.shape == self.output.shape == self.weight.shape and self.source.dim() == 1):
+            raise ValueError(
+                "Shares takes three tensors of one length (E,), got "
+                f"{tuple(self.source.shape)}, {tuple(self.output.shape)} and {tuple(self.weight.shape)}"
+            )
+
+
+def sums_in_order(rows: Tensor, source: Tensor, output: Tensor, weight: Tensor, outputs: int) -> Tensor:
+    """Weighted sums of rows, of edges in order of the output.
+
+    Args:
+        rows: (S, D) floating point.
+        source: (E,) int64.
+        output: (E,) int64, ascending.
+        weight: (E,) float32.
+        outputs: M.
+
+    Returns:
+        (M, D) float32, or float64 for such rows.
+    """
+    wide = torch.promote_types(rows.dtype, torch.float32)
+    if rows.dtype != wide and rows.device.type == "cpu":
+        out = torch.zeros(outputs, rows.shape[1], dtype=wide)
+        step = max(1, _CHUNK_BYTES // (4 * rows.shape[1]))
+        for start in range(0, len(source), step):
+            part = slice(start, start + step)
+            out.index_add_(0, output[part], rows[source[part]].to(wide) * weight[part, None])
+        return out
+    if rows.dtype != wide:
+        rows, source = rows[source].to(wide), torch.arange(len(source), device=rows.device)
+    first = torch.searchsorted(output, torch.arange(outputs, device=rows.device))
+    return F.embedding_bag(source, rows, first, mode="sum", per_sample_weights=weight.to(wide))
+
+
+def sums_in_bags(rows: Tensor, source: Tensor, first: Tensor, weight: Tensor) -> Tensor:
+    """Weighted sums of rows, of edges that stand output by output. Not to be differentiated.
+
+    Args:
+        rows: (S, D) floating point.
+        source: (E,) int64.
+        first: (M + 1,) int64, the first edge of each output and the end of the last one; what follows has no part.
+        weight: (E,) float32.
+
+    Returns:
+        (M, D) float32, or float64 for such rows. No synchronisation.
+    """
+    wide = torch.promote_types(rows.dtype, torch.float32)
+    rows, weight = rows.to(wide), weight.to(wide)
+    return F.embedding_bag(source, rows, first, mode="sum", per_sample_weights=weight, include_last_offset=True)
+
+
+def joined(edges: Edges, onward: Edges, between: int, outputs: int) -> Edges:
+    """Every edge meets all edges that go on from where it leads; those between the same rows become one.
+
+    Args:
+        edges: from S sources to B rows between.
+        onward: from these rows, in their order, to M outputs.
+        between: B.
+        outputs: M.
+
+    Returns:
+        Edges from sources to outputs, the weights in float64.
+    """
+    (source, middle, weight), (via, output, onward_weight) = edges, onward
+    degree = torch.zeros(between, dtype=torch.int64, device=via.device).index_add_(0, via, torch.ones_like(via))
+    first = degree.cumsum(0) - degree
+    copies = degree[middle]
+    edge = torch.repeat_interleave(copies)
+    met = first[middle[edge]] + torch.arange(len(edge), device=edge.device) - (copies.cumsum(0) - copies)[edge]
+    pair, same = torch.unique(source[edge] * outputs + output[met], return_inverse=True)
+    total = torch.zeros(len(pair), dtype=torch.float64, device=pair.device)
+    total.index_add_(0, same, weight[edge].double() * onward_weight[met].double())
+    return pair // outputs, pair % outputs, total

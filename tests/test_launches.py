@@ -1,0 +1,122 @@
+"""What methods ask of a GPU, counted on a CPU: operations, waits, and that they choose there what they choose here."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from method_zoo import VARIANTS, make_video
+
+from holitom.cost.launches import Launches, counting, fetch, place
+from holitom.methods import names, spell
+from holitom.methods.base import Method
+from holitom.tokens import VideoTokens
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+from clip import clip
+from methods import count, settings
+
+MOST = {  # operations and waits of merging 32 frames of 14 x 14 at a tenth, as `benchmarks/methods.py --count` prints
+    "spread": (33, 0),
+    "visionzip": (40, 0),
+    "evs": (19, 0),
+    "vidcom2": (39, 1),
+    "vcast": (38, 1),
+    "divprune": (33, 0),
+    "dycoke": (40, 0),
+    "echoprune": (38, 0),
+    "uniformframes": (19, 0),
+    "randomdrop": (10, 0),
+    "averagepool": (11, 0),
+}
+
+
+@pytest.fixture(scope="module")
+def video() -> VideoTokens:
+    return clip(32, 14, 256, torch.bfloat16)
+
+
+@pytest.mark.parametrize("name", MOST)
+def test_no_method_asks_for_more_than_it_did(name: str, video: VideoTokens) -> None:
+    method = next(method for method in settings(0.1) if method.name == name)
+    found = count(method, video)
+    assert (found.operations.total(), found.waits.total()) <= MOST[name], found
+    assert found.waits.total() <= MOST[name][1]
+
+
+def on_gpu(video: VideoTokens) -> VideoTokens:
+    tensors = {name: place(value) for name, value in vars(video).items() if isinstance(value, torch.Tensor)}
+    return dataclasses.replace(video, **tensors)
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("method", VARIANTS, ids=spell)
+def test_the_path_of_a_gpu_chooses_what_that_of_a_cpu_chooses(method: Method, seed: int) -> None:
+    video = make_video(12, (7, 6), 48, seed, 0.3)
+    want, rows = method.merge_video(video), video.features.flatten(0, 1)
+    with counting():
+        merge = method.merge_video(on_gpu(video))
+        out = merge.apply(place(rows))
+    assert fetch(merge.anchor).tolist() == want.anchor.tolist()
+    assert fetch(merge.target).tolist() == want.target.tolist()
+    torch.testing.assert_close(fetch(merge.weight), want.weight, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(fetch(out), want.apply(rows), atol=1e-4, rtol=1e-4)
+
+
+def counted(task) -> Launches:
+    with counting() as found:
+        task(place(torch.arange(6.0).view(2, 3)))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("task", "operations", "waits"),
+    [
+        (lambda x: x[1:].T.view(3).unsqueeze(0), 0, 0),
+        (lambda x: torch.empty_like(x), 0, 0),
+        (lambda x: (x + 1).mul_(2), 2, 0),
+        (lambda x: x.sum().item(), 2, 1),
+        (lambda x: x.tolist(), 1, 1),
+        (lambda x: x.cpu().add(1).sum().item(), 1, 1),
+        (lambda x: torch.ones(3).to(x.device, non_blocking=True), 1, 0),
+        (lambda x: torch.ones(3).to(x.device), 1, 1),
+        (lambda x: x[x > 2], 2, 1),
+        (lambda x: (x > 2).nonzero(), 2, 1),
+        (lambda x: torch.arange(3, device=x.device).repeat_interleave(torch.ones(3).long().to(x.device)), 4, 2),
+        (lambda x: bool(x[0, 0]), 1, 1),
+        (lambda x: torch.ones(3).add(1), 0, 0),
+    ],
+)
+def test_what_counts(task, operations: int, waits: int) -> None:
+    found = counted(task)
+    assert (found.operations.total(), found.waits.total()) == (operations, waits), found
+
+
+def test_values_are_those_of_the_host() -> None:
+    x = torch.randn(5, 4)
+    with counting():
+        there = place(x)
+        assert there.device.type != "cpu"
+        part = there[1:].clone()
+        part[0].fill_(7)
+        both = torch.cat([part, there]).softmax(-1)
+    want = x[1:].clone()
+    want[0] = 7
+    assert torch.equal(fetch(both), torch.cat([want, x]).softmax(-1))
+
+
+@pytest.mark.parametrize("task", [lambda x: x + torch.ones(3), lambda x: x @ torch.ones(3, 2)])
+def test_devices_do_not_mix(task) -> None:
+    with pytest.raises(RuntimeError, match="one device"):
+        counted(task)
+
+
+def test_all_methods_with_a_retention_have_a_bound() -> None:
+    assert MOST.keys() <= set(names())
+    assert {method.name for method in settings(0.1)} - MOST.keys() == UNBOUNDED
+
+
+UNBOUNDED = {"holitom", "prunevid", "fastvid", "flashvid", "cdpruner", "earlytom"}

@@ -1,0 +1,82 @@
+"""Triton's kernels give what plain operations give: in Triton's interpreter, where Triton is installed.
+
+The interpreter has to be chosen before Triton is imported, so that the tests run in a process of their own.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from holitom.ops import farthest, spread
+from holitom.runtime.attention import attention_received
+
+pytest.importorskip("triton")
+
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+
+
+@pytest.fixture
+def kernels():
+    """The kernels as Python; the interpreter cannot multiply bfloat16."""
+    if not INTERPRETED:
+        pytest.skip("run by test_in_the_interpreter")
+    import holitom.ops.kernels
+
+    return holitom.ops.kernels
+
+
+@pytest.mark.skipif(INTERPRETED, reason="is the test that runs this")
+def test_in_the_interpreter():
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
+    run = subprocess.run(command, env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+@pytest.mark.parametrize(("sets", "points", "count", "positions", "step"), [(1, 60, 25, 10, 0.25), (3, 33, 33, 33, 0)])
+@pytest.mark.parametrize("weighted", [True, False])
+def test_pick_farthest(kernels, sets, points, count, positions, step, weighted):
+    random = torch.Generator().manual_seed(points)
+    unit = torch.nn.functional.normalize(torch.randn(sets, points, 16, generator=random), dim=-1)
+    distance, start = 1 - unit @ unit.mT, torch.full((sets, points), farthest.FAR)
+    weight = torch.rand(sets, points, generator=random) + 0.1 if weighted else None
+    start[:, 7] *= 2
+    arguments = (distance, start, weight, count, positions, step)
+    want, got = farthest.pick_farthest(*arguments), kernels.pick_farthest(*arguments)
+    assert got[0].tolist() == want[0].tolist()
+    assert got[1].tolist() == want[1].tolist()
+    torch.testing.assert_close(got[2], want[2], atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(3, 50, 64), (2, 30, 12), (4, 70, 100)])
+@pytest.mark.parametrize("bad", [0.0, float("nan"), float("inf")])
+def test_directions(kernels, shape, bad):
+    short = torch.randn(shape, generator=torch.Generator().manual_seed(0)) + 3
+    short[1, 7, 3] += bad
+    limits = (spread._ROUNDING, spread._TINY, spread._LEAST, spread.LAST)
+    want, got = spread._plain_directions(short), kernels.directions(short, *limits)
+    for mine, plain in zip(got, want, strict=True):
+        torch.testing.assert_close(mine, plain, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize(
+    ("frames", "heads", "groups", "patches", "width"), [(2, 4, 2, 70, 24), (1, 2, 2, 130, 72), (2, 3, 1, 20, 16)]
+)
+@pytest.mark.parametrize("padded", [False, True])
+def test_column_sums(kernels, dtype, frames, heads, groups, patches, width, padded):
+    random = torch.Generator().manual_seed(patches)
+    query, key = (
+        torch.randn(frames, patches, count, width, generator=random).to(dtype).transpose(1, 2)
+        for count in (heads, groups)
+    )
+    real = torch.rand(frames, patches, generator=random) < 0.7 if padded else None
+    reader = torch.full((frames, patches), 1 / patches) if real is None else real / real.sum(-1, keepdim=True)
+    got = kernels.column_sums(query, key, 0.3, reader, real).mean(1)
+    want = attention_received(query.float(), key.float(), 0.3, real)
+    torch.testing.assert_close(got, want, atol=1e-6, rtol=1e-4)
