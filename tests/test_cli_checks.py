@@ -208,3 +208,24 @@ def test_completion_is_that_of_the_command(monkeypatch):
     assert "_HOLITOM_COMPLETE=complete_bash" in done.stdout
     assert "__main__" not in done.stdout
     assert "python -m" not in done.stdout
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no full device here")
+def test_a_full_disk_is_said_in_words(run, film):
+    code, _, err = run("show", film, "--method", "randomdrop", "--frames", 4, "--out", "/dev/full")
+    assert code == 1
+    assert "No space left on device" in err
+    assert "Errno" not in err
+    assert console.sentence(OSError(30, "Read-only file system", "/films/a.html")) == (
+        "/films/a.html: Read-only file system"
+    )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are bytes on Linux")
+def test_show_takes_a_name_that_is_no_utf_8(run, film, tmp_path):
+    odd = tmp_path / os.fsdecode(b"caf\xe9.mp4")
+    odd.write_bytes(Path(film).read_bytes())
+    page = tmp_path / os.fsdecode(b"\xff.html")
+    code, _, err = run("show", odd, "--method", "randomdrop", "--frames", 4, "--out", page)
+    assert (code, page.exists()) == (0, True), err
+    assert "caf" in page.read_text("utf-8")

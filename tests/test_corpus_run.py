@@ -212,8 +212,9 @@ def damaged_films(folder: Path, count: int) -> list[Item]:
     return items
 
 
-def test_damaged_films_are_read_alike_by_any_number_of_workers_and_threads(checkpoint, tmp_path):
-    reader, items = PromptReader(checkpoint, QUESTIONS, 8), damaged_films(tmp_path, 8)
+@pytest.mark.parametrize("films", [2, pytest.param(8, marks=pytest.mark.slow)])
+def test_damaged_films_are_read_alike_by_any_number_of_workers_and_threads(checkpoint, tmp_path, films):
+    reader, items = PromptReader(checkpoint, QUESTIONS, 8), damaged_films(tmp_path, films)
 
     def seen(found):
         if isinstance(found, Failure):
@@ -221,7 +222,9 @@ def test_damaged_films_are_read_alike_by_any_number_of_workers_and_threads(check
         return found.warning, {name: value.tobytes() for name, value in found.content.start.items()}
 
     wanted = [seen(attempt(reader, item)) for item in items]
-    assert sum(isinstance(each, Failure) or each[0] is not None for each in wanted) >= 4, "most are damaged indeed"
+    assert sum(isinstance(each, Failure) or each[0] is not None for each in wanted) >= films / 2, (
+        "most are damaged indeed"
+    )
     for threads in (1, 3, 8):
         before = decoder_threads.set(threads)
         assert [seen(attempt(reader, item)) for item in items] == wanted

@@ -38,7 +38,7 @@ def write_page(trace: Trace, path: Path | str) -> Path:
     path = Path(path)
     text = page(trace)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")  # a name may be no UTF-8
     return path
 
 
