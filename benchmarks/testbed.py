@@ -6,6 +6,7 @@ test       Spread, V-CAST, HoliTom and the controls at 10 and 5 %, in both posit
 fresh      the same claims on clips of another seed
 robust     decisions made on features with a common mean of 20 times their norm, and on features of norm 1 (validation)
 auto       which share of the links HoliTom takes for static (validation)
+modifiers  sink=, mass= and budgets by content on methods that they compose with (validation)
 inner      HoliTom's stage inside the LLM beside random dropping and random merging at the same layer (validation)
 
 Settings are chosen on the validation split; the parts "test" and "fresh" are for reporting. Differences are taken on
@@ -155,6 +156,20 @@ def inner() -> dict[str, Method]:
     return found
 
 
+def modifiers() -> dict[str, Method]:
+    """Each method as it is and with each modifier; and budgets by content beside exact ones."""
+    found = []
+    for text in ("holitom:layer=none,similarity=auto", "visionzip:retention=0.1", "fastvid:retention=0.1"):
+        found += [text, f"{text},sink=0.5", f"{text},sink=1.0", f"{text},mass=true", f"{text},sink=1.0,mass=true"]
+    found += ["holitom:layer=none", "holitom:layer=none,sink=1.0", "spread", "spread:mass=true"]
+    for text in ("holitom:layer=none,similarity=auto", "evs:", "spread:"):
+        joined = text if text.endswith(":") else f"{text},"
+        found += [f"{joined}retention={share},exact=true" for share in (0.1, 0.25)]
+        found += [f"{joined}retention=0.1,change=0.1"]
+        found += [f"{joined}retention=0.25,change={change}" for change in (0.03, 0.1, 0.3)]
+    return {label(parse(text)): parse(text) for text in found}
+
+
 def part(name: str) -> tuple[str, int, int, dict[str, Method]]:
     """Split, seed, clips and methods of a part."""
     if name == "test":
@@ -165,6 +180,8 @@ def part(name: str) -> tuple[str, int, int, dict[str, Method]]:
         return "test", 1, 200, {label(parse(text)): parse(text) for text in REPORTED if "holitom" not in text}
     if name == "robust":
         return "val", 0, 100, robust()
+    if name == "modifiers":
+        return "val", 0, 100, modifiers()
     if name == "inner":
         return "val", 0, 100, inner()
     shares = (0.2, 0.4, 0.6, 0.8)
@@ -174,7 +191,7 @@ def part(name: str) -> tuple[str, int, int, dict[str, Method]]:
 def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=["test", "fresh", "robust", "auto", "inner"])
+    parser.add_argument("part", choices=["test", "fresh", "robust", "auto", "modifiers", "inner"])
     parser.add_argument("-n", type=int)
     parser.add_argument("--rows", type=Path, help="folder; a run found there is continued")
     parser.add_argument("--json", type=Path)

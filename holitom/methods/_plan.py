@@ -76,6 +76,7 @@ def plan_outer(
     exact: int | None,
     scores: Tensor,
     static_links: np.ndarray | None = None,
+    least: int = 0,
 ) -> tuple[Segmentation, Plan]:
     """Segments a video and shares its budget out.
 
@@ -86,6 +87,8 @@ def plan_outer(
         exact: the number of outputs to meet, or None for the published rounding.
         scores: (T, N) float32; looked at only when ``exact`` exceeds what segments and dynamic tokens offer.
         static_links: (T-1, N) bool, those by which positions are static in a segment; None: ``links``.
+        least: with ``exact``, what the static tokens of each segment and the dynamic ones of each frame get, where all
+            can have it, before the rest is shared out.
     """
     frames, positions = scores.shape
     cut = segment_links(links, max_frames)
@@ -110,7 +113,10 @@ def plan_outer(
         if not sum(merged) + sum(kept):
             merged[int(sizes.argmax())] = 1  # at least one token of every video reaches the LLM
     else:
-        shares = largest_remainder(torch.from_numpy(np.concatenate([sizes, dynamic])), exact).tolist()
+        offers = torch.from_numpy(np.concatenate([sizes, dynamic]))
+        floor = offers.clamp(max=least)
+        floor = floor if int(floor.sum()) <= exact else torch.zeros_like(floor)
+        shares = (floor + largest_remainder(offers - floor, exact - int(floor.sum()))).tolist()
         merged, kept = shares[: len(sizes)], shares[len(sizes) :]
 
     parts, output, outputs = [], [], 0

@@ -9,15 +9,19 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from holitom.merge import Merge
+from holitom.methods.content import ContentBudget
 from holitom.methods.exact import ExactMethod
 from holitom.ops import neighbour_cosine
+from holitom.ops.budget import keep_exactly
+from holitom.ops.content import floor_of_stretches
 from holitom.tokens import VideoTokens, exact_count
 
 FIRST_FRAME = 255.0  # the change ascribed to a frame without a predecessor: above any 1 - cosine
 
 
 @dataclass(frozen=True)
-class EVS(ExactMethod):
+class EVS(ContentBudget, ExactMethod):
     """Drops the tokens that change least from one frame to the next: change = 1 - cos(f[t, n], f[t-1, n]).
 
     Paper: https://arxiv.org/abs/2510.14624. Reproduces vLLM's ``evs``. The first frame has no predecessor and stays
@@ -43,7 +47,7 @@ class EVS(ExactMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_rate(self.pruning_rate, self.exact)
+        check_rate(self.pruning_rate, self.exact or self.change is not None)
 
     def own_count(self, frames: int, grid: tuple[int, int]) -> int:
         """See the class: at least one frame's tokens."""
@@ -58,6 +62,14 @@ class EVS(ExactMethod):
         change[1:] = 1 - neighbour_cosine(features)
         return change
 
+    def merge_video(self, video: VideoTokens) -> Merge:
+        """See :meth:`Method.merge_video`. With ``change`` each eighth of the video has a floor, so that an early scene
+        cannot take all: half of the tokens are shared out equally, as far as there is something new."""
+        if self.change is None:
+            return super().merge_video(video)
+        (count, new), worth = self.wanted(video), self.changes(video.features)
+        return Merge.keep(keep_exactly(floor_of_stretches(worth, new, count), worth.flatten(), count), worth.numel())
+
     def choose(self, video: VideoTokens) -> tuple[None, Tensor]:
         """The tokens with the largest change over the whole video. No synchronisation."""
         return None, self.changes(video.features).flatten()
@@ -70,4 +82,4 @@ def check_rate(rate: float | None, exact: bool) -> None:
     if not 0 <= rate < 1:
         raise ValueError(f"pruning_rate is the share of tokens that go and must lie in [0, 1), got {rate!r}")
     if exact:
-        raise ValueError("pruning_rate brings its own count: leave it out with exact=True, or leave exact out")
+        raise ValueError("pruning_rate brings its own count: leave it out with exact=True or change, or leave both")

@@ -11,10 +11,12 @@ from torch import Tensor
 from holitom.merge import DROPPED, Merge
 from holitom.methods._plan import Plan, plan_outer
 from holitom.methods.base import Attention, Need, check_layer, resolve_layer
+from holitom.methods.content import ContentBudget
 from holitom.methods.exact import ExactMethod
 from holitom.methods.segmenting import Segmenting
 from holitom.methods.sinks import SinkAware
 from holitom.methods.spread import Spread
+from holitom.ops.content import new_first
 from holitom.ops.density_groups import Group, cluster_groups
 from holitom.ops.inner import halving_weights, join_survivors, mean_weights
 from holitom.ops.ranking import keep_top
@@ -30,7 +32,7 @@ WIDTH = Spread.width
 
 
 @dataclass(frozen=True)
-class HoliTom(Segmenting, SinkAware, ExactMethod):
+class HoliTom(ContentBudget, Segmenting, SinkAware, ExactMethod):
     """Merges what stays the same over time, prunes what is left over space, and merges once more inside the LLM.
 
     Paper: https://arxiv.org/abs/2505.21334. Defaults reproduce the published behaviour, except for its bugs: every
@@ -110,7 +112,8 @@ class HoliTom(Segmenting, SinkAware, ExactMethod):
 
     def for_window(self, count: int, frames: int, grid: tuple[int, int]) -> HoliTom:
         """See :meth:`Segmenting.for_window`: the similarity is that of the whole video's retention."""
-        return replace(self, retention=count / (frames * grid[0] * grid[1]), exact=True, similarity=self.threshold)
+        share, threshold = count / (frames * grid[0] * grid[1]), self.threshold
+        return replace(self, retention=share, exact=True, similarity=threshold, change=None)
 
     def links(self, features: Tensor, bonus: Tensor | None = None) -> Tensor:
         """The static links of some frames. An ``"auto"`` threshold is that of these frames.
@@ -147,8 +150,12 @@ class HoliTom(Segmenting, SinkAware, ExactMethod):
         scores, sinks = self._rank(video)
         links = self.links(video.features).cpu().numpy()
         raised = None if sinks is None else self.links(video.features, self.sink_static * sinks).cpu().numpy()
-        exact = self.token_count(video.frames, video.grid) if self.exact else None
-        cut, plan = plan_outer(links, self.max_frames, self.retention, exact, scores, raised)
+        exact = self.token_count(video.frames, video.grid) if self.exact and self.change is None else None
+        if self.change is not None:
+            exact, new = self.wanted(video)
+            scores = new_first(scores, new)
+        least = 0 if self.change is None else 1
+        cut, plan = plan_outer(links, self.max_frames, self.retention, exact, scores, raised, least)
         device = video.features.device
         column, first, length, kept, output = (
             part.to(device, non_blocking=True)

@@ -8,13 +8,15 @@ from typing import ClassVar, Literal
 import torch
 
 from holitom.merge import DROPPED, Merge
-from holitom.methods.base import Method, Positions
+from holitom.methods.base import Positions
+from holitom.methods.content import ContentBudget
+from holitom.ops.content import scarcity
 from holitom.ops.spread import LAST, can_pick_in_order, directions, sketch, spread_in_order, spread_in_rounds
 from holitom.tokens import VideoTokens, check_share, exact_count
 
 
 @dataclass(frozen=True)
-class Spread(Method):
+class Spread(ContentBudget):
     """Picks tokens that are far apart in content and in time, and averages what is near a pick into it.
 
     This library's own method. The distance of two tokens is ``1 - cos + step * frames apart``, of features minus the
@@ -63,18 +65,28 @@ class Spread(Method):
             raise ValueError(f"width={self.width!r} is a number of channels, at least 1")
 
     def token_count(self, frames: int, grid: tuple[int, int]) -> int:
-        """The exact count."""
+        """The exact count; unknown with ``change``."""
+        if self.change is not None:
+            return super().token_count(frames, grid)
         return exact_count(frames, grid, self.retention)
 
     def merge_video(self, video: VideoTokens) -> Merge:
-        """Picks, and lets what is near a pick join it. Without a wait unless picks in order go through the CPU."""
-        total, count = video.frames * video.positions, self.token_count(video.frames, video.grid)
-        device = video.features.device
+        """Picks, and lets what is near a pick join it. Without a wait unless picks in order go through the CPU.
+
+        With ``change`` it waits once, and tokens of an eighth of the video in which little is new weigh more, in
+        proportion.
+        """
+        total, device = video.frames * video.positions, video.features.device
+        if self.change is None:
+            count, new = self.token_count(video.frames, video.grid), None
+        else:
+            count, new = self.wanted(video)
         if count == total:
             return Merge.identity(total, device)
         unit, weight = directions(sketch(video.features, self.width))
         in_order = self.pick == "order" or (self.pick == "auto" and (device.type == "cpu" or can_pick_in_order(unit)))
-        picks = (spread_in_order if in_order else spread_in_rounds)(unit, weight, count, self.step)
+        heavy = weight if new is None else weight * torch.from_numpy(scarcity(new)).to(device)
+        picks = (spread_in_order if in_order else spread_in_rounds)(unit, heavy, count, self.step)
         anchor = picks.index.sort().values
         rank = torch.searchsorted(anchor, picks.index)
         apart = picks.distance >= self.join
