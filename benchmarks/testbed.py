@@ -1,7 +1,8 @@
 """The tables of docs/testbed.md that `holitom eval` does not print, each part a run that can be stopped and continued.
 
-    python benchmarks/testbed.py PART [-n CLIPS] [--rows FOLDER] [--json FILE]
+    python benchmarks/testbed.py PART [-n CLIPS] [--rows FOLDER] [--shard I/N] [--json FILE]
 
+all        every method that decides before the LLM or inside it, at 25, 15, 10 and 5 %, in both position modes
 test       Spread, V-CAST, HoliTom and the controls at 10 and 5 %, in both position modes, on the test split
 fresh      the same claims on clips of another seed
 robust     decisions made on features with a common mean of 20 times their norm, and on features of norm 1 (validation)
@@ -10,24 +11,27 @@ modifiers  sink=, mass= and budgets by content on methods that they compose with
 inner      HoliTom's stage inside the LLM beside random dropping and random merging at the same layer (validation)
 
 Settings are chosen on the validation split; the parts "test" and "fresh" are for reporting. Differences are taken on
-the same clips, against the first method of a part.
+the same clips, against the first method of a part. --shard 1/8 ... 8/8 in processes of their own do a part of the clips
+each; afterwards the same command without --shard prints the table of all.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
+from testbed_tower import part_of
 
 from holitom import HoliTom, Merge, VideoTokens
 from holitom.cli.loading import load
 from holitom.evaluation import LEAKING, Log, accuracy_table, evaluate, label, paired_bootstrap
-from holitom.methods import Method, Spread, parse
+from holitom.methods import DyCoke, Method, Spread, Uncompressed, method_class, names, parse
 from holitom.methods.holitom import WIDTH
 from holitom.ops.inner import mean_weights, nearest_kept
 from holitom.ops.spread import directions, most_alike, sketch
@@ -170,12 +174,32 @@ def modifiers() -> dict[str, Method]:
     return {label(parse(text)): parse(text) for text in found}
 
 
+def everything() -> dict[str, Method]:
+    """Every method of the registry that takes a retention, in both position modes, and those that take none."""
+    found: dict[str, Method] = {"uncompressed": Uncompressed()}
+    for name in names():
+        cls = method_class(name)
+        settings = {field.name for field in dataclasses.fields(cls)}
+        if cls.stages == ("tower",) or cls is Uncompressed:
+            continue
+        shares = (0.25, 0.15, 0.1, 0.05) if "retention" in settings else (None,)
+        for share, positions in itertools.product(shares, ("compact", "original")):
+            words = [f"positions={positions}"] if "before" in cls.stages else []
+            words += [] if share is None else [f"retention={share}"]
+            words += ["exact=true"] if cls is DyCoke and share and share < 0.25 else []
+            method = parse(f"{name}:{','.join(words)}" if words else name)
+            found[label(method)] = method
+    return found
+
+
 def part(name: str) -> tuple[str, int, int, dict[str, Method]]:
     """Split, seed, clips and methods of a part."""
     if name == "test":
         controls = [f"{kind}:retention={share}" for share in (0.1, 0.05) for kind in ("randomdrop", "uniformframes")]
         controls += ["cellsample", "cellmean"]
         return "test", 0, 200, {label(parse(text)): parse(text) for text in REPORTED + controls}
+    if name == "all":
+        return "test", 0, 100, everything()
     if name == "fresh":
         return "test", 1, 200, {label(parse(text)): parse(text) for text in REPORTED if "holitom" not in text}
     if name == "robust":
@@ -191,18 +215,27 @@ def part(name: str) -> tuple[str, int, int, dict[str, Method]]:
 def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=["test", "fresh", "robust", "auto", "modifiers", "inner"])
+    parser.add_argument("part", choices=["all", "test", "fresh", "robust", "auto", "modifiers", "inner"])
     parser.add_argument("-n", type=int)
     parser.add_argument("--rows", type=Path, help="folder; a run found there is continued")
+    parser.add_argument("--shard", type=part_of, default=(1, 1))
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    number, total = options.shard
+    if total > 1 and (options.rows is None or options.json is not None):
+        parser.error("--shard needs --rows, and no --json: the table is made without --shard")
     split, seed, clips, methods = part(options.part)
     clips = options.n or clips
-    names = {method: name for name, method in methods.items()}
+    called = {method: name for name, method in methods.items()}
     settings = {"model": "tiny", "split": split, "seed": seed, "dtype": "auto"}
-    log = Log(options.rows / f"{options.part}.jsonl" if options.rows else None, settings)
-    films = suite(split, clips, seed)
-    evaluate(load("tiny", "cpu", "auto", None), films, list(methods.values()), log, name=names.__getitem__)
+    shard = "" if total == 1 else f"-{number}-of-{total}"
+    log = Log(options.rows / f"{options.part}{shard}.jsonl" if options.rows else None, settings)
+    if options.rows and total == 1:
+        log.rows += [row for file in options.rows.glob(f"{options.part}-*.jsonl") for row in Log(file, settings).rows]
+    films = suite(split, clips, seed)[number - 1 :: total]
+    evaluate(load("tiny", "cpu", "auto", None), films, list(methods.values()), log, name=called.__getitem__)
+    if total > 1:
+        return
     known = {film.name for film in films}
     rows = [row for row in log.rows if row.clip in known and row.method in methods]
     first = next(iter(methods))

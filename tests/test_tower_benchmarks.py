@@ -58,6 +58,16 @@ def test_parts_together_are_the_whole(script, tmp_path, capsys):
         script("testbed_tower", "--shard", "1/2").main()
 
 
+@pytest.mark.slow
+def test_parts_of_the_testbed_are_the_whole(script, tmp_path, capsys):
+    for part in ("1/2", "2/2"):
+        script("testbed", "auto", "-n", 2, "--rows", tmp_path / "parts", "--shard", part).main()
+    assert not capsys.readouterr().out
+    for rows in ("parts", "whole"):
+        script("testbed", "auto", "-n", 2, "--rows", tmp_path / rows, "--json", tmp_path / f"{rows}.json").main()
+    assert json.loads((tmp_path / "parts.json").read_text()) == json.loads((tmp_path / "whole.json").read_text())
+
+
 def test_a_tower_run_goes_on_where_it_was(script, tmp_path, capsys):
     small = ["--towers", "siglip", "--blocks", 2, "--frames", 2, "--static", 0.9, "--out", tmp_path]
     module = script("tower", *small, "--rounds", 1)

@@ -62,9 +62,6 @@ class Log:
         else:
             self._append(settings)
 
-    def __contains__(self, key: tuple[str, str]) -> bool:
-        return any((row.clip, row.method) == key for row in self.rows)
-
     def add(self, row: Any) -> None:
         """Keeps a row; it is on the disk when this returns."""
         self.rows.append(row)

@@ -58,9 +58,9 @@ def evaluate(
         All rows of the log.
     """
     needs: frozenset[Need] = frozenset().union(*(method.needs for method in methods))
-    methods = list(methods)
+    methods, known = list(methods), {(row.clip, row.method) for row in log.rows}
     for clip in clips:
-        left = [method for method in methods if (clip.name, name(method)) not in log]
+        left = [method for method in methods if (clip.name, name(method)) not in known]
         if left:
             inputs = _inputs(pipeline, clip)
             encoded: dict[Method | None, Any] = {}
