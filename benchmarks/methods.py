@@ -129,8 +129,8 @@ def report_memory(arguments: argparse.Namespace) -> None:
         if arguments.only and method.name not in arguments.only:
             continue
         frames = arguments.frames
-        if method.name == "divprune" and frames > 64:
-            print("divprune: looks at every pair of tokens, hours here; measured on 64 frames:")
+        if method.name in ("divprune", "unifiedst") and frames > 64:
+            print(f"{method.name}: looks at every pair of tokens, hours here; measured on 64 frames:")
             frames = 64
         command = [sys.executable, __file__, "--measure", spell(method), "--frames", str(frames)]
         command += ["--side", str(arguments.side), "--width", str(arguments.width)]

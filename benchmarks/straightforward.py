@@ -108,6 +108,42 @@ def divprune(video: VideoTokens, retention: float) -> Tensor:
     return x[picked.sort().values]
 
 
+def cdpruner(video: VideoTokens, retention: float) -> Tensor:
+    """Normalised copies, a kernel for each frame, incremental Cholesky."""
+    x, frames, positions = video.features, video.frames, video.positions
+    unit, text = F.normalize(x, dim=-1), F.normalize(video.question, dim=-1)
+    relevance = (unit @ text.T).mean(-1)
+    relevance = (relevance - relevance.min() + 1e-6) / (relevance.max() - relevance.min())
+    kernel = relevance[:, :, None] * (unit @ unit.transpose(1, 2)) * relevance[:, None]
+    count, batch = round(positions * retention), torch.arange(frames)
+    factor, left = x.new_zeros(count, frames, positions), kernel.diagonal(dim1=1, dim2=2).clone()
+    picked = []
+    for step in range(count):
+        best = left.argmax(-1)
+        picked.append(best)
+        row = kernel[batch, best] - torch.einsum("tb,tbn->bn", factor[:step, batch, best], factor[:step])
+        factor[step] = row / left[batch, best].sqrt()[:, None]
+        left -= factor[step].square()
+        left[batch, best] = -torch.inf
+    keep = torch.stack(picked, 1).sort(1).values
+    return x.gather(1, keep[:, :, None].expand(-1, -1, x.shape[2])).flatten(0, 1)
+
+
+def echoprune(video: VideoTokens, retention: float) -> Tensor:
+    """A normalised copy; for each frame similarities, a softmax and a reconstruction of the frame."""
+    x, positions = video.features, video.positions
+    unit, text = F.normalize(x, dim=-1), F.normalize(video.question, dim=-1)
+    worth = (unit @ text.T).amax(-1)
+    for t in range(1, video.frames):
+        now, before = unit[t], unit[t - 1]
+        echo = (now @ before.T / 0.5).softmax(-1) @ before
+        worth[t] -= (now * before).sum(-1) + (now * echo).sum(-1)
+    total = round(worth.numel() * retention)
+    share = total // video.frames
+    keep = torch.cat([worth[0].topk(share).indices, positions + worth[1:].flatten().topk(total - share).indices])
+    return x.flatten(0, 1)[keep.sort().values]
+
+
 def density(x: Tensor, count: int, neighbours: int) -> tuple[Tensor, Tensor]:
     """Density peaks of (B, n, D): centres (B, count) and clusters (B, n)."""
     distance = torch.cdist(x, x) / x.shape[-1] ** 0.5
@@ -212,5 +248,5 @@ def flashvid(video: VideoTokens, retention: float) -> Tensor:
 
 STRAIGHTFORWARD: dict[str, Callable[[VideoTokens, float], Tensor]] = {
     function.__name__: function
-    for function in (evs, vidcom2, visionzip, dycoke, vcast, divprune, fastvid, prunevid, flashvid)
+    for function in (evs, vidcom2, visionzip, dycoke, vcast, divprune, cdpruner, echoprune, fastvid, prunevid, flashvid)
 }

@@ -212,5 +212,6 @@ class OfficialCDPruner(CDPruner):
     image_embeds: Any = None
     text_embeds: Any = None
 
-    def compared(self, video: VideoTokens) -> tuple[Tensor, Tensor]:
-        return self.image_embeds, self.text_embeds
+    def cosine(self, video: VideoTokens, norms: Tensor) -> Tensor:
+        text = torch.nn.functional.normalize(self.text_embeds, dim=-1)
+        return (torch.nn.functional.normalize(self.image_embeds, dim=-1) @ text.T).mean(-1)

@@ -116,6 +116,19 @@ def test_echoprune_drops_what_the_frame_before_tells():
 
 
 @pytest.mark.parametrize("method", METHODS, ids=repr)
+def test_a_token_that_is_not_a_number_costs_no_other_one(method):
+    """The frame after it and the rest of its own frame are judged as before."""
+    random = torch.Generator().manual_seed(0)
+    features, question = torch.randn(3, 16, 32, generator=random), torch.randn(2, 32, generator=random)
+    whole = method.merge_video(VideoTokens(features, (4, 4), question=question))
+    worst = next(place for place in range(16, 32) if place not in whole.anchor.tolist())
+    features[1, worst - 16] = torch.nan
+    kept = method.merge_video(VideoTokens(features, (4, 4), question=question)).anchor.tolist()
+    assert worst not in kept
+    assert len(set(kept) & set(whole.anchor.tolist())) >= 12
+
+
+@pytest.mark.parametrize("method", METHODS, ids=repr)
 def test_a_video_without_a_question_is_refused(method):
     video = VideoTokens(torch.randn(2, 4, 8), (2, 2))
     with pytest.raises(ValueError, match="looks at the question"):

@@ -56,32 +56,32 @@ class CDPruner(ExactMethod):
         """round(T*N * retention), at least 1."""
         return exact_count(frames, grid, self.retention)
 
-    def compared(self, video: VideoTokens) -> tuple[Tensor, Tensor]:
-        """(T, N, C) and (L, C) in the same space: what stands for the tokens, and for the question.
+    def cosine(self, video: VideoTokens, norms: Tensor) -> Tensor:
+        """(T, N) float32: the mean cosine of each token of norms (T, N) with the question's tokens.
 
         Raises:
             ValueError: when the video came without a question.
         """
-        return video.features, video.require_question(type(self).__name__)
+        text = F.normalize(video.require_question(type(self).__name__), dim=1).mean(0)
+        return dots_with(video.features, text.expand(video.frames, 1, -1))[:, :, 0] / norms
 
-    def relevance(self, tokens: Tensor, question: Tensor) -> Tensor:
-        """(T, N) float32 in 0..1: how relevant each token is to the question, from what :meth:`compared` gives."""
-        text = F.normalize(question, dim=1).mean(0).expand(len(tokens), 1, -1)
-        cosine = dots_with(tokens, text)[:, :, 0] / token_norms(tokens).clamp_(min=_TINY)
+    def relevance(self, cosine: Tensor) -> Tensor:
+        """(T, N) cosines -> (T, N) in 0..1; all 1 where they are all the same."""
         cosine = (cosine if self.relevant == "like" else -cosine).nan_to_num(0.0, 0.0, 0.0)
         spread = cosine.amax() - cosine.amin()
         return torch.where(spread > 0, (cosine - cosine.amin() + 1e-6) / spread.clamp(min=_TINY), 1.0)
 
     def choose(self, video: VideoTokens) -> tuple[None, Tensor]:
         """What each token is worth: the earlier it is picked in its frame the more, then by what it adds."""
-        relevance, features = self.relevance(*self.compared(video)), video.features
+        norms = token_norms(video.features).clamp_(min=_TINY)
+        scale = self.relevance(self.cosine(video, norms)) / norms
         each = -(-self.own_count(video.frames, video.grid) // video.frames)
-        worth = torch.full(relevance.shape, -torch.inf, dtype=torch.float32, device=features.device)
-        order = torch.arange(each, dtype=torch.float32, device=features.device)
-        step = row_chunk(video.positions**2, features.device)
-        for first in range(0, video.frames, step):
-            some = slice(first, first + step)
-            unit = F.normalize(features[some].float(), dim=2).nan_to_num_(0.0, 0.0, 0.0)
-            picked, added = greedy_determinant(unit * relevance[some, :, None], each)
+        worth = torch.full(scale.shape, -torch.inf, dtype=torch.float32, device=scale.device)
+        order = torch.arange(each, dtype=torch.float32, device=scale.device)
+        step = row_chunk(video.positions**2, scale.device)
+        for some in (slice(first, first + step) for first in range(0, video.frames, step)):
+            x = video.features[some].float()
+            kernel = (x @ x.transpose(1, 2)).mul_(scale[some, :, None]).mul_(scale[some, None])
+            picked, added = greedy_determinant(kernel.nan_to_num_(0.0, 0.0, 0.0), each)
             worth[some] = worth[some].scatter(1, picked, added / (1 + added) - order)
         return None, worth.flatten()

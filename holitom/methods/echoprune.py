@@ -13,6 +13,7 @@ from holitom.methods.base import Need
 from holitom.methods.exact import ExactMethod
 from holitom.ops.ranking import rank_descending
 from holitom.ops.similarity import row_chunk
+from holitom.ops.temporal import dots_with, token_norms
 from holitom.tokens import VideoTokens, exact_count
 
 
@@ -61,17 +62,16 @@ class EchoPrune(ExactMethod):
 
     def choose(self, video: VideoTokens) -> tuple[None, Tensor]:
         """What each token is worth, the first frame's share above all others. No synchronisation."""
-        question = F.normalize(video.require_question("EchoPrune"), dim=1)
-        relevance, echoes = [], [torch.zeros(1, video.positions, dtype=torch.float32, device=question.device)]
-        step = row_chunk(video.positions * max(video.positions, len(question)), question.device)
-        for first in range(0, video.frames, step):
-            begin = max(0, first - 1)  # with the frame before
-            unit = F.normalize(video.features[begin : first + step].float(), dim=2).nan_to_num_(0.0, 0.0, 0.0)
-            relevance.append((unit[first - begin :] @ question.T).amax(2))
-            cosine = unit[1:] @ unit[:-1].transpose(1, 2)
+        features, question = video.features, F.normalize(video.require_question("EchoPrune"), dim=1)
+        norms = token_norms(features).clamp_(min=torch.finfo(torch.float32).tiny)
+        worth = dots_with(features, question.expand(video.frames, -1, -1)).amax(2) / norms
+        step = row_chunk(video.positions**2, features.device)
+        for first in range(1, video.frames, step):
+            now, before = slice(first, first + step), slice(first - 1, min(first + step, video.frames) - 1)
+            cosine = features[now].float() @ features[before].float().transpose(1, 2)
+            cosine.div_(norms[now, :, None]).div_(norms[before, None]).nan_to_num_(0.0, 0.0, 0.0)
             echo = ((cosine / self.temperature).softmax(2) * cosine).sum(2)
-            echoes.append(cosine.diagonal(dim1=1, dim2=2) + echo)
-        worth = torch.cat(relevance) - torch.cat(echoes)
+            worth[now] -= cosine.diagonal(dim1=1, dim2=2) + echo
         total = self.own_count(video.frames, video.grid)
         share = min(video.positions, max(1, total // video.frames))
         worth[0] = torch.where(rank_descending(worth[0]) < share, torch.inf, -torch.inf)

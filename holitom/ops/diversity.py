@@ -151,27 +151,27 @@ def token_distances(x: Tensor, norms: Tensor) -> Tensor:
     return distance
 
 
-def greedy_determinant(rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Picks rows one after the other so that the volume they span grows most: greedy MAP inference of a DPP.
+def greedy_determinant(kernel: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Picks, one after the other, what makes the determinant of the picked grow most: greedy MAP inference of a DPP.
 
-    In every frame of a batch at once. What a row would add is its squared distance from the span of all picked ones
-    (its conditional variance), brought up to date by one row of an incremental Cholesky factor at each pick (Chen et
-    al., NeurIPS 2018). Where nothing but rounding is left to add, the lower index comes first.
+    In every frame of a batch at once. What a candidate would add is its conditional variance (where the kernel holds
+    dot products, its squared distance from the span of all picked), brought up to date by one row of an incremental
+    Cholesky factor at each pick (Chen et al., NeurIPS 2018). Where nothing but rounding is left to add, the lower index
+    comes first.
 
     Args:
-        rows: (B, n, D) floating point; the kernel of the DPP is their matrix of dot products.
-        count: m, from 1 to n; no row is picked twice.
+        kernel: (B, n, n) float32, symmetric and positive semidefinite.
+        count: m, from 1 to n; no candidate is picked twice.
 
     Returns:
         (B, m) int64 in order of picking; (B, m) float32, what each added. No synchronisation.
     """
-    kernel = (x := rows.float()) @ x.transpose(1, 2)
     left = kernel.diagonal(dim1=1, dim2=2).clone()
     least, taken = left * _ROUNDING, torch.zeros_like(left)
     batch, total = left.shape
-    factor = torch.zeros(batch, count, total, dtype=torch.float32, device=rows.device)
-    picked = torch.empty(batch, count, dtype=torch.int64, device=rows.device)
-    added = torch.empty(batch, count, dtype=torch.float32, device=rows.device)
+    factor = torch.zeros(batch, count, total, dtype=torch.float32, device=kernel.device)
+    picked = torch.empty(batch, count, dtype=torch.int64, device=kernel.device)
+    added = torch.empty(batch, count, dtype=torch.float32, device=kernel.device)
     for number in range(count):
         best = (left + taken).argmax(1, keepdim=True)
         gain = left.gather(1, best)
