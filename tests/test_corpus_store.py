@@ -240,13 +240,15 @@ def test_totals_are_sums_of_rows():
     totals = Totals(expected=4)
     totals.add(row(1, visual_tokens_in=100, visual_tokens_out=10, prompt_tokens=120, prefill_flops=5))
     totals.begin()
-    counts = {"full_prefill_flops": 50, "kv_bytes": 3, "full_kv_bytes": 30}
+    counts = {"full_prefill_flops": 50, "paper_flops": 2, "full_paper_flops": 8, "kv_bytes": 3, "full_kv_bytes": 30}
     totals.add(row(2, visual_tokens_in=100, visual_tokens_out=20, prompt_tokens=130, prefill_flops=5, **counts))
     totals.add(row(3, answer=None, error="broken", prompt_tokens=None))
     found = totals.summary(SETTINGS)
     assert (found["rows"], found["errors"], found["this_run"]["rows"]) == (3, 1, 2)
     assert totals.saved_tokens == 170
-    assert found["compressed"] == {"visual_tokens": 30, "prompt_tokens": 80, "prefill_flops": 10, "kv_cache_bytes": 3}
+    ran = {"visual_tokens": 30, "prompt_tokens": 80, "prefill_flops": 10, "paper_flops": 2, "kv_cache_bytes": 3}
+    assert found["compressed"] == ran
+    assert found["ratio"]["paper_flops"] == 0.25
     assert found["uncompressed"]["prompt_tokens"] == 250
     assert found["ratio"]["visual_tokens"] == pytest.approx(0.15)
 

@@ -62,6 +62,9 @@ def test_ask_and_caption_say_the_same_and_count_the_same(model, film, tmp_path):
     alone, cost = rows[shared.index(False)], asked[shared.index(False)]["cost"]
     assert alone["full_prefill_flops"] == cost["full"]["prefill_flops"]
     assert alone["prefill_flops"] == cost["compressed"]["prefill_flops"]
+    assert alone["full_paper_flops"] == cost["full"]["paper_flops"]
+    assert alone["paper_flops"] == cost["compressed"]["paper_flops"]
+    assert rows[shared.index(True)]["full_paper_flops"] == 0, "it brings no visual tokens"
 
 
 def test_eval_says_what_asking_each_question_says(model):

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 
 from holitom.corpus.reading import Reader, Video
-from holitom.cost import ModelShape, kv_cache_bytes, prefill_flops
+from holitom.cost import ModelShape, kv_cache_bytes, paper_flops, prefill_flops
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,8 @@ class Counts:
         visual_out: visual tokens that enter the LLM.
         prefill_flops: FLOPs of the prefill as it ran.
         full_prefill_flops: the same without compression.
+        paper_flops: by the paper's formula, of visual tokens alone, as they ran.
+        full_paper_flops: the same without compression.
         kv_bytes: bytes of the KV cache as it ran.
         full_kv_bytes: the same without compression.
     """
@@ -31,6 +33,8 @@ class Counts:
     visual_out: int
     prefill_flops: int | None = None
     full_prefill_flops: int | None = None
+    paper_flops: int | None = None
+    full_paper_flops: int | None = None
     kv_bytes: int | None = None
     full_kv_bytes: int | None = None
 
@@ -93,20 +97,27 @@ class LayerTokens:
     Args:
         new: for each layer.
         past: for each layer; all 0 for a row that pays for its video itself.
+        visual: those of the new ones that are visual, for each layer.
     """
 
     new: list[int]
     past: list[int]
+    visual: list[int]
 
     @classmethod
-    def of(cls, tokens: Sequence[int], held: Sequence[int] | None) -> LayerTokens:
-        """Of a prompt of so many tokens in each layer, of which ``held`` are in the cache."""
+    def of(cls, tokens: Sequence[int], visual: Sequence[int], held: Sequence[int] | None) -> LayerTokens:
+        """Of a prompt of so many tokens in each layer, of which ``held``, the visual ones too, are in the cache."""
         past = list(held) if held is not None else [0] * len(tokens)
-        return cls([count - before for count, before in zip(tokens, past, strict=True)], past)
+        new = [count - before for count, before in zip(tokens, past, strict=True)]
+        return cls(new, past, [0 if before else count for count, before in zip(visual, past, strict=True)])
 
     def flops(self, shape: ModelShape) -> int:
         """FLOPs of the language model."""
         return prefill_flops(shape, self.new, past_per_layer=self.past).total
+
+    def paper_flops(self, shape: ModelShape) -> int:
+        """FLOPs of its visual tokens by the paper's formula."""
+        return paper_flops(self.visual, shape.hidden, [layer.active_intermediate for layer in shape.layers])
 
     def kv_bytes(self, shape: ModelShape, dtype: torch.dtype | int) -> int:
         """Bytes that it adds to the KV cache."""

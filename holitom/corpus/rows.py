@@ -29,6 +29,8 @@ class Row:
         seconds_answer: this row's share of its batch's.
         prefill_flops: FLOPs of the language model, as it ran; None where the model's shape is not known.
         full_prefill_flops: the same without compression.
+        paper_flops: by the paper's formula, of visual tokens alone, as they ran.
+        full_paper_flops: the same without compression.
         kv_bytes: bytes of the KV cache, as it ran; None where the model's shape is not known.
         full_kv_bytes: the same without compression.
         warning: what is wrong with a video of which only a part could be read.
@@ -48,6 +50,8 @@ class Row:
     seconds_answer: float | None = None
     prefill_flops: int | None = None
     full_prefill_flops: int | None = None
+    paper_flops: int | None = None
+    full_paper_flops: int | None = None
     kv_bytes: int | None = None
     full_kv_bytes: int | None = None
     warning: str | None = None

@@ -240,6 +240,8 @@ def _row(key: Key, said: Reply | Exception, shared: bool, video: Video, seconds:
         visual_tokens_out=counts.visual_out,
         prefill_flops=counts.prefill_flops,
         full_prefill_flops=counts.full_prefill_flops,
+        paper_flops=counts.paper_flops,
+        full_paper_flops=counts.full_paper_flops,
         kv_bytes=counts.kv_bytes,
         full_kv_bytes=counts.full_kv_bytes,
     )

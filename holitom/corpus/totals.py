@@ -10,7 +10,8 @@ from holitom.corpus.rows import Row
 
 SUMMED = (
     "prompt_tokens", "visual_tokens_in", "visual_tokens_out", "seconds_decode", "seconds_preprocess", "seconds_prefix",
-    "seconds_answer", "prefill_flops", "full_prefill_flops", "kv_bytes", "full_kv_bytes",
+    "seconds_answer", "prefill_flops", "full_prefill_flops", "paper_flops", "full_paper_flops", "kv_bytes",
+    "full_kv_bytes",
 )  # fmt: skip
 
 
@@ -70,12 +71,14 @@ class Totals:
             "visual_tokens": int(sums["visual_tokens_out"]),
             "prompt_tokens": int(sums["prompt_tokens"]) - self.saved_tokens,
             "prefill_flops": int(sums["prefill_flops"]) if known else None,
+            "paper_flops": int(sums["paper_flops"]) if known else None,
             "kv_cache_bytes": int(sums["kv_bytes"]) if known else None,
         }
         full = {
             "visual_tokens": int(sums["visual_tokens_in"]),
             "prompt_tokens": int(sums["prompt_tokens"]),
             "prefill_flops": int(sums["full_prefill_flops"]) if known else None,
+            "paper_flops": int(sums["full_paper_flops"]) if known else None,
             "kv_cache_bytes": int(sums["full_kv_bytes"]) if known else None,
         }
         ratios = {

@@ -107,12 +107,15 @@ class TransformersEngine:
         dtype, depth = dtype_of(self.pipeline.model), len(record.by_layer)
         first = next(iter(self.session.layers), depth)
         held = [prefix.tokens if layer < first else 0 for layer in range(depth)]
-        ran = LayerTokens.of(record.by_layer, held if shared else None)
-        full = LayerTokens.of([record.tokens] * depth, [prefix.record.tokens] * depth if shared else None)
+        ran = LayerTokens.of(record.by_layer, visual, held if shared else None)
+        whole = [prefix.record.tokens] * depth if shared else None
+        full = LayerTokens.of([record.tokens] * depth, [record.visual] * depth, whole)
         return replace(
             plain,
             prefill_flops=ran.flops(self._shape),
             full_prefill_flops=full.flops(self._shape),
+            paper_flops=ran.paper_flops(self._shape),
+            full_paper_flops=full.paper_flops(self._shape),
             kv_bytes=ran.kv_bytes(self._shape, dtype),
             full_kv_bytes=full.kv_bytes(self._shape, dtype),
         )

@@ -31,20 +31,21 @@ def paper_layer_flops(tokens: int, hidden: int, intermediate: int) -> int:
     return 4 * tokens * hidden**2 + 2 * tokens**2 * hidden + 2 * tokens * hidden * intermediate
 
 
-def paper_flops(tokens_per_layer: Sequence[int], hidden: int, intermediate: int) -> int:
+def paper_flops(tokens_per_layer: Sequence[int], hidden: int, intermediate: int | Sequence[int]) -> int:
     """Prefill FLOPs by the paper's formula: :func:`paper_layer_flops` summed over the layers.
 
     Args:
         tokens_per_layer: the number of visual tokens in each decoder layer, text tokens left out as in the paper.
         hidden: d, the width of the residual stream.
-        intermediate: m, the width of the MLP.
+        intermediate: m, the width of the MLP, or that of each layer.
 
     Returns:
         The number of multiply-adds, which the paper calls FLOPs.
     """
     if not tokens_per_layer:
         raise ValueError("tokens_per_layer is empty: give one token count for each decoder layer")
-    return sum(paper_layer_flops(n, hidden, intermediate) for n in tokens_per_layer)
+    widths = [intermediate] * len(tokens_per_layer) if isinstance(intermediate, int) else intermediate
+    return sum(paper_layer_flops(n, hidden, width) for n, width in zip(tokens_per_layer, widths, strict=True))
 
 
 def paper_schedule(

@@ -10,7 +10,7 @@ import torch
 
 from .flops import Flops, check_per_layer, decode_flops, prefill_flops
 from .memory import activation_peak_bytes, kv_cache_bytes
-from .paper import paper_layer_flops
+from .paper import paper_flops
 from .shape import AttentionShape, ModelShape
 
 __all__ = ["Cost", "CostReport"]
@@ -172,9 +172,8 @@ def _cost(
         prompt_tokens=sum(tokens[0] for tokens, _ in samples),
         visual_tokens=sum(visual[0] for _, visual in samples),
         paper_flops=sum(
-            paper_layer_flops(n, shape.hidden, layer.active_intermediate)
+            paper_flops(visual, shape.hidden, [layer.active_intermediate for layer in shape.layers])
             for _, visual in samples
-            for layer, n in zip(shape.layers, visual, strict=True)
         ),
         prefill_flops=sum(prefill_flops(shape, tokens, causal=causal).total for tokens, _ in samples),
         decode_flops=sum(decode_flops(shape, tokens).total for tokens, _ in samples),

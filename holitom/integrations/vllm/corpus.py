@@ -147,14 +147,16 @@ class VllmEngine:
         if self._shape is None:
             return plain
         depth = self._shape.depth
-        ran = LayerTokens.of([entered] * depth, [cached] * depth)
-        full = LayerTokens.of([prompt] * depth, [cached + gone if cached else 0] * depth)
+        ran = LayerTokens.of([entered] * depth, [plain.visual_out] * depth, [cached] * depth)
+        full = LayerTokens.of([prompt] * depth, [asked.visual] * depth, [cached + gone if cached else 0] * depth)
         return Counts(
             plain.prompt,
             plain.visual_in,
             plain.visual_out,
             prefill_flops=ran.flops(self._shape),
             full_prefill_flops=full.flops(self._shape),
+            paper_flops=ran.paper_flops(self._shape),
+            full_paper_flops=full.paper_flops(self._shape),
             kv_bytes=ran.kv_bytes(self._shape, self._dtype),
             full_kv_bytes=full.kv_bytes(self._shape, self._dtype),
         )
