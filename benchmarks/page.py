@@ -17,7 +17,7 @@ from typing import Any
 from holitom.bench import load
 from holitom.bench.measure import COMPRESSION, FIRST, NEXT, PREFILL, TOWER
 from holitom.bench.results import BASELINE, Report
-from holitom.report.bench import rows
+from holitom.report.bench import inside_tower, rows
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "benchmarks.md"
@@ -92,7 +92,10 @@ def _bench(report: Report, folder: Path) -> str:
             *("prefill ×", "decode tok/s", "decode ×", "KV cache MB", "peak MB"),
         ]
     ]
-    for row in rows(report):
+    measured = rows(report)
+    extra = inside_tower(measured)
+    table[0] += ["tower FLOPs" if name == "tower_flops" else "TTFT × of stock" for name in extra]
+    for row in measured:
         base = row["method"] == BASELINE
         table.append(
             [
@@ -105,6 +108,7 @@ def _bench(report: Report, folder: Path) -> str:
                 "" if row["tokens_per_second"] is None else f"{row['tokens_per_second']:.2f}",
                 "" if base else _times(row["decode_speedup"]),
                 *("" if row[name] is None else f"{row[name] / 1e6:,.1f}" for name in ("kv_cache_bytes", "peak_bytes")),
+                *(_percent(row[name]) if name == "tower_flops" else _times(row[name]) for name in extra),
             ]
         )
     weights = "random weights" if settings["weights"] == "random" else "its weights"
@@ -304,8 +308,8 @@ def _markdown(table: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *body])
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.1f} %"
 
 
 def _times(value: float | None) -> str:

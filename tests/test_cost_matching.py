@@ -9,7 +9,7 @@ import pytest
 from cost_models import config
 from method_zoo import make_video
 
-from holitom.cost import ModelShape, matched_to, prefill_flops, visual_schedule
+from holitom.cost import Flops, ModelShape, matched_to, prefill_flops, vision_flops, visual_schedule
 from holitom.methods import Method, parse
 
 DEPTH, FRAMES, GRID, TEXT = 8, 16, (6, 6), 30
@@ -82,6 +82,21 @@ def test_a_budget_out_of_reach_is_refused_and_a_generous_one_met_by_everything()
     with pytest.raises(ValueError, match="smallest needs"):
         match("dycoke", 0.1)
     assert match("evs", 2.0).method == parse("evs:retention=1.0")
+
+
+def test_what_a_stage_inside_the_tower_saves_is_free_for_tokens() -> None:
+    full = vision_flops(SHAPE, FRAMES, GRID)
+    half = Flops(**{part: count // 2 for part, count in full.as_dict().items() if part != "total"})
+    budget = (0.4 * FULL + full.total) / FULL  # for the first token
+    alone = match("randomdrop", budget, vision=full)
+    behind = match("renewal|randomdrop", budget, vision=half)
+    assert alone.method == match("randomdrop", 0.4).method
+    assert alone.flops == match("randomdrop", 0.4).flops + full.total
+    saved = (full.total - half.total) / FULL
+    assert behind.method == parse("renewal") | match("randomdrop", 0.4 + saved).method
+    assert sum(behind.visual_per_layer) > sum(alone.visual_per_layer)
+    with pytest.raises(ValueError, match="text, the vision tower and the layers"):
+        match("randomdrop", 0.01, vision=full)
 
 
 def test_another_parameter_can_be_set() -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
 import torch
 import typer
+from rich.console import Console
 
 from holitom.bench import bench as run
 from holitom.bench import build, fresh_report, from_preset, pixels
@@ -14,7 +17,11 @@ from holitom.cli.loading import load
 from holitom.demo.app import samples
 from holitom.demo.work import Desk
 from holitom.evaluation import Log, evaluate
+from holitom.evaluation.statistics import accuracy_table
 from holitom.methods import HoliTom, Renewal, Uncompressed, parse, with_tower
+from holitom.report.accuracy import accuracy_rich
+from holitom.report.bench import bench_rich, inside_tower
+from holitom.report.bench import rows as bench_rows
 from holitom.video import Clip
 from holitom.video.synthetic import suite
 
@@ -78,6 +85,14 @@ def test_an_evaluation_encodes_for_each_stage_inside_the_tower(tiny):
     for clip in {row.clip for row in rows}:
         assert shares[clip, "uncompressed"] == shares[clip, "holitom"] == 1
         assert shares[clip, "renewal:layer=0"] == shares[clip, "renewal:layer=0|holitom"] < 0.9
+    table = accuracy_table(rows, "uncompressed")
+    mean = np.mean([share for (_, method), share in shares.items() if method == "renewal:layer=0"])
+    assert table["renewal:layer=0|holitom"]["tower_flops"] == mean
+    for methods, shown in ((table, True), ({"holitom": table["holitom"]}, False)):
+        console = Console(width=200, record=True, file=io.StringIO())
+        console.print(accuracy_rich(methods))
+        text = " ".join(console.export_text().split())
+        assert ("tower: FLOPs of the vision tower" in text) == shown == (f"{100 * mean:.1f}" in text)
 
 
 def test_a_share_of_the_picture_never_changes():
@@ -91,11 +106,22 @@ def test_a_share_of_the_picture_never_changes():
 
 def test_bench_does_not_share_a_tower_that_works_on_rows():
     workload = from_preset("tiny", build("tiny", dtype=torch.float32), frames=8, text=12, answer=1, static=0.9)
-    methods = [Uncompressed(), HoliTom(), parse("renewal:layer=0|holitom")]
-    report = fresh_report(workload, {"repeats": 1, "warmup": 0, "batch": 1}, methods)
+    methods = [Uncompressed(), HoliTom(), parse("renewal:layer=0|holitom"), Uncompressed(stock=True)]
+    report = fresh_report(
+        workload, {"repeats": 1, "warmup": 0, "batch": 1, "frames": 8, "dtype": "-", "attention": "-"}, methods
+    )
     run(workload, methods, report, share_tower=True)
     ratios = {name: facts["cost_ratios"]["vision_flops"] for name, facts in report.methods.items()}
     assert ratios["uncompressed"] == ratios["holitom"] == 1
     assert ratios["renewal:layer=0|holitom"] < 0.7
     seconds = [report.rounds[0][name]["vision tower"] for name in report.methods]
     assert seconds[0] != seconds[2]
+    found = {row["method"]: row for row in bench_rows(report)}
+    assert found["renewal:layer=0|holitom"]["tower_flops"] == ratios["renewal:layer=0|holitom"]
+    first = {name: found[name]["time to first token"] for name in found}
+    assert found["holitom"]["stock_speedup"] == pytest.approx(first["uncompressed:stock=true"] / first["holitom"])
+    assert inside_tower(list(found.values())) == ["tower_flops", "stock_speedup"]
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(bench_rich(report))
+    assert f"{100 * ratios['renewal:layer=0|holitom']:.1f}" in console.export_text()
+    assert inside_tower([found["holitom"] | {"stock_speedup": None}]) == []

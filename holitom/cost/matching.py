@@ -26,7 +26,7 @@ class Matched:
 
     Attributes:
         method: with that setting.
-        flops: of the language model's prefill, counted for that setting.
+        flops: of the language model's prefill, counted for that setting, and of the vision tower where that was given.
         visual_per_layer: visual tokens in each decoder layer.
     """
 
@@ -46,6 +46,7 @@ def matched_to(
     video: VideoTokens | None = None,
     parameter: str | None = None,
     causal: bool = True,
+    vision: Flops | None = None,
 ) -> Matched:
     """The largest setting of a method with which prefill stays within a budget of FLOPs.
 
@@ -62,18 +63,21 @@ def matched_to(
         parameter: the field to set, if another than the method's ``retention``, ``inner_retention``, ``shares`` or
             ``cost``, the first that it has. A tuple is scaled as a whole.
         causal: see :func:`~holitom.cost.prefill_flops`.
+        vision: what the vision tower costs with this method's stage inside it, to count against the budget, which is
+            then one for the first token: ``session.summary().cost.vision`` of a video of this kind. What a stage
+            inside the tower saves is then free for tokens. None: the budget is that of prefill alone.
 
     Raises:
         ValueError: when the budget is below what the smallest setting costs, naming that; when nothing can be set; when
             counts depend on the content and there is no video.
     """
-    name = parameter or _parameter(method)
+    name, inside = parameter or _parameter(method), 0 if vision is None else vision.total
 
     def measure(value: float) -> Matched:
         candidate = _with(method, name, value)
         visual = visual_schedule(candidate, shape.depth, frames, grid, video)
         cost: Flops = prefill_flops(shape, [text + count for count in visual], causal=causal)
-        return Matched(candidate, cost.total, visual)
+        return Matched(candidate, cost.total + inside, visual)
 
     high = 1.0
     best = measure(high)
@@ -83,7 +87,8 @@ def matched_to(
     if smallest.flops > flops:
         raise ValueError(
             f"no {name} brings {type(method).__name__} down to {flops:.4g} FLOPs: its smallest needs "
-            f"{smallest.flops:.4g}, of which text and the layers before an inner stage keep their share"
+            f"{smallest.flops:.4g}, of which text{', the vision tower' if inside else ''} and the layers before "
+            "an inner stage keep their share"
         )
     best = smallest
     for _ in range(STEPS):

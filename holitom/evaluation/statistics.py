@@ -105,7 +105,8 @@ def accuracy_table(rows: Sequence[Row], baseline: str, averaged: Sequence[str] |
 
     Returns:
         For each method: accuracy by task and by kind of task, mean with interval, difference to the baseline with
-        interval, share of visual tokens entering and on average, share of prefill FLOPs, clips and questions.
+        interval, share of visual tokens entering and on average, share of prefill FLOPs and of the vision tower's,
+        clips and questions.
     """
     by_method: dict[str, list[Row]] = {}
     for row in rows:
@@ -116,6 +117,7 @@ def accuracy_table(rows: Sequence[Row], baseline: str, averaged: Sequence[str] |
     for method, mine in by_method.items():
         right, asked = counts(mine, sorted({row.clip for row in mine}), tasks)
         mean, difference = paired_bootstrap(mine, by_method[baseline], averaged)
+        towers = [row.tower_share for row in mine if row.tower_share is not None]
         tokens = np.array([row.visual_tokens for row in mine]).sum(0)
         table[method] = {
             "tasks": {
@@ -133,6 +135,7 @@ def accuracy_table(rows: Sequence[Row], baseline: str, averaged: Sequence[str] |
             "tokens_entering": float(tokens[1] / tokens[0]),
             "tokens_mean": float(tokens[2] / tokens[0]),
             "prefill_flops": _share(mine),
+            "tower_flops": float(np.mean(towers)) if len(towers) == len(mine) else None,
             "clips": len({row.clip for row in mine}),
             "questions": int(asked.sum()),
         }

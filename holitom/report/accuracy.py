@@ -15,11 +15,15 @@ def accuracy_rich(table: dict[str, Any]) -> Group:
     """The accuracy of each method, and by task, from what :func:`holitom.evaluation.accuracy_table` gives."""
     shown = Table(box=None, pad_edge=False)
     note = f"accuracy in %, 95 % intervals by bootstrap over the same clips; {' and '.join(LEAKING)} not in the mean"
-    by_task = Table(box=None, pad_edge=False, caption=f"{note}; FLOPs of prefill, causal")
+    inside = any(entry.get("tower_flops") not in (None, 1) for entry in table.values())
+    note += "; FLOPs of prefill, causal" + ("; tower: FLOPs of the vision tower" if inside else "")
+    by_task = Table(box=None, pad_edge=False, caption=note)
     shown.add_column("", justify="right")
     shown.add_column("method", overflow="fold")
     for column in ("accuracy", *KINDS, "difference", "tokens", "FLOPs"):
         shown.add_column(column, justify="right", no_wrap=True)
+    if inside:
+        shown.add_column("tower", justify="right", no_wrap=True)
     by_task.add_column("task")
     for number, (method, entry) in enumerate(table.items(), 1):
         mean, low, high = (100 * value for value in entry["mean"])
@@ -32,6 +36,7 @@ def accuracy_rich(table: dict[str, Any]) -> Group:
             f"{gap[0]:+.1f} [{gap[1]:+.1f}, {gap[2]:+.1f}]" if any(gap) else "",
             f"{100 * entry['tokens_entering']:.1f}",
             "" if entry["prefill_flops"] is None else f"{100 * entry['prefill_flops']:.1f}",
+            *([f"{100 * entry['tower_flops']:.1f}" if entry["tower_flops"] is not None else ""] if inside else []),
         )
         by_task.add_column(str(number), justify="right")
     for task in dict.fromkeys(task for entry in table.values() for task in entry["tasks"]):

@@ -12,16 +12,21 @@ from rich.text import Text
 
 from holitom.bench.measure import COMPRESSION, FIRST, NEXT, PREFILL, STAGES, TOWER
 from holitom.bench.results import BASELINE, Report
+from holitom.cost import ratios
 
+STOCK = "uncompressed:stock=true"
 COLOURS = {TOWER: "#adb5bd", COMPRESSION: "#e8590c", PREFILL: "#1971c2"}
 
 
 def rows(report: Report) -> list[dict[str, Any]]:
     """One entry for each measured method: what the table, the docs and the plots show.
 
-    Milliseconds are medians; ``*_speedup`` are medians of the ratios to the uncompressed model, round by round.
+    Milliseconds are medians; ``*_speedup`` are medians of the ratios to the uncompressed model, round by round;
+    ``stock_speedup`` to transformers without what a session computes sooner. ``tower_flops`` is the share of the vision
+    tower's FLOPs that ran.
     """
-    found = []
+    found, first = [], report.samples(FIRST)
+    stock = ratios(first, STOCK) if STOCK in first and len({len(each.seconds) for each in first.values()}) == 1 else {}
     for label, entry in report.results().items():
         facts, seconds = report.methods[label], entry["seconds"]
         if FIRST not in seconds:
@@ -35,6 +40,8 @@ def rows(report: Report) -> list[dict[str, Any]]:
                 "flops": facts.get("cost_ratios", {}).get("prefill_flops"),
                 "paper_flops": facts.get("cost_ratios", {}).get("paper_flops"),
                 **{stage: 1e3 * seconds[stage]["median"] for stage in STAGES if stage in seconds},
+                "tower_flops": facts.get("cost_ratios", {}).get("vision_flops"),
+                "stock_speedup": stock[label].median if label in stock else None,
                 "first_spread": seconds[FIRST]["spread"],
                 "first_speedup": _speedup(entry, FIRST),
                 "prefill_speedup": _speedup(entry, PREFILL),
@@ -46,6 +53,13 @@ def rows(report: Report) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def inside_tower(measured: list[dict[str, Any]]) -> list[str]:
+    """What rows say of the vision tower, where that differs between methods: ``tower_flops``, ``stock_speedup``."""
+    shares = any(row["tower_flops"] not in (None, 1) for row in measured)
+    stock = any(row["stock_speedup"] is not None for row in measured)
+    return ["tower_flops"] * shares + ["stock_speedup"] * stock
 
 
 def _speedup(entry: Mapping[str, Any], stage: str) -> float | None:
@@ -71,7 +85,13 @@ def bench_rich(report: Report) -> Group:
         "of these\nin the run",
     ):
         by_stage.add_column(title, justify="right", no_wrap=True)
-    for number, row in enumerate(rows(report), 1):
+    measured = rows(report)
+    extra = inside_tower(measured)
+    for name in extra:
+        by_stage.add_column(
+            {"tower_flops": "tower\nFLOPs %"}.get(name, "TTFT ×\nof stock"), justify="right", no_wrap=True
+        )
+    for number, row in enumerate(measured, 1):
         base = row["method"] == BASELINE
         shown.add_row(
             str(number),
@@ -91,6 +111,7 @@ def bench_rich(report: Report) -> Group:
             *(f"{row[stage]:,.1f}" for stage in (TOWER, COMPRESSION, PREFILL)),
             "" if base else _times(row["prefill_speedup"]),
             *("" if size is None else f"{size / 1e6:,.1f}" for size in sizes),
+            *(_percent(row[name]) if name == "tower_flops" else _times(row[name]) for name in extra),
         )
     machine, settings = report.machine, report.settings
     lines = [f"[failed] {label}: {reason}" for label, reason in report.failures.items()]
