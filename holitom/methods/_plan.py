@@ -14,59 +14,32 @@ from holitom.tokens import largest_remainder
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
-    """The static tokens of one segment: columns ``start..stop-1`` become outputs ``output..output+clusters-1``."""
-
-    start: int
-    stop: int
-    clusters: int
-    output: int
-
-    @property
-    def size(self) -> int:
-        """Its columns."""
-        return self.stop - self.start
-
-
-@dataclass(frozen=True, eq=False)
 class Plan:
-    """Where every static source goes and how many outputs each part of the video gets. All tensors on the CPU.
+    """Where every static source goes and how many outputs each part of the video gets. All tensors int64, on the CPU.
 
-    A column is a static position of a segment, merged over the segment's frames.
+    A column is a static position of a segment, merged over the segment's frames; columns of a segment are clustered.
 
     Args:
-        column: (T, N) int64, the column of a source; -1: dynamic.
-        first: (C,) int64, the first source of each column.
-        length: (C,) float32, the sources of each column.
-        parts: one for each segment with static positions.
-        kept: (T,) int64, how many dynamic tokens each frame keeps.
-        output: (T,) int64, the first output of each frame.
-        outputs: M.
+        column: (T, N), the column 0..C-1 of a source; -1: dynamic; -2: static in a segment that keeps no such token.
+        source: (E,), the sources of all columns, one column after the other.
+        length: (C,), how many sources each column has.
+        first: (C,), the first source of each column.
+        groups: the columns and the clusters of each segment that has both.
+        cluster: (K,), the output of each cluster.
+        pick: (P,), where the dynamic tokens that stay are in each frame's ranking: t * N + place.
+        pick_output: (P,), the output of each, by their position.
+        outputs: M = K + P.
     """
 
     column: Tensor
-    first: Tensor
+    source: Tensor
     length: Tensor
-    parts: list[Part]
-    kept: Tensor
-    output: Tensor
+    first: Tensor
+    groups: list[tuple[int, int]]
+    cluster: Tensor
+    pick: Tensor
+    pick_output: Tensor
     outputs: int
-
-    @property
-    def sources(self) -> int:
-        """How many sources are not dropped."""
-        length = self.length.numpy()
-        merged = sum(length[part.start : part.stop].sum() for part in self.parts if part.clusters)
-        return int(merged) + int(self.kept.sum())
-
-    def direct_outputs(self) -> tuple[Tensor, list[Part]]:
-        """(C,) int64, the outputs of columns that have one each, -1: of the others; and the parts with fewer outputs
-        than columns, but at least one."""
-        outputs = np.full(len(self.first), -1, dtype=np.int64)
-        for part in self.parts:
-            if part.clusters == part.size:
-                outputs[part.start : part.stop] = np.arange(part.output, part.output + part.size)
-        return torch.from_numpy(outputs), [part for part in self.parts if 0 < part.clusters < part.size]
 
 
 def plan_outer(
@@ -119,23 +92,31 @@ def plan_outer(
         shares = (floor + largest_remainder(offers - floor, exact - int(floor.sum()))).tolist()
         merged, kept = shares[: len(sizes)], shares[len(sizes) :]
 
-    parts, output, outputs = [], [], 0
-    for (start, stop), lowest, size, clusters in zip(cut.spans, first_column, sizes, merged, strict=True):
-        if size:
-            parts.append(Part(int(lowest), int(lowest + size), clusters, outputs))
+    live = np.repeat(np.array(merged, dtype=np.int64) > 0, sizes)  # columns of which something stays
+    number = np.append(np.where(live, live.cumsum() - 1, -2), -1)  # -1: dynamic
+    column, first, length = number[column], first[live], length[live]
+    source = column.reshape(-1).argsort(kind="stable")[(column < 0).sum() :]
+    groups, cluster, pick, pick_output, outputs = [], [], [], [], 0
+    for (start, stop), size, clusters in zip(cut.spans, sizes, merged, strict=True):
+        if clusters:
+            groups.append((int(size), int(clusters)))
+            cluster.append(np.arange(outputs, outputs + clusters))
             outputs += clusters
         for frame in range(start, stop + 1):
-            output.append(outputs)
+            pick.append(np.arange(kept[frame]) + frame * positions)
+            pick_output.append(np.arange(outputs, outputs + kept[frame]))
             outputs += kept[frame]
-    plan = Plan(
-        column=torch.from_numpy(column),
-        first=torch.from_numpy(first),
-        length=torch.from_numpy(length.astype(np.float32)),
-        parts=parts,
-        kept=torch.tensor(kept, dtype=torch.int64),
-        output=torch.tensor(output, dtype=torch.int64),
-        outputs=outputs,
+    parts = (
+        column,
+        source,
+        length,
+        first,
+        np.concatenate([*cluster, []]),
+        np.concatenate(pick),
+        np.concatenate(pick_output),
     )
+    column, source, length, first, *rest = (torch.from_numpy(part.astype(np.int64, copy=False)) for part in parts)
+    plan = Plan(column, source, length, first, groups, *rest, outputs)
     return cut, plan
 
 

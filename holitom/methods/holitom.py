@@ -6,8 +6,10 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from holitom.edges import sums_in_bags, sums_in_order
 from holitom.merge import DROPPED, Merge
 from holitom.methods._plan import Plan, plan_outer
 from holitom.methods.base import Attention, Need, check_layer, resolve_layer
@@ -17,9 +19,8 @@ from holitom.methods.segmenting import Segmenting
 from holitom.methods.sinks import SinkAware
 from holitom.methods.spread import Spread
 from holitom.ops.content import new_first
-from holitom.ops.density_groups import Group, cluster_groups
+from holitom.ops.density_groups import Clusters, Group, cluster_groups, send
 from holitom.ops.inner import halving_weights, join_survivors, mean_weights
-from holitom.ops.ranking import keep_top
 from holitom.ops.segmentation import Segmentation, segment
 from holitom.ops.similarity import static_links
 from holitom.ops.spread import directions, most_alike, picking_scores, sketch
@@ -157,30 +158,25 @@ class HoliTom(ContentBudget, Segmenting, SinkAware, ExactMethod):
         least = 0 if self.change is None else 1
         cut, plan = plan_outer(links, self.max_frames, self.retention, exact, scores, raised, least)
         device = video.features.device
-        column, first, length, kept, output = (
-            part.to(device, non_blocking=True)
-            for part in (plan.column, plan.first, plan.length, plan.kept, plan.output)
-        )
-        static = column >= 0
-        ranked = scores.nan_to_num(nan=torch.finfo(torch.float32).min).masked_fill(static, -torch.inf)
-        stays = keep_top(ranked, kept) & ~static
-        place = stays.cumsum(1) - 1 + output[:, None]
-        target = torch.where(stays, place, DROPPED)
-        weight = torch.ones_like(scores)
-        anchor = target.new_zeros(plan.outputs + 1)  # the last place takes what is no anchor
-        tokens = torch.arange(static.numel(), device=device)
-        anchor.scatter_(0, torch.where(stays, place, plan.outputs).flatten(), tokens)
-        if len(first):
-            sources = int((plan.column >= 0).sum())
-            over_time = Merge(column.flatten(), (1 / length)[column].flatten(), first)._knowing(sources)
-            penalty = None if sinks is None else self.sink_peaks * sinks[first % video.positions]
-            cluster, is_centre = self._cluster(over_time, video.features, plan, penalty)
-            share = self._shares(cluster, is_centre, plan.outputs)
-            target = torch.where(static, cluster[column], target)
-            weight = torch.where(static, (share / length)[column], weight)
-            anchor.scatter_(0, torch.where(is_centre, cluster, plan.outputs), first)
-        merge = Merge(target.flatten(), weight.flatten(), anchor[:-1], spans=tuple(cut.spans))
-        return merge._knowing(plan.sources)
+        columns = (plan.source, plan.length, plan.first, plan.cluster)
+        column, pick, pick_output, *columns = send([plan.column, plan.pick, plan.pick_output, *columns], device)
+        ranked = scores.nan_to_num(nan=torch.finfo(torch.float32).min).masked_fill_(column != -1, -torch.inf)
+        best = ranked.argsort(dim=1, descending=True, stable=True).flatten()[pick]
+        kept = (best + pick - pick % video.positions).sort().values
+        if not plan.groups:
+            target = torch.full_like(column, DROPPED).flatten().scatter_(0, kept, pick_output)
+            merge = Merge(target, torch.ones_like(scores).flatten(), kept, spans=tuple(cut.spans))
+            return merge._knowing(len(plan.pick))
+        source, length, first, cluster = columns
+        penalty = None if sinks is None else self.sink_peaks * sinks[first % video.positions]
+        found = self._cluster(video.features, plan, source, length, penalty)
+        output = F.pad(cluster[found.number], (0, 2), value=DROPPED)
+        weight = F.pad(found.share / length, (0, 2), value=1.0)
+        target = output[column].flatten().scatter_(0, kept, pick_output)
+        anchor = torch.empty(plan.outputs, dtype=torch.int64, device=device)
+        anchor[torch.cat([pick_output, cluster])] = torch.cat([kept, first[found.centre]])
+        merge = Merge(target, weight[column].flatten(), anchor, spans=tuple(cut.spans))
+        return merge._knowing(len(plan.pick) + len(plan.source))
 
     def _rank(self, video: VideoTokens) -> tuple[Tensor, Tensor | None]:
         """(T, N) float32: what ranks the tokens that move; (N,) the sink scores, or None."""
@@ -191,42 +187,22 @@ class HoliTom(ContentBudget, Segmenting, SinkAware, ExactMethod):
         sinks = self.ranked(video)[1] if self.sink else None
         return picking_scores(unit, weight, count, Spread.step), sinks
 
-    def _cluster(self, over_time: Merge, features: Tensor, plan: Plan, penalty: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Clusters the columns of each segment by density peaks, whose scores are lowered by a penalty (C,).
-
-        Returns:
-            For C columns: (C,) int64 the output of each, -1 where its segment keeps none; (C,) bool, which of them is
-            the centre of its output.
-        """
-        device = features.device
-        outputs, clustered = plan.direct_outputs()
-        cluster = outputs.to(device, non_blocking=True)
-        is_centre = cluster >= 0
-        if not clustered:
-            return cluster, is_centre
-        means = over_time.apply(features.flatten(0, 1))
-        columns = torch.cat([torch.arange(part.start, part.stop) for part in clustered]).to(device, non_blocking=True)
-        groups = [Group(part.size, part.clusters, min(self.neighbours, part.clusters)) for part in clustered]
-        every = len(columns) == len(means)
-        penalty = penalty if penalty is None or every else penalty[columns]
-        number, centre = cluster_groups(means if every else means[columns], groups, penalty)
-        start = torch.cat([torch.full((part.size,), part.output) for part in clustered]).to(device, non_blocking=True)
-        cluster[columns] = number + start
-        is_centre[columns] = centre
-        return cluster, is_centre
-
-    def _shares(self, cluster: Tensor, is_centre: Tensor, outputs: int) -> Tensor:
-        """(C,) float32: beta for a centre with members and (1 - beta) / members for these; or the plain mean."""
-        size = torch.zeros(
-            outputs + 1, dtype=torch.float32, device=cluster.device
-        )  # the last place counts what is dropped
-        size = size.index_add_(
-            0, cluster % (outputs + 1), torch.ones(len(cluster), dtype=torch.float32, device=cluster.device)
-        )[cluster]
-        if self.centre_weight is None:
-            return 1 / size
-        members = (1 - self.centre_weight) / (size - 1).clamp(min=1)
-        return torch.where(is_centre, torch.ones_like(size).masked_fill_(size > 1, self.centre_weight), members)
+    def _cluster(
+        self, features: Tensor, plan: Plan, source: Tensor, length: Tensor, penalty: Tensor | None
+    ) -> Clusters:
+        """Averages columns over time, and clusters those of each segment by density peaks less a penalty (C,)."""
+        groups = [Group(size, clusters, min(self.neighbours, clusters)) for size, clusters in plan.groups]
+        if all(size == clusters for size, clusters in plan.groups):
+            every = torch.arange(len(length), device=length.device)
+            return Clusters(every, torch.ones_like(every, dtype=torch.float32), every)
+        rows = features.flatten(0, 1)
+        edges = torch.repeat_interleave(length, output_size=len(source))
+        weight = 1 / length[edges]
+        if rows.device.type == "cpu":
+            means = sums_in_order(rows, source, edges, weight, len(length))
+        else:
+            means = sums_in_bags(rows, source, F.pad(length.cumsum(0), (1, 0)), weight)
+        return cluster_groups(means.to(rows.dtype), groups, penalty, centre_weight=self.centre_weight)
 
     def layers(self, depth: int) -> tuple[int, ...]:
         """The one layer of the inner stage, or none."""

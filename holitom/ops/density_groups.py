@@ -1,21 +1,24 @@
 """Density peaks of many groups of points at once.
 
 An accelerator takes longer to start an operation than to run a small one: there, all groups are padded to one size and
-clustered together, in about fifty operations. On a CPU they are clustered one after the other, without padding.
+clustered together. On a CPU they are clustered one after the other, without padding.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
 
+from holitom.ops import accelerated
 from holitom.ops.density import DensityPeaks
 from holitom.ops.ranking import rank_descending
 
 _PADDED_BYTES = 1 << 28  # of padded points at a time
+_LARGEST = 4096  # points of a group that a kernel takes
 
 
 @dataclass(frozen=True)
@@ -27,47 +30,95 @@ class Group:
     neighbours: int
 
 
-def cluster_groups(x: Tensor, groups: Sequence[Group], penalty: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Clusters each group by itself, as :meth:`DensityPeaks.of`.
+@dataclass(frozen=True, eq=False)
+class Clusters:
+    """Clusters of K points in groups, which have C clusters together.
+
+    Args:
+        number: (K,) int64, each point's cluster, 0..C-1: those of the first group come first.
+        share: (K,) float32, each point's share in its cluster.
+        centre: (C,) int64, the point that is the centre of each cluster.
+    """
+
+    number: Tensor
+    share: Tensor
+    centre: Tensor
+
+
+def cluster_groups(
+    x: Tensor,
+    groups: Sequence[Group],
+    penalty: Tensor | None = None,
+    *,
+    ascending: bool = True,
+    centre_weight: float | None = None,
+) -> Clusters:
+    """Clusters each group by itself, as :meth:`DensityPeaks.of`. Of as many clusters as points each has one, in order.
 
     Args:
         x: (K, D) floating point, the points of all groups, one group after the other.
-        groups: the sizes and the clusters of the groups.
+        groups: the sizes and the clusters of the groups; at least one.
         penalty: (K,) float32, what each point loses of its score as a centre; None: nothing.
+        ascending: the clusters of a group in order of their centres' index, else in order of descending score.
+        centre_weight: a cluster is centre_weight * centre + (1 - centre_weight) * mean of the others; None: the mean.
+            A point that is alone has a share of 1.
 
     Returns:
-        (K,) int64, the number of each point's cluster in its group, by the place of the centres; (K,) bool, which
-        points are centres. No synchronisation.
+        the clusters. No synchronisation.
     """
     if x.device.type == "cpu":
-        return _one_by_one(x, groups, penalty)
-    return cluster_padded(x, groups, penalty)
+        return _one_by_one(x, groups, penalty, ascending, centre_weight)
+    return cluster_padded(x, groups, penalty, ascending=ascending, centre_weight=centre_weight)
 
 
-def _one_by_one(x: Tensor, groups: Sequence[Group], penalty: Tensor | None) -> tuple[Tensor, Tensor]:
-    cluster = torch.empty(len(x), dtype=torch.int64)
-    is_centre = torch.zeros(len(x), dtype=torch.bool)
-    start = 0
+def _one_by_one(
+    x: Tensor, groups: Sequence[Group], penalty: Tensor | None, ascending: bool, centre_weight: float | None
+) -> Clusters:
+    number, share = torch.empty(len(x), dtype=torch.int64), torch.empty(len(x), dtype=torch.float32)
+    centres, start, base = [], 0, 0
     for group in groups:
         part = slice(start, start + group.size)
         lost = None if penalty is None else penalty[part]
-        peaks = DensityPeaks.of(x[part], group.centres, group.neighbours, penalty=lost)
-        cluster[part] = peaks.cluster
-        is_centre[peaks.centres + start] = True
-        start += group.size
-    return cluster, is_centre
+        if group.centres == group.size:
+            number[part], share[part] = torch.arange(base, base + group.size), 1.0
+            centres.append(torch.arange(start, start + group.size))
+        else:
+            peaks = DensityPeaks.of(x[part], group.centres, group.neighbours, ascending=ascending, penalty=lost)
+            size = torch.bincount(peaks.cluster, minlength=group.centres)
+            number[part], share[part] = peaks.cluster + base, shares(size, centre_weight)[peaks.cluster]
+            centres.append(peaks.centres + start)
+            if centre_weight is not None:
+                share[centres[-1]] = torch.ones(group.centres).masked_fill_(size > 1, centre_weight)
+        start, base = start + group.size, base + group.centres
+    return Clusters(number, share, torch.cat(centres))
 
 
-def cluster_padded(x: Tensor, groups: Sequence[Group], penalty: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def shares(size: Tensor, centre_weight: float | None) -> Tensor:
+    """The share of a member that is not the centre, in clusters of so many points, float32."""
+    if centre_weight is None:
+        return 1 / size.float()
+    return (1 - centre_weight) / (size - 1).clamp(min=1).float()
+
+
+def cluster_padded(
+    x: Tensor,
+    groups: Sequence[Group],
+    penalty: Tensor | None = None,
+    *,
+    ascending: bool = True,
+    centre_weight: float | None = None,
+) -> Clusters:
     """:func:`cluster_groups` with all groups padded to the largest one, a part of them at a time."""
-    found, start = [], 0
+    found, start, base = [], 0, 0
     for some in _parts(groups, 4 * x.shape[1]):
         stop = start + sum(group.size for group in some)
-        found.append(_padded(x[start:stop], some, None if penalty is None else penalty[start:stop]))
-        start = stop
-    if len(found) == 1:
-        return found[0]
-    return torch.cat([cluster for cluster, _ in found]), torch.cat([is_centre for _, is_centre in found])
+        lost = None if penalty is None else penalty[start:stop]
+        part = _padded(x[start:stop], some, lost, ascending, centre_weight)
+        found.append(
+            (part.number + base, part.share, part.centre + start) if start else (part.number, part.share, part.centre)
+        )
+        start, base = stop, base + len(part.centre)
+    return Clusters(*(parts[0] if len(parts) == 1 else torch.cat(parts) for parts in zip(*found, strict=True)))
 
 
 def _parts(groups: Sequence[Group], row_bytes: int) -> Iterator[Sequence[Group]]:
@@ -81,42 +132,115 @@ def _parts(groups: Sequence[Group], row_bytes: int) -> Iterator[Sequence[Group]]
     yield groups[first:]
 
 
-def _padded(x: Tensor, groups: Sequence[Group], penalty: Tensor | None) -> tuple[Tensor, Tensor]:
+def _padded(
+    x: Tensor, groups: Sequence[Group], penalty: Tensor | None, ascending: bool, centre_weight: float | None
+) -> Clusters:
     """As :func:`cluster_groups`; G groups of at most n points."""
-    table = torch.tensor([(group.size, group.centres, group.neighbours) for group in groups])
-    width = int(table[:, 0].max())
-    first = table[:, 0].cumsum(0) - table[:, 0]
+    on_host = torch.tensor([(group.size, group.centres, group.neighbours) for group in groups])
+    size, width = on_host[:, :1], max(group.size for group in groups)
     places = torch.arange(width)
-    real = places < table[:, :1]
-    on_host = (table, (first[:, None] + places).clamp(max=len(x) - 1), real.flatten().nonzero()[:, 0])
-    table, rows, flat = (tensor.to(x.device, non_blocking=True) for tensor in on_host)
-    sizes, centres, neighbours = (table[:, column, None] for column in range(3))  # (G, 1) each
-    places = torch.arange(width, device=x.device)
-    missing = places >= sizes  # (G, n)
-    apart = missing[:, :, None] | missing[:, None, :]
+    first = (size.cumsum(0) - size).clamp(max=len(x) - 1)
+    rows = torch.where(places < size, first + places, first)  # an absent point is the group's first one again
+    flat = (places < size).flatten().nonzero()[:, 0]
+    leads = (places < on_host[:, 1:2]).flatten().nonzero()[:, 0]
+    offset = torch.tensor([0, *accumulate(group.centres for group in groups)][:-1])
+    group_of = torch.repeat_interleave(torch.arange(len(groups)), size[:, 0])
+    sent = [on_host, rows, flat, leads, offset[group_of], first[leads // width, 0]]
+    table, rows, flat, leads, base, start = send(sent, x.device)
 
-    points = x[rows].float().masked_fill_(missing[..., None], 0)
-    points = (points - points.sum(1, keepdim=True) / sizes[..., None]).masked_fill_(missing[..., None], 0)
+    points = x[rows].float()
+    points = points - points[:, :1]  # differences stay, and with smaller numbers less of them is lost to rounding
     gram = points @ points.transpose(1, 2)
+    lost = None if penalty is None else penalty[rows]
+    largest = max(min(group.neighbours, group.size) for group in groups)
+    number, share, centre = density_peaks(gram, table, lost, x.shape[1], largest, ascending, centre_weight)
+    return Clusters(number.flatten()[flat] + base, share.flatten()[flat], centre.flatten()[leads] + start)
+
+
+def send(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
+    """Several int64 tensors from the host to a device in one copy. Nobody waits for it."""
+    both = torch.cat([tensor.flatten() for tensor in tensors]).to(device, non_blocking=True)
+    parts = both.split([tensor.numel() for tensor in tensors])
+    return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
+
+
+@torch.library.custom_op("holitom::density_peaks", mutates_args=())
+def density_peaks(
+    gram: Tensor,
+    table: Tensor,
+    penalty: Tensor | None,
+    width: int,
+    largest: int,
+    ascending: bool,
+    centre_weight: float | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Density peaks of G groups of at most n points, from the products of their points.
+
+    Args:
+        gram: (G, n, n) float32.
+        table: (G, 3) int64, the points, centres and neighbours of each group.
+        penalty: (G, n) float32, taken from the scores, or None.
+        width: channels of the points.
+        largest: the most neighbours of any group.
+        ascending: see :func:`cluster_groups`.
+        centre_weight: see :func:`cluster_groups`.
+
+    Returns:
+        (G, n) int64, the number of each point's cluster in its group; (G, n) float32, its share in it; (G, n) int64,
+        the centre of each cluster. What is beyond a group's size, or its clusters, has no meaning.
+    """
+    module = accelerated.kernels(gram.device)
+    if module is not None and gram.shape[1] <= _LARGEST:
+        found: tuple[Tensor, Tensor, Tensor] = module.density_peaks(
+            gram, table, penalty, width, ascending, centre_weight
+        )
+        return found
+    sizes, centres, neighbours = table.unsqueeze(-1).unbind(1)  # (G, 1) each
+    places = torch.arange(gram.shape[1], device=gram.device)
+    missing = places >= sizes
+    apart = missing[:, :, None] | missing[:, None, :]
     square = gram.diagonal(dim1=1, dim2=2)
     distance = square[:, :, None] + square[:, None, :] - (gram + gram.transpose(1, 2))
-    distance = distance.clamp_(min=0).sqrt_() / x.shape[1] ** 0.5
+    distance = distance.clamp_(min=0).sqrt_() / width**0.5
     distance.diagonal(dim1=1, dim2=2).zero_()
 
-    counted = min(width, max(group.neighbours for group in groups))
-    near = distance.masked_fill(apart, torch.inf).topk(counted, dim=-1, largest=False).values.square()
+    near = distance.masked_fill(apart, torch.inf).topk(largest, dim=-1, largest=False).values.square()
     used = torch.minimum(neighbours, sizes)
-    near = near.masked_fill_(places[:counted] >= used[..., None], 0)
+    near = near.masked_fill_(places[:largest] >= used[..., None], 0)
     density = (near.sum(-1) / -used).exp().masked_fill_(missing, -1)
     rank = rank_descending(density)
     denser = (rank[:, None, :] < rank[:, :, None]) & ~apart
     gap = distance.masked_fill(~denser, torch.inf).amin(-1)
     widest = distance.masked_fill(apart, 0).amax((1, 2))
     score = density * torch.where(rank == 0, widest[:, None], gap)
-    score = (score if penalty is None else score - penalty[rows]).masked_fill_(missing, -torch.inf)
+    score = (score if penalty is None else score - penalty).nan_to_num_(nan=torch.finfo(torch.float32).min)
+    place = rank_descending(score.masked_fill_(missing, -torch.inf))
 
-    is_centre = rank_descending(score) < centres
-    number = is_centre.cumsum(1) - 1
-    nearest = distance.masked_fill_(~is_centre[:, None, :], torch.inf).argmin(-1)
-    nearest = torch.where(is_centre, places, nearest)
-    return number.gather(1, nearest).flatten()[flat], is_centre.flatten()[flat]
+    leading = place < centres
+    if ascending:
+        place = leading.cumsum(1) - 1
+    else:
+        place = torch.where(centres == sizes, places, place)
+    order = place.masked_fill(~leading, gram.shape[1]).argsort(dim=1, stable=True)  # centres by their number
+    distance = distance.gather(2, order[:, None, :].expand_as(distance))
+    number = distance.masked_fill_((places >= centres)[:, None], torch.inf).argmin(-1)
+    number = torch.where(leading, place, number)
+    size = torch.zeros_like(number).scatter_add_(1, number, (~missing).long()).gather(1, number)
+    share = shares(size, centre_weight)
+    if centre_weight is not None:
+        share = torch.where(leading, torch.where(size > 1, centre_weight, 1.0).float(), share)
+    return number, share, order
+
+
+@density_peaks.register_fake
+def _(
+    gram: Tensor,
+    table: Tensor,
+    penalty: Tensor | None,
+    width: int,
+    largest: int,
+    ascending: bool,
+    centre_weight: float | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    number = gram.new_empty(gram.shape[:2], dtype=torch.int64)
+    return number, gram.new_empty(gram.shape[:2]), number.clone()
