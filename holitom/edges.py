@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from holitom import kernels
+
 _CHUNK_BYTES = 1 << 21  # rows copied at a time on a CPU, so that they are added while still in its cache
 Edges = tuple[Tensor, Tensor, Tensor]
 
@@ -63,8 +65,9 @@ def sums_in_order(rows: Tensor, source: Tensor, output: Tensor, weight: Tensor, 
     return F.embedding_bag(source, rows, first, mode="sum", per_sample_weights=weight.to(wide))
 
 
-def sums_in_bags(rows: Tensor, source: Tensor, first: Tensor, weight: Tensor) -> Tensor:
-    """Weighted sums of rows, of edges that stand output by output. Not to be differentiated.
+@torch.library.custom_op("holitom::sum_rows", mutates_args=())
+def sum_rows(rows: Tensor, source: Tensor, first: Tensor, weight: Tensor) -> Tensor:
+    """Weighted sums of rows, of edges that stand output by output, on an accelerator. Not to be differentiated.
 
     Args:
         rows: (S, D) floating point.
@@ -73,11 +76,20 @@ def sums_in_bags(rows: Tensor, source: Tensor, first: Tensor, weight: Tensor) ->
         weight: (E,) float32.
 
     Returns:
-        (M, D) float32, or float64 for such rows. No synchronisation.
+        (M, D) of the rows' dtype, added up in float32 (float64 stays float64). No synchronisation.
     """
-    wide = torch.promote_types(rows.dtype, torch.float32)
-    rows, weight = rows.to(wide), weight.to(wide)
-    return F.embedding_bag(source, rows, first, mode="sum", per_sample_weights=weight, include_last_offset=True)
+    module = kernels.find(rows.device)
+    if module is not None and rows.dtype != torch.float64:
+        found: Tensor = module.sum_rows(rows, source, first, weight)
+        return found
+    wide, weight = (part.to(torch.promote_types(rows.dtype, torch.float32)) for part in (rows, weight))
+    sums = F.embedding_bag(source, wide, first, mode="sum", per_sample_weights=weight, include_last_offset=True)
+    return sums.to(rows.dtype)
+
+
+@sum_rows.register_fake
+def _(rows: Tensor, source: Tensor, first: Tensor, weight: Tensor) -> Tensor:
+    return rows.new_empty(len(first) - 1, rows.shape[1])
 
 
 def joined(edges: Edges, onward: Edges, between: int, outputs: int) -> Edges:

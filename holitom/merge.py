@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from holitom.edges import Shares, joined, sums_in_bags, sums_in_order
+from holitom.edges import Shares, joined, sum_rows, sums_in_order
 
 DROPPED = -1
 
@@ -158,7 +158,7 @@ class Merge:
         elif x.device.type == "cpu" or (x.requires_grad and torch.is_grad_enabled()):
             out = sums_in_order(rows, *self._by_output, self.outputs)
         else:
-            out = sums_in_bags(rows, *self._bags)
+            out = sum_rows(rows, *self._bags)
         return out.to(x.dtype).reshape(self.outputs, *x.shape[1:])
 
     def gather(self, x: Tensor) -> Tensor:

@@ -12,7 +12,10 @@ import sys
 import pytest
 import torch
 
-from holitom.ops import farthest, spread
+from holitom.edges import sum_rows
+from holitom.ops import density_groups, farthest, spread
+from holitom.ops.density_groups import Group
+from holitom.ops.similarity import neighbour_cosine
 from holitom.runtime.attention import attention_received
 
 pytest.importorskip("triton")
@@ -26,9 +29,9 @@ def kernels():
     """The kernels as Python; the interpreter cannot multiply bfloat16."""
     if not INTERPRETED:
         pytest.skip("run by test_in_the_interpreter")
-    import holitom.ops.kernels
+    import holitom.kernels.compiled
 
-    return holitom.ops.kernels
+    return holitom.kernels.compiled
 
 
 @pytest.mark.skipif(INTERPRETED, reason="is the test that runs this")
@@ -80,3 +83,41 @@ def test_column_sums(kernels, dtype, frames, heads, groups, patches, width, padd
     got = kernels.column_sums(query, key, 0.3, reader, real).mean(1)
     want = attention_received(query.float(), key.float(), 0.3, real)
     torch.testing.assert_close(got, want, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("ascending", [True, False])
+@pytest.mark.parametrize("centre_weight", [None, 0.6])
+@pytest.mark.parametrize("costs", [False, True])
+def test_density_peaks(kernels, ascending, centre_weight, costs, monkeypatch):
+    random = torch.Generator().manual_seed(3)
+    groups = [Group(40, 7, 7), Group(1, 1, 1), Group(33, 33, 5), Group(12, 1, 20)]
+    x, penalty = torch.randn(86, 8, generator=random), 0.1 * torch.rand(86, generator=random) if costs else None
+    options = {"ascending": ascending, "centre_weight": centre_weight}
+    want = density_groups.cluster_groups(x, groups, penalty, **options)
+
+    def density_peaks(gram, table, penalty, width, largest, *rest):
+        return kernels.density_peaks(gram, table, penalty, width, *rest)
+
+    monkeypatch.setattr(density_groups, "density_peaks", density_peaks)
+    got = density_groups.cluster_padded(x, groups, penalty, **options)
+    assert got.number.tolist() == want.number.tolist()
+    assert got.centre.tolist() == want.centre.tolist()
+    torch.testing.assert_close(got.share, want.share)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_sum_rows(kernels, dtype):
+    random = torch.Generator().manual_seed(0)
+    rows, weight = torch.randn(20, 1100, generator=random).to(dtype), torch.rand(30, generator=random)
+    source, first = torch.randint(20, (30,), generator=random), torch.tensor([0, 4, 4, 5, 22])
+    got = kernels.sum_rows(rows, source, first, weight)
+    torch.testing.assert_close(got, sum_rows(rows, source, first, weight))
+    assert got[1].eq(0).all()
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_neighbour_cosine(kernels, step):
+    features = torch.randn(5, 6, 1100, generator=torch.Generator().manual_seed(0))
+    features[2, 3], features[1, 4], features[3, 1, 9] = 0.0, features[2, 4] * 1.5, torch.nan
+    got = kernels.neighbour_cosine(features, step)
+    torch.testing.assert_close(got, neighbour_cosine(features, step=step), equal_nan=True, atol=1e-6, rtol=1e-6)

@@ -13,6 +13,7 @@ import holitom
 PACKAGE = Path(holitom.__file__).parent
 ROOT = PACKAGE.parent
 LAYERS = (
+    "kernels",
     "edges",
     "merge",
     "tokens",

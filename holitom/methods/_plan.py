@@ -20,26 +20,28 @@ class Plan:
     A column is a static position of a segment, merged over the segment's frames; columns of a segment are clustered.
 
     Args:
+        groups: the columns and the clusters of each segment that has both.
         column: (T, N), the column 0..C-1 of a source; -1: dynamic; -2: static in a segment that keeps no such token.
         source: (E,), the sources of all columns, one column after the other.
+        among: (E,), how many sources its column has.
         length: (C,), how many sources each column has.
+        begin: (C + 1,), where each column begins in ``source``, and the end.
         first: (C,), the first source of each column.
-        groups: the columns and the clusters of each segment that has both.
-        cluster: (K,), the output of each cluster.
         pick: (P,), where the dynamic tokens that stay are in each frame's ranking: t * N + place.
-        pick_output: (P,), the output of each, by their position.
-        outputs: M = K + P.
+        frame: (P,), t * N of each.
+        output: (M,), the outputs of the dynamic tokens by their position, then those of the K clusters.
     """
 
+    groups: list[tuple[int, int]]
     column: Tensor
     source: Tensor
+    among: Tensor
     length: Tensor
+    begin: Tensor
     first: Tensor
-    groups: list[tuple[int, int]]
-    cluster: Tensor
     pick: Tensor
-    pick_output: Tensor
-    outputs: int
+    frame: Tensor
+    output: Tensor
 
 
 def plan_outer(
@@ -96,28 +98,22 @@ def plan_outer(
     number = np.append(np.where(live, live.cumsum() - 1, -2), -1)  # -1: dynamic
     column, first, length = number[column], first[live], length[live]
     source = column.reshape(-1).argsort(kind="stable")[(column < 0).sum() :]
-    groups, cluster, pick, pick_output, outputs = [], [], [], [], 0
+    groups, of_clusters, of_picks, outputs = [], [], [], 0
     for (start, stop), size, clusters in zip(cut.spans, sizes, merged, strict=True):
         if clusters:
             groups.append((int(size), int(clusters)))
-            cluster.append(np.arange(outputs, outputs + clusters))
+            of_clusters.append(np.arange(outputs, outputs + clusters))
             outputs += clusters
-        for frame in range(start, stop + 1):
-            pick.append(np.arange(kept[frame]) + frame * positions)
-            pick_output.append(np.arange(outputs, outputs + kept[frame]))
-            outputs += kept[frame]
-    parts = (
-        column,
-        source,
-        length,
-        first,
-        np.concatenate([*cluster, []]),
-        np.concatenate(pick),
-        np.concatenate(pick_output),
-    )
-    column, source, length, first, *rest = (torch.from_numpy(part.astype(np.int64, copy=False)) for part in parts)
-    plan = Plan(column, source, length, first, groups, *rest, outputs)
-    return cut, plan
+        picks = sum(kept[start : stop + 1])
+        of_picks.append(np.arange(outputs, outputs + picks))
+        outputs += picks
+    counts = np.array(kept, dtype=np.int64)
+    frame = np.repeat(np.arange(frames) * positions, counts)
+    pick = np.arange(len(frame)) - np.repeat(counts.cumsum() - counts, counts) + frame
+    output = np.concatenate([*of_picks, *of_clusters])
+    begin = np.concatenate([[0], length.cumsum()])
+    arrays = (column, source, length.repeat(length), length, begin, first, pick, frame, output)
+    return cut, Plan(groups, *(torch.from_numpy(array.astype(np.int64, copy=False)) for array in arrays))
 
 
 def _free_sources(column: np.ndarray, first: np.ndarray, count: int, scores: Tensor) -> np.ndarray:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from holitom.edges import sums_in_bags, sums_in_order
+from holitom.edges import sum_rows, sums_in_order
 from holitom.merge import DROPPED, Merge
 from holitom.methods._plan import Plan, plan_outer
 from holitom.methods.base import Attention, Need, check_layer, resolve_layer
@@ -157,26 +157,25 @@ class HoliTom(ContentBudget, Segmenting, SinkAware, ExactMethod):
             scores = new_first(scores, new)
         least = 0 if self.change is None else 1
         cut, plan = plan_outer(links, self.max_frames, self.retention, exact, scores, raised, least)
-        device = video.features.device
-        columns = (plan.source, plan.length, plan.first, plan.cluster)
-        column, pick, pick_output, *columns = send([plan.column, plan.pick, plan.pick_output, *columns], device)
+        per_edge, per_column = (plan.source, plan.among, plan.begin), (plan.length, plan.first)
+        sent = send([plan.column, plan.pick, plan.frame, plan.output, *per_column, *per_edge], video.features.device)
+        column, pick, frame, output, length, first, *edges = sent
         ranked = scores.nan_to_num(nan=torch.finfo(torch.float32).min).masked_fill_(column != -1, -torch.inf)
         best = ranked.argsort(dim=1, descending=True, stable=True).flatten()[pick]
-        kept = (best + pick - pick % video.positions).sort().values
+        kept, mine = (best + frame).sort().values, output[: len(pick)]
+        spans = tuple(cut.spans)
         if not plan.groups:
-            target = torch.full_like(column, DROPPED).flatten().scatter_(0, kept, pick_output)
-            merge = Merge(target, torch.ones_like(scores).flatten(), kept, spans=tuple(cut.spans))
-            return merge._knowing(len(plan.pick))
-        source, length, first, cluster = columns
+            target = torch.full_like(column, DROPPED).flatten().scatter_(0, kept, mine)
+            return Merge(target, torch.ones_like(scores).flatten(), kept, spans=spans)._knowing(len(pick))
         penalty = None if sinks is None else self.sink_peaks * sinks[first % video.positions]
-        found = self._cluster(video.features, plan, source, length, penalty)
-        output = F.pad(cluster[found.number], (0, 2), value=DROPPED)
+        found = self._cluster(video.features, plan, edges, penalty)
+        clusters = F.pad(output[len(pick) :][found.number], (0, 2), value=DROPPED)
         weight = F.pad(found.share / length, (0, 2), value=1.0)
-        target = output[column].flatten().scatter_(0, kept, pick_output)
-        anchor = torch.empty(plan.outputs, dtype=torch.int64, device=device)
-        anchor[torch.cat([pick_output, cluster])] = torch.cat([kept, first[found.centre]])
-        merge = Merge(target, weight[column].flatten(), anchor, spans=tuple(cut.spans))
-        return merge._knowing(len(plan.pick) + len(plan.source))
+        target = clusters[column].flatten().scatter_(0, kept, mine)
+        anchor = torch.empty_like(output)
+        anchor[output] = torch.cat([kept, first[found.centre]])
+        merge = Merge(target, weight[column].flatten(), anchor, spans=spans)
+        return merge._knowing(len(pick) + len(plan.source))
 
     def _rank(self, video: VideoTokens) -> tuple[Tensor, Tensor | None]:
         """(T, N) float32: what ranks the tokens that move; (N,) the sink scores, or None."""
@@ -187,22 +186,20 @@ class HoliTom(ContentBudget, Segmenting, SinkAware, ExactMethod):
         sinks = self.ranked(video)[1] if self.sink else None
         return picking_scores(unit, weight, count, Spread.step), sinks
 
-    def _cluster(
-        self, features: Tensor, plan: Plan, source: Tensor, length: Tensor, penalty: Tensor | None
-    ) -> Clusters:
+    def _cluster(self, features: Tensor, plan: Plan, edges: list[Tensor], penalty: Tensor | None) -> Clusters:
         """Averages columns over time, and clusters those of each segment by density peaks less a penalty (C,)."""
-        groups = [Group(size, clusters, min(self.neighbours, clusters)) for size, clusters in plan.groups]
         if all(size == clusters for size, clusters in plan.groups):
-            every = torch.arange(len(length), device=length.device)
+            every = torch.arange(len(plan.length), device=features.device)
             return Clusters(every, torch.ones_like(every, dtype=torch.float32), every)
-        rows = features.flatten(0, 1)
-        edges = torch.repeat_interleave(length, output_size=len(source))
-        weight = 1 / length[edges]
+        (source, among, begin), rows = edges, features.detach().flatten(0, 1)
+        weight = among.reciprocal()
         if rows.device.type == "cpu":
-            means = sums_in_order(rows, source, edges, weight, len(length))
+            column = torch.repeat_interleave(plan.length)
+            means = sums_in_order(rows, source, column, weight, len(plan.length)).to(rows.dtype)
         else:
-            means = sums_in_bags(rows, source, F.pad(length.cumsum(0), (1, 0)), weight)
-        return cluster_groups(means.to(rows.dtype), groups, penalty, centre_weight=self.centre_weight)
+            means = sum_rows(rows, source, begin, weight)
+        groups = [Group(size, clusters, min(self.neighbours, clusters)) for size, clusters in plan.groups]
+        return cluster_groups(means, groups, penalty, centre_weight=self.centre_weight)
 
     def layers(self, depth: int) -> tuple[int, ...]:
         """The one layer of the inner stage, or none."""

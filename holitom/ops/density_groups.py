@@ -13,7 +13,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from holitom.ops import accelerated
+from holitom import kernels
 from holitom.ops.density import DensityPeaks
 from holitom.ops.ranking import rank_descending
 
@@ -160,7 +160,7 @@ def _padded(
 def send(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
     """Several int64 tensors from the host to a device in one copy. Nobody waits for it."""
     both = torch.cat([tensor.flatten() for tensor in tensors]).to(device, non_blocking=True)
-    parts = both.split([tensor.numel() for tensor in tensors])
+    parts = torch.split(both, [tensor.numel() for tensor in tensors])
     return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
 
 
@@ -189,7 +189,7 @@ def density_peaks(
         (G, n) int64, the number of each point's cluster in its group; (G, n) float32, its share in it; (G, n) int64,
         the centre of each cluster. What is beyond a group's size, or its clusters, has no meaning.
     """
-    module = accelerated.kernels(gram.device)
+    module = kernels.find(gram.device)
     if module is not None and gram.shape[1] <= _LARGEST:
         found: tuple[Tensor, Tensor, Tensor] = module.density_peaks(
             gram, table, penalty, width, ascending, centre_weight

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from holitom.ops import accelerated
+from holitom import kernels
 
 FAR = 1e9  # the distance of a point without any pick
 LARGEST = 8192  # points of a set that a kernel holds; their distances take 256 MiB then
@@ -13,7 +13,7 @@ LARGEST = 8192  # points of a set that a kernel holds; their distances take 256 
 
 def can_pick(device: torch.device, points: int) -> bool:
     """Whether :func:`pick_farthest` is one operation on a device, rather than some for each pick."""
-    return points <= LARGEST and accelerated.promised(device)
+    return points <= LARGEST and kernels.promised(device)
 
 
 @torch.library.custom_op("holitom::pick_farthest", mutates_args=())
@@ -34,7 +34,7 @@ def pick_farthest(
         (B, m) int64 in order of picking; (B, n) int64, the number of each point's nearest pick, of equals the first,
         a pick's own; (B, n) float32, how far that is, 0 for a pick. No synchronisation.
     """
-    module = accelerated.kernels(distance.device)
+    module = kernels.find(distance.device)
     if module is not None and distance.shape[1] <= LARGEST:
         found: tuple[Tensor, Tensor, Tensor] = module.pick_farthest(distance, start, weight, count, positions, step)
         return found

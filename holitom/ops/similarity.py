@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from holitom import kernels
+
 _CPU_CHUNK_BYTES = 1 << 21  # a chunk's product is summed while it is still in the cache
 _DEVICE_CHUNK_BYTES = 1 << 28  # bounds the memory beside the features on an accelerator
 
@@ -50,11 +52,31 @@ def neighbour_cosine(features: Tensor, norms: Tensor | None = None, step: int = 
     Returns:
         (T - step, N) float32 in [-1, 1]; 0 where a token is zero. Empty when there are not enough frames.
     """
+    if len(features) <= step:
+        return features.new_empty((0, features.shape[1]), dtype=torch.float32)
+    if features.device.type != "cpu" and norms is None and kernels.promised(features.device):
+        found: Tensor = _neighbour_cosine(features.detach(), step)
+        return found
+    return _plain_cosine(features.detach(), norms, step)
+
+
+@torch.library.custom_op("holitom::neighbour_cosine", mutates_args=())
+def _neighbour_cosine(features: Tensor, step: int) -> Tensor:
+    module = kernels.find(features.device)
+    if module is None or features.dtype == torch.float64:
+        return _plain_cosine(features, None, step)
+    found: Tensor = module.neighbour_cosine(features, step)
+    return found
+
+
+@_neighbour_cosine.register_fake
+def _(features: Tensor, step: int) -> Tensor:
+    return features.new_empty(len(features) - step, features.shape[1], dtype=torch.float32)
+
+
+def _plain_cosine(features: Tensor, norms: Tensor | None, step: int) -> Tensor:
     frames, positions, width = features.shape
-    lag = step * positions
-    if frames <= step:
-        return features.new_empty((0, positions), dtype=torch.float32)
-    rows, device = features.detach().reshape(-1, width), features.device
+    lag, rows, device = step * positions, features.reshape(-1, width), features.device
     dots = torch.empty(len(rows) - lag, dtype=torch.float32, device=device)
     lengths = None if norms is None else norms.flatten()
     chunk = row_chunk(width, device)

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from holitom.ops import accelerated
+from holitom import kernels
 from holitom.ops.farthest import FAR, can_pick, pick_farthest
 from holitom.ops.similarity import row_chunk, row_norms
 
@@ -96,7 +96,7 @@ def directions(short: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.library.custom_op("holitom::directions", mutates_args=())
 def _directions(short: Tensor) -> tuple[Tensor, Tensor]:
-    module = accelerated.kernels(short.device)
+    module = kernels.find(short.device)
     if module is None:
         return _plain_directions(short)
     found: tuple[Tensor, Tensor] = module.directions(short, _ROUNDING, _TINY, _LEAST, LAST)

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from holitom import kernels
 from holitom.models import transformers_names as names
-from holitom.ops import accelerated
 from holitom.runtime.thread import here
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def attention_received(query: Tensor, key: Tensor, scale: float, real: Tensor | 
     """
     frames, heads, queries, _ = query.shape
     tokens, device = key.shape[2], query.device
-    module = accelerated.kernels(device)
+    module = kernels.find(device)
     if module is not None and query.dtype == key.dtype != torch.float64:
         among = None if real is None else real.to(device)
         reader = torch.full((frames, queries), 1 / queries, dtype=torch.float32, device=device)

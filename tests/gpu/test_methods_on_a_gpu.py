@@ -12,11 +12,13 @@ from safetensors.torch import load_file
 from test_golden_holitom import GOLDEN, INDEX, INPUTS, method_of
 from test_methods_device import NEVER_WAIT
 
-from holitom import VideoTokens
+from holitom import VideoTokens, kernels
+from holitom.edges import sum_rows
 from holitom.methods import Spread, parse, spell
 from holitom.methods.base import Method
-from holitom.ops import accelerated
+from holitom.ops.density_groups import Group, cluster_groups
 from holitom.ops.farthest import FAR, pick_farthest
+from holitom.ops.similarity import neighbour_cosine
 from holitom.ops.spread import directions
 from holitom.runtime.attention import attention_received
 from holitom.tokens import SpanStates
@@ -108,13 +110,13 @@ def test_attention_received_is_that_of_softmax(dtype: torch.dtype):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("padded", [False, True])
 def test_attention_received_by_a_kernel(dtype: torch.dtype, padded: bool, monkeypatch: pytest.MonkeyPatch):
-    assert accelerated.kernels(torch.device("cuda")) is not None
+    assert kernels.find(torch.device("cuda")) is not None
     random = torch.Generator().manual_seed(0)
     query = torch.randn(3, 729, 4, 72, generator=random).cuda().to(dtype).transpose(1, 2)
     key = torch.randn(3, 729, 2, 72, generator=random).cuda().to(dtype).transpose(1, 2)
     real = (torch.rand(3, 729, generator=random) < 0.8).cuda() if padded else None
     got = attention_received(query, key, 72**-0.5, real)
-    monkeypatch.setattr(accelerated, "plain", True)
+    monkeypatch.setattr(kernels, "plain", True)
     want = attention_received(query.float(), key.float(), 72**-0.5, real)
     torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-7)
 
@@ -126,7 +128,7 @@ def test_picks_by_a_kernel(tokens: int, monkeypatch: pytest.MonkeyPatch):
     weight = torch.rand(1, tokens, generator=torch.Generator().manual_seed(2)).cuda() + 0.1
     arguments = (distance, start, weight, 50, tokens // 32, 0.25)
     got = pick_farthest(*arguments)
-    monkeypatch.setattr(accelerated, "plain", True)
+    monkeypatch.setattr(kernels, "plain", True)
     want = pick_farthest(*arguments)
     assert got[0].tolist() == want[0].tolist()
     assert got[1].tolist() == want[1].tolist()
@@ -141,11 +143,39 @@ def test_directions_by_a_kernel(width: int):
         torch.testing.assert_close(got.cpu(), want, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("method", [parse("spread"), parse("divprune"), parse("flashvid")], ids=spell)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rows_by_kernels(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch):
+    random = torch.Generator().manual_seed(0)
+    features = torch.randn(6, 50, 3584, generator=random).to(dtype)
+    features[2, 3], features[3, 1, 9] = 0.0, torch.nan
+    cosine = neighbour_cosine(features.cuda()).cpu()
+    torch.testing.assert_close(cosine, neighbour_cosine(features), equal_nan=True, atol=1e-5, rtol=1e-5)
+    source, first = torch.randint(300, (400,), generator=random), torch.tensor([0, 4, 4, 5, 222])
+    arguments = [part.cuda() for part in (features.flatten(0, 1), source, first, torch.rand(400, generator=random))]
+    got = sum_rows(*arguments)
+    monkeypatch.setattr(kernels, "plain", True)
+    torch.testing.assert_close(got, sum_rows(*arguments), equal_nan=True)
+
+
+@pytest.mark.parametrize("ascending", [True, False])
+@pytest.mark.parametrize("points", [10, 196, 729])
+def test_density_peaks_by_a_kernel(points: int, ascending: bool):
+    groups = [Group(points, max(1, points // 10), 7), Group(points // 2, 3, 4), Group(5, 5, 2)]
+    x = torch.randn(sum(group.size for group in groups), 64, generator=torch.Generator().manual_seed(points))
+    want, got = (cluster_groups(rows, groups, ascending=ascending, centre_weight=0.6) for rows in (x, x.cuda()))
+    assert got.number.tolist() == want.number.tolist()
+    assert got.centre.tolist() == want.centre.tolist()
+    torch.testing.assert_close(got.share.cpu(), want.share)
+
+
+PLAIN_TOO = ["spread", "divprune", "flashvid", "holitom", "evs", "visionzip"]
+
+
+@pytest.mark.parametrize("method", map(parse, PLAIN_TOO), ids=spell)
 def test_plain_operations_choose_what_kernels_choose(method: Method, monkeypatch: pytest.MonkeyPatch):
     video = on_gpu(make_video(12, (7, 6), 96, 0, 0.3))
     got = method.merge_video(video)
-    monkeypatch.setattr(accelerated, "plain", True)
+    monkeypatch.setattr(kernels, "plain", True)
     if method.name == "spread":
         method = replace(method, pick="order")
     want = method.merge_video(video)

@@ -1,4 +1,7 @@
-"""Where the kernels of :mod:`holitom.ops.kernels` run: on GPUs for which Triton can build them."""
+"""Kernels in Triton, for what takes many small operations otherwise. They run on GPUs that Triton can build for.
+
+Each has plain operations where it is used, which give the same.
+"""
 
 from __future__ import annotations
 
@@ -13,21 +16,21 @@ _log = logging.getLogger(__name__)
 plain = False  # True: plain operations everywhere, to compare with
 
 
-def kernels(device: torch.device) -> Any:
+def find(device: torch.device) -> Any:
     """The module of kernels for tensors on a device, or None where plain operations have to do."""
-    return None if plain or device.type != "cuda" else _kernels()
+    return None if plain or device.type != "cuda" else _compiled()
 
 
 def promised(device: torch.device) -> bool:
     """Whether tensors on a device are met by kernels. "meta" stands for a GPU that has them."""
-    return device.type == "meta" or kernels(device) is not None
+    return device.type == "meta" or find(device) is not None
 
 
 @cache
-def _kernels() -> Any:
+def _compiled() -> Any:
     """Imports Triton and builds a small kernel: it needs a C compiler, and a GPU that it knows."""
     try:
-        found = importlib.import_module("holitom.ops.kernels")
+        found = importlib.import_module("holitom.kernels.compiled")
         apart = torch.ones(1, 3, 3, device="cuda")
         index, _, _ = found.pick_farthest(apart, torch.tensor([[1.0, 3.0, 2.0]]).to("cuda"), None, 2, 1, 0.0)
         if index.tolist() != [[1, 0]]:
