@@ -27,11 +27,11 @@ MOST = {  # operations and waits of merging 32 frames of 14 x 14 at a tenth, as 
     "vidcom2": (39, 1),
     "vcast": (38, 1),
     "divprune": (33, 0),
-    "dycoke": (40, 0),
-    "echoprune": (38, 0),
+    "dycoke": (34, 0),
+    "echoprune": (40, 0),
     "uniformframes": (19, 0),
     "randomdrop": (10, 0),
-    "averagepool": (11, 0),
+    "averagepool": (9, 0),
 }
 
 
