@@ -117,10 +117,18 @@ def test_the_catalogue_lists_every_method() -> None:
     assert list(rows) == names()
     assert (rows["fastv"]["before"], rows["fastv"]["inside"]) == (False, True)
     assert rows["visionzip"]["needs"] == ["keys", "scores"]
+    assert rows["cdpruner"]["needs"] == ["question"]
+    assert (rows["earlytom"]["tower"], rows["earlytom"]["before"], rows["earlytom"]["venue"]) == (
+        True,
+        True,
+        "CVPR 2026",
+    )
+    assert all(row["venue"] and row["looks_at"] for row in rows.values() if row["paper"])
     assert (rows["evs"]["count"], rows["vidcom2"]["count"], rows["fastv"]["count"]) == ("exact", "exact=True", "")
     table = CliRunner().invoke(app, [])
     assert table.exit_code == 0
     assert all(name in table.stdout for name in rows)
+    assert "NeurIPS" in table.stdout
 
 
 def test_the_catalogue_that_is_listed_without_torch_is_the_true_one():

@@ -14,10 +14,11 @@ from rich.table import Table
 from holitom.cli.console import say, show
 
 LEGEND = """\
-before: tokens go before the LLM. inside: in the middle of it, by the attention of
-  the last prompt token in the layer before (last) or the layer after (coming), or
-  of all text after the video (text).
-needs: what the vision tower must give beside the features.
+where: in the vision tower, before the LLM, inside it; with the attention that it
+  reads there: of the last prompt token in the layer before (last) or the layer
+  after (coming), or of all text after the video (text).
+looks at: what it chooses by; change is that from frame to frame. --json lists
+  what it needs beside the features.
 count of tokens that enter the LLM: exact, known from the video's shape;
   exact=True, on request."""
 
@@ -35,7 +36,7 @@ def listed() -> list[dict[str, Any]]:
 
 
 def catalogue() -> list[dict[str, Any]]:
-    """One entry for each method: name, class, paper, stages, what it needs, and whether its count is exact."""
+    """One entry for each method: name, class, paper and venue, stages, what it looks at, whether its count is exact."""
     from holitom.methods.registry import BUILTIN, method_class, names
 
     rows = []
@@ -48,6 +49,9 @@ def catalogue() -> list[dict[str, Any]]:
                 "name": name,
                 "class": cls.__name__,
                 "paper": cls.paper,
+                "venue": cls.venue,
+                "looks_at": cls.looks_at or ", ".join(sorted(cls.needs)),
+                "tower": "tower" in cls.stages,
                 "before": "before" in cls.stages,
                 "inside": inner,
                 "needs": sorted(cls.needs),
@@ -65,7 +69,9 @@ def _count(exact: bool, offered: bool) -> str:
 
 
 def methods(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with every setting and its default.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON, with what each needs and every setting.")
+    ] = False,
 ) -> None:
     """List the methods: where they work, what they need, and whether their token count is known in advance."""
     rows = listed()
@@ -73,16 +79,18 @@ def methods(
         say(json.dumps(rows, indent=1))
         return
     table = Table()
-    for title in ("method", "before", "inside", "needs", "count", "paper"):
-        table.add_column(title, no_wrap=title not in ("needs", "paper"), overflow="fold")
+    for title in ("method", "published", "where", "looks at", "count", "paper"):
+        table.add_column(title, no_wrap=title in ("method", "count", "paper"), overflow="fold")
     for row in rows:
+        inside = "inside" if row["attention"] == "none" else f"inside ({row['attention']})"
+        places = {"tower": row["tower"], "before": row["before"], inside: row["inside"]}
         table.add_row(
             row["name"],
-            "yes" if row["before"] else "",
-            ("yes" if row["attention"] == "none" else row["attention"]) if row["inside"] else "",
-            ", ".join(row["needs"]),
+            row["venue"],
+            ", ".join(place for place, there in places.items() if there),
+            row["looks_at"],
             row["count"],
-            row["paper"].removeprefix("https://").replace("arxiv.org/abs/", "arXiv "),
+            row["paper"].removeprefix("https://").replace("arxiv.org/abs/", ""),
         )
     show(table)
     say(LEGEND)

@@ -49,6 +49,8 @@ class Method:
     Class attributes:
         name: what the command line calls it.
         paper: the paper's address.
+        venue: where it was published, and the year.
+        looks_at: what it chooses by, in a few words; "" for baselines that choose by place alone.
         stages: where it works, of ``"tower"``, ``"before"`` and ``"inside"``; found from what it overrides.
         needs: what of :class:`~holitom.VideoTokens` beyond the features :meth:`merge_video` reads.
         tower_needs: what of :class:`~holitom.TowerStates` beyond the states :meth:`merge_tower` reads: ``"keys"``.
@@ -61,6 +63,8 @@ class Method:
 
     name: ClassVar[str] = ""
     paper: ClassVar[str] = ""
+    venue: ClassVar[str] = ""
+    looks_at: ClassVar[str] = ""
     stages: ClassVar[tuple[Stage, ...]] = ()
     needs: ClassVar[frozenset[Need]] = frozenset()
     tower_needs: ClassVar[frozenset[Need]] = frozenset()

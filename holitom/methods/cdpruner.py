@@ -45,6 +45,8 @@ class CDPruner(ExactMethod):
 
     name: ClassVar[str] = "cdpruner"
     paper: ClassVar[str] = "https://arxiv.org/abs/2506.10967"
+    venue: ClassVar[str] = "NeurIPS 2025"
+    looks_at: ClassVar[str] = "question, features"
     needs: ClassVar[frozenset[Need]] = frozenset({"question"})
     exact_count: ClassVar[bool] = True
 

@@ -33,6 +33,8 @@ class DivPrune(ExactMethod):
 
     name: ClassVar[str] = "divprune"
     paper: ClassVar[str] = "https://arxiv.org/abs/2503.02175"
+    venue: ClassVar[str] = "CVPR 2025"
+    looks_at: ClassVar[str] = "features"
     exact_count: ClassVar[bool] = True
 
     retention: float = 0.098

@@ -43,6 +43,8 @@ class DyCoke(ExactMethod):
 
     name: ClassVar[str] = "dycoke"
     paper: ClassVar[str] = "https://arxiv.org/abs/2411.15024"
+    venue: ClassVar[str] = "CVPR 2025"
+    looks_at: ClassVar[str] = "change"
     exact_count: ClassVar[bool] = True
 
     k: float = 0.7

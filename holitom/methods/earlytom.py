@@ -49,6 +49,8 @@ class EarlyTom(SinkAware):
 
     name: ClassVar[str] = "earlytom"
     paper: ClassVar[str] = "https://arxiv.org/abs/2605.30010"
+    venue: ClassVar[str] = "CVPR 2026"
+    looks_at: ClassVar[str] = "change, patch scores, attention"
     needs: ClassVar[frozenset[Need]] = frozenset({"scores"})
     attention: ClassVar[Attention] = "last"
 

@@ -44,6 +44,8 @@ class EchoPrune(ExactMethod):
 
     name: ClassVar[str] = "echoprune"
     paper: ClassVar[str] = "https://arxiv.org/abs/2605.10050"
+    venue: ClassVar[str] = "arXiv 2026"
+    looks_at: ClassVar[str] = "question, change"
     needs: ClassVar[frozenset[Need]] = frozenset({"question"})
     exact_count: ClassVar[bool] = True
 

@@ -39,6 +39,8 @@ class EVS(ContentBudget, ExactMethod):
 
     name: ClassVar[str] = "evs"
     paper: ClassVar[str] = "https://arxiv.org/abs/2510.14624"
+    venue: ClassVar[str] = "arXiv 2025"
+    looks_at: ClassVar[str] = "change"
     exact_count: ClassVar[bool] = True
 
     retention: float = 0.25

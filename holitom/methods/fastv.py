@@ -32,6 +32,8 @@ class FastV(Method):
 
     name: ClassVar[str] = "fastv"
     paper: ClassVar[str] = "https://arxiv.org/abs/2403.06764"
+    venue: ClassVar[str] = "ECCV 2024"
+    looks_at: ClassVar[str] = "attention"
     attention: ClassVar[Attention] = "last"
 
     layer: float | int = 2

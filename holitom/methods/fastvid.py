@@ -58,6 +58,8 @@ class FastVID(SinkAware, ExactMethod):
 
     name: ClassVar[str] = "fastvid"
     paper: ClassVar[str] = "https://arxiv.org/abs/2503.11187"
+    venue: ClassVar[str] = "NeurIPS 2025"
+    looks_at: ClassVar[str] = "patch scores, features"
     needs: ClassVar[frozenset[Need]] = frozenset({"scores"})
 
     retention: float = 0.10

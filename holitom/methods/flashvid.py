@@ -58,6 +58,8 @@ class FlashVID(SinkAware, ExactMethod):
 
     name: ClassVar[str] = "flashvid"
     paper: ClassVar[str] = "https://arxiv.org/abs/2602.08024"
+    venue: ClassVar[str] = "ICLR 2026"
+    looks_at: ClassVar[str] = "patch scores, features, attention"
     needs: ClassVar[frozenset[Need]] = frozenset({"scores"})
     attention: ClassVar[Attention] = "last"
 

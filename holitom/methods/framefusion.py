@@ -45,6 +45,8 @@ class FrameFusion(Method):
 
     name: ClassVar[str] = "framefusion"
     paper: ClassVar[str] = "https://arxiv.org/abs/2501.01986"
+    venue: ClassVar[str] = "ICCV 2025"
+    looks_at: ClassVar[str] = "change, attention"
     attention: ClassVar[Attention] = "last"
 
     cost: float = 0.3

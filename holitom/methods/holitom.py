@@ -70,6 +70,8 @@ class HoliTom(ContentBudget, Segmenting, SinkAware, ExactMethod):
 
     name: ClassVar[str] = "holitom"
     paper: ClassVar[str] = "https://arxiv.org/abs/2505.21334"
+    venue: ClassVar[str] = "NeurIPS 2025"
+    looks_at: ClassVar[str] = "change, patch scores, attention"
     needs: ClassVar[frozenset[Need]] = frozenset({"scores"})
     attention: ClassVar[Attention] = "last"
     sink_loss: ClassVar[float] = 29.0

@@ -54,6 +54,8 @@ class PruneVid(ExactMethod):
 
     name: ClassVar[str] = "prunevid"
     paper: ClassVar[str] = "https://arxiv.org/abs/2412.16117"
+    venue: ClassVar[str] = "ACL Findings 2025"
+    looks_at: ClassVar[str] = "change, features, attention from text"
     attention: ClassVar[Attention] = "text"
 
     tau: float = 0.8

@@ -33,6 +33,8 @@ class PyramidDrop(Method):
 
     name: ClassVar[str] = "pyramiddrop"
     paper: ClassVar[str] = "https://arxiv.org/abs/2410.17247"
+    venue: ClassVar[str] = "CVPR 2025"
+    looks_at: ClassVar[str] = "attention"
     attention: ClassVar[Attention] = "coming"
     compacts: ClassVar[bool] = True
 

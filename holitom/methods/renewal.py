@@ -54,6 +54,7 @@ class Renewal(Method):
     """
 
     name: ClassVar[str] = "renewal"
+    looks_at: ClassVar[str] = "change"
 
     change: float = 0.1
     guard: int = 1

@@ -43,6 +43,7 @@ class Spread(ContentBudget):
     """
 
     name: ClassVar[str] = "spread"
+    looks_at: ClassVar[str] = "features, time"
     exact_count: ClassVar[bool] = True
 
     retention: float = 0.10

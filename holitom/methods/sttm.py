@@ -43,6 +43,8 @@ class STTM(Method):
 
     name: ClassVar[str] = "sttm"
     paper: ClassVar[str] = "https://arxiv.org/abs/2507.07990"
+    venue: ClassVar[str] = "ICCV 2025"
+    looks_at: ClassVar[str] = "features, change"
     compacts: ClassVar[bool] = True
 
     threshold: float = 0.90

@@ -29,6 +29,8 @@ class ToMe(Method):
 
     name: ClassVar[str] = "tome"
     paper: ClassVar[str] = "https://arxiv.org/abs/2210.09461"
+    venue: ClassVar[str] = "ICLR 2023"
+    looks_at: ClassVar[str] = "patch keys"
     tower_needs: ClassVar[frozenset[Need]] = frozenset({"keys"})
 
     merged: float = 608 / 729

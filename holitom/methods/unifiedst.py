@@ -52,6 +52,8 @@ class UnifiedST(Method):
 
     name: ClassVar[str] = "unifiedst"
     paper: ClassVar[str] = "https://arxiv.org/abs/2603.21957"
+    venue: ClassVar[str] = "CVPR 2026"
+    looks_at: ClassVar[str] = "patch scores, features, text"
     needs: ClassVar[frozenset[Need]] = frozenset({"scores"})
     attention: ClassVar[Attention] = "text"
     exact_count: ClassVar[bool] = True

@@ -40,6 +40,8 @@ class VCast(ExactMethod):
 
     name: ClassVar[str] = "vcast"
     paper: ClassVar[str] = "https://arxiv.org/abs/2603.27650"
+    venue: ClassVar[str] = "arXiv 2026"
+    looks_at: ClassVar[str] = "features, change"
     exact_count: ClassVar[bool] = True
 
     retention: float = 0.25

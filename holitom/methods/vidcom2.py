@@ -43,6 +43,8 @@ class VidCom2(ExactMethod):
 
     name: ClassVar[str] = "vidcom2"
     paper: ClassVar[str] = "https://arxiv.org/abs/2505.14454"
+    venue: ClassVar[str] = "EMNLP 2025"
+    looks_at: ClassVar[str] = "features"
 
     retention: float = 0.25
     pruning_rate: float | None = None

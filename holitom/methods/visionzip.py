@@ -46,6 +46,8 @@ class VisionZip(SinkAware, ExactMethod):
 
     name: ClassVar[str] = "visionzip"
     paper: ClassVar[str] = "https://arxiv.org/abs/2412.04467"
+    venue: ClassVar[str] = "CVPR 2025"
+    looks_at: ClassVar[str] = "patch scores, patch keys"
     needs: ClassVar[frozenset[Need]] = frozenset({"scores", "keys"})
     exact_count: ClassVar[bool] = True
     sink_loss: ClassVar[float] = 22.0
