@@ -79,7 +79,18 @@ def test_a_video_of_one_window_gives_the_tokens_of_the_ordinary_path(pipeline, c
 
 
 @pytest.mark.parametrize(
-    "method", ["holitom", "holitom:exact=true", "visionzip|fastv:layer=2", "vidcom2", "evs", "fastvid", "none"]
+    "method",
+    [
+        "holitom",
+        "holitom:exact=true",
+        "visionzip|fastv:layer=2",
+        "vidcom2",
+        "evs",
+        "spread:positions=compact,change=0.1",
+        "evs:change=0.1",
+        "fastvid",
+        "none",
+    ],
 )
 def test_without_a_budget_one_window_is_the_method_itself(pipeline, film, method):
     chosen = None if method == "none" else parse(method)
@@ -89,8 +100,10 @@ def test_without_a_budget_one_window_is_the_method_itself(pipeline, film, method
     assert got.summary.as_dict() == want.summary.as_dict()
 
 
-def test_logits_of_one_window_equal_those_of_the_ordinary_path(pipeline, clip):
-    method = HoliTom(retention=0.2, layer=2, exact=True)
+@pytest.mark.parametrize("mass", [False, True])
+@pytest.mark.parametrize("layer", [2, None])
+def test_logits_of_one_window_equal_those_of_the_ordinary_path(pipeline, clip, layer, mass):
+    method = HoliTom(retention=0.2, layer=layer, exact=True, mass=mass)
     inputs = pipeline.preprocessor("Why?", clip)
     with method(pipeline.model), torch.inference_mode():
         want = pipeline.model(**inputs).logits
