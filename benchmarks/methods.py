@@ -129,7 +129,7 @@ def report_memory(arguments: argparse.Namespace) -> None:
         if arguments.only and method.name not in arguments.only:
             continue
         frames = arguments.frames
-        if method.name in ("divprune", "unifiedst") and frames > 64:
+        if method.name in ("divprune", "forestprune", "unifiedst") and frames > 64:
             print(f"{method.name}: looks at every pair of tokens, hours here; measured on 64 frames:")
             frames = 64
         command = [sys.executable, __file__, "--measure", spell(method), "--frames", str(frames)]

@@ -16,6 +16,7 @@ from holitom.methods.echoprune import EchoPrune
 from holitom.methods.evs import EVS
 from holitom.methods.fastvid import FastVID
 from holitom.methods.flashvid import FlashVID
+from holitom.methods.forestprune import ForestPrune
 from holitom.methods.holitom import HoliTom
 from holitom.methods.prunevid import PruneVid
 from holitom.methods.spread import Spread
@@ -40,6 +41,7 @@ OUTER: tuple[type[Method], ...] = (
     FlashVID,
     UnifiedST,
     VCast,
+    ForestPrune,
     UniformFrames,
     RandomDrop,
     AveragePool,

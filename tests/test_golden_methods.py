@@ -22,6 +22,7 @@ from holitom.methods.evs import EVS
 from holitom.methods.fastv import FastV
 from holitom.methods.fastvid import FastVID
 from holitom.methods.flashvid import FlashVID
+from holitom.methods.forestprune import ForestPrune
 from holitom.methods.framefusion import FrameFusion
 from holitom.methods.prunevid import PruneVid
 from holitom.methods.pyramiddrop import PyramidDrop
@@ -132,6 +133,17 @@ def test_vcast(case: Case) -> None:
     assert_reproduces(merge, case.features, case.index, None)
     counts = torch.bincount(merge.anchor // case.features.shape[1], minlength=case.params["T"])
     assert counts.tolist() == case.per_frame.tolist()
+
+
+@each(cases("forestprune"))
+def test_forestprune(case: Case) -> None:
+    p = case.params
+    method = ForestPrune(p["keep_ratio"], p["preselect"], p["tau"], 1 - p["tau_spatial"])
+    nodes, _ = method.preselected(case.features)
+    first = torch.arange(p["T"])[:, None] * case.features.shape[1]
+    assert (nodes + first).flatten().tolist() == case.preselected.tolist()
+    assert_reproduces(method.merge_video(video_of(case)), case.features, case.index, case.out)
+    assert method.token_count(p["T"], (p["g"], p["g"])) == case.n_out
 
 
 @each(cases("pyramiddrop"))

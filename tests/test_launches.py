@@ -120,4 +120,4 @@ def test_all_methods_with_a_retention_have_a_bound() -> None:
     assert {method.name for method in settings(0.1)} - MOST.keys() == UNBOUNDED
 
 
-UNBOUNDED = {"unifiedst", "prunevid", "fastvid", "flashvid", "cdpruner", "earlytom"}
+UNBOUNDED = {"forestprune", "unifiedst", "prunevid", "fastvid", "flashvid", "cdpruner", "earlytom"}

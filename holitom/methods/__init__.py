@@ -14,6 +14,7 @@ from holitom.methods.exact import ExactMethod
 from holitom.methods.fastv import FastV
 from holitom.methods.fastvid import FastVID
 from holitom.methods.flashvid import FlashVID
+from holitom.methods.forestprune import ForestPrune
 from holitom.methods.framefusion import FrameFusion
 from holitom.methods.holitom import HoliTom
 from holitom.methods.prunevid import PruneVid
@@ -47,6 +48,7 @@ __all__ = [
     "FastV",
     "FastVID",
     "FlashVID",
+    "ForestPrune",
     "FrameFusion",
     "HoliTom",
     "Method",

@@ -23,6 +23,7 @@ from holitom.methods.evs import EVS
 from holitom.methods.fastv import FastV
 from holitom.methods.fastvid import FastVID
 from holitom.methods.flashvid import FlashVID
+from holitom.methods.forestprune import ForestPrune
 from holitom.methods.framefusion import FrameFusion
 from holitom.methods.holitom import HoliTom
 from holitom.methods.prunevid import PruneVid
@@ -58,6 +59,7 @@ BUILTIN: dict[str, type[Method]] = {
         UnifiedST,
         VCast,
         FrameFusion,
+        ForestPrune,
         STTM,
         UniformFrames,
         RandomDrop,
