@@ -67,16 +67,14 @@ def test_directions(kernels, shape, bad):
         torch.testing.assert_close(mine, plain, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @pytest.mark.parametrize(
     ("frames", "heads", "groups", "patches", "width"), [(2, 4, 2, 70, 24), (1, 2, 2, 130, 72), (2, 3, 1, 20, 16)]
 )
 @pytest.mark.parametrize("padded", [False, True])
-def test_column_sums(kernels, dtype, frames, heads, groups, patches, width, padded):
+def test_column_sums(kernels, frames, heads, groups, patches, width, padded):
     random = torch.Generator().manual_seed(patches)
     query, key = (
-        torch.randn(frames, patches, count, width, generator=random).to(dtype).transpose(1, 2)
-        for count in (heads, groups)
+        torch.randn(frames, patches, count, width, generator=random).half().transpose(1, 2) for count in (heads, groups)
     )
     real = torch.rand(frames, patches, generator=random) < 0.7 if padded else None
     reader = torch.full((frames, patches), 1 / patches) if real is None else real / real.sum(-1, keepdim=True)

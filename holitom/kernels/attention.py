@@ -15,7 +15,7 @@ from holitom.kernels.rows import load_rows
 @triton.jit
 def _log_sums(
     query, key, real, sums, heads, shared, queries, tokens, scale, query_frame, query_head, query_row, query_channel,
-    key_frame, key_head, key_row, key_channel, MASKED: tl.constexpr, PRECISION: tl.constexpr, ALIGNED: tl.constexpr,
+    key_frame, key_head, key_row, key_channel, MASKED: tl.constexpr, ALIGNED: tl.constexpr,
     CHANNELS: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """The logarithm of the sum of the exponentials of each query's logits: a block of queries, all keys."""
@@ -33,7 +33,7 @@ def _log_sums(
         counts = column < tokens
         if MASKED:
             counts = tl.load(real + frame * tokens + column, mask=counts, other=0) != 0
-        logits = tl.dot(rows, tl.trans(columns), input_precision=PRECISION) * scale
+        logits = tl.dot(rows, tl.trans(columns)) * scale
         logits = tl.where(counts[None, :], logits, float("-inf"))
         higher = tl.maximum(largest, tl.max(logits, axis=1))
         shift = tl.where(higher == float("-inf"), 0.0, higher)
@@ -45,7 +45,7 @@ def _log_sums(
 @triton.jit
 def _column_sums(
     query, key, real, sums, reader, received, heads, shared, queries, tokens, scale, query_frame, query_head, query_row,
-    query_channel, key_frame, key_head, key_row, key_channel, MASKED: tl.constexpr, PRECISION: tl.constexpr,
+    query_channel, key_frame, key_head, key_row, key_channel, MASKED: tl.constexpr,
     ALIGNED: tl.constexpr, CHANNELS: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """The weighted sum of the softmax over all queries: for a block of keys."""
@@ -61,7 +61,7 @@ def _column_sums(
         rows = load_rows(base, row, queries, query_row, query_channel, CHANNELS, WIDTH)
         shift = tl.load(sums + which * queries + row, mask=row < queries, other=0.0)
         share = tl.load(reader + frame * queries + row, mask=row < queries, other=0.0)
-        logits = tl.dot(columns, tl.trans(rows), input_precision=PRECISION) * scale
+        logits = tl.dot(columns, tl.trans(rows)) * scale
         total += tl.sum(tl.exp(logits - shift[None, :]) * share[None, :], axis=1)
     counts = column < tokens
     if MASKED:
@@ -75,7 +75,7 @@ def column_sums(query: Tensor, key: Tensor, scale: float, reader: Tensor, real: 
     Two passes over the logits: the sums of exponentials of each row, then the sums of each column.
 
     Args:
-        query: (F, H, P, d) floating point, of any strides.
+        query: (F, H, P, d) float16 or bfloat16, of any strides.
         key: (F, G, K, d), G divides H.
         scale: factor on the logits.
         reader: (F, P) float32, the weight of each query.
@@ -90,16 +90,14 @@ def column_sums(query: Tensor, key: Tensor, scale: float, reader: Tensor, real: 
     mask = sums if real is None else real.to(torch.uint8)
     numbers = (heads, heads // groups, queries, tokens, float(scale), *query.stride(), *key.stride())
     aligned = math.gcd(8, *query.stride()[:2], *key.stride()[:2])  # heads 72 wide start at multiples of 8, not of 16
-    exact = query.dtype == torch.float32
     options = {
         "MASKED": real is not None,
-        "PRECISION": "ieee" if exact else "tf32",
         "ALIGNED": aligned,
         "CHANNELS": width,
         "WIDTH": max(16, triton.next_power_of_2(width)),
-        "ROWS": 64 if exact else 128,
-        "COLUMNS": 32 if exact else 64,
-        "num_warps": 4 if exact else 8,
+        "ROWS": 128,
+        "COLUMNS": 64,
+        "num_warps": 8,
     }
     rows = options["ROWS"]
     with torch.cuda.device_of(query):

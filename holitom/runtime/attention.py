@@ -121,8 +121,8 @@ def attention_of_first(query: Tensor, key: Tensor, scale: float) -> Tensor:
 def attention_received(query: Tensor, key: Tensor, scale: float, real: Tensor | None = None) -> Tensor:
     """How much attention each key receives: softmax attention, mean over heads, then mean over queries.
 
-    On a GPU with Triton no matrix of attention is written down. Elsewhere a few heads at a time, so that no more than
-    about 128 MiB of such matrices exist, and on a CPU no more than its cache holds.
+    On a GPU with Triton no matrix of attention in half precision is written down. Elsewhere a few heads at a time, so
+    that no more than about 128 MiB of such matrices exist, and on a CPU no more than its cache holds.
 
     Args:
         query: (F, H, P, d).
@@ -135,7 +135,7 @@ def attention_received(query: Tensor, key: Tensor, scale: float, real: Tensor | 
     frames, heads, queries, _ = query.shape
     tokens, device = key.shape[2], query.device
     module = kernels.find(device)
-    if module is not None and query.dtype == key.dtype != torch.float64:
+    if module is not None and query.dtype == key.dtype and query.dtype in (torch.float16, torch.bfloat16):
         among = None if real is None else real.to(device)
         reader = torch.full((frames, queries), 1 / queries, dtype=torch.float32, device=device)
         reader = reader if among is None else among / among.sum(-1, keepdim=True)
