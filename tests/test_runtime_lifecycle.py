@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import threading
 import weakref
@@ -12,8 +13,10 @@ from models import VIDEO, llava_onevision, padded, prompt, video, words
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from holitom import HoliTom
+from holitom.methods import parse
 from holitom.runtime import Session
 from holitom.runtime.cache import memory_of
+from holitom.runtime.prefix import hold
 
 METHOD = HoliTom(retention=0.2)
 
@@ -48,6 +51,37 @@ def test_nothing_is_left_behind(model):
         assert fingerprint(model) != before
     assert fingerprint(model) == before
     assert generate(model) == plain
+
+
+@pytest.mark.parametrize("text", ["holitom:retention=0.2,layer=2", "prunevid", "earlytom", "tome|spread", "renewal"])
+def test_tensors_go_without_the_garbage_collector(model, text):
+    """A KV cache in a cycle stays until Python looks for cycles, which can be thousands of calls later."""
+    method = parse(text)
+
+    @torch.no_grad()
+    def use():
+        with method(model) as session:
+            generate(model)
+            out = model(**inputs(), use_cache=True)
+            copy.deepcopy(out.past_key_values)
+            session.summary()
+            with pytest.raises(IndexError):
+                model(input_ids=torch.full((1, 1), 10**6))
+            with method(model) as other:
+                asked = hold(other, {name: value for name, value in inputs().items() if name != "attention_mask"})
+            del asked
+
+    use()
+    gc.collect()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        use()
+        gc.collect()
+        left = [each for each in gc.garbage if isinstance(each, torch.Tensor)]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+    assert not left
 
 
 @pytest.mark.parametrize("failing", ["encoder", "layer", "method", "user"])

@@ -173,6 +173,7 @@ class Hooks:
 
     def _finish(self, call: Call) -> None:
         here.call = call.outer
+        call.observers.clear()  # they hold the call, whose KV cache would wait for the garbage collector
         self._end()
 
     def _enter_model(self, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> None:

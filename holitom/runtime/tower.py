@@ -118,6 +118,7 @@ class TowerPass:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+        self.observers.clear()  # they hold this object, whose tensors would wait for the garbage collector
         self.rows = None
 
     def _hook(
