@@ -63,7 +63,7 @@ VARIANTS: tuple[Method, ...] = (
     CellMean(),
     CellMean(side=3),
     Spread(pick="rounds", retention=0.2),
-    CDPruner(relevant="unlike", retention=0.6),
+    CDPruner(relevant="like", retention=0.6),
     EchoPrune(temperature=0.01, retention=0.6),
     UnifiedST(tau=0.0, cluster_ratio=0.0, retention=0.6),
     Spread(step=0.0, join=1.0, width=4),

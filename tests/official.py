@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -206,9 +206,8 @@ def official_sink_targets(kept: Tensor, sinks: Tensor, positions: int, count: in
 
 @dataclass(frozen=True)
 class OfficialCDPruner(CDPruner):
-    """Compares CLIP's embeddings of image patches (T, N, C) and texts (M, C), and takes the unlike for relevant."""
+    """Compares CLIP's embeddings of image patches (T, N, C) and texts (M, C)."""
 
-    relevant: Literal["like", "unlike"] = "unlike"
     image_embeds: Any = None
     text_embeds: Any = None
 

@@ -14,16 +14,33 @@ from media import write_video
 from tiny_checkpoints import build_llava_onevision
 from typer.testing import CliRunner
 
-from holitom import CDPruner, EchoPrune, HoliTom, Pipeline, Session, VideoTokens, parse, question_ids, read_video
+from holitom import (
+    CDPruner,
+    EchoPrune,
+    HoliTom,
+    Pipeline,
+    Session,
+    Uncompressed,
+    VideoTokens,
+    parse,
+    question_ids,
+    read_video,
+)
+from holitom.bench import from_pipeline, from_preset, measure
+from holitom.bench.presets import build as build_preset
+from holitom.bench.workload import WORD
 from holitom.cli import app
 from holitom.evaluation import Log, evaluate
+from holitom.evaluation.calibration import Encoded
 from holitom.integrations.vllm import ServingConfig
 from holitom.runtime.prefix import hold, resume
 from holitom.video import Clip, Preprocessor
+from holitom.video.chat import question_of
 from holitom.video.synthetic import suite
 
 METHOD = CDPruner(retention=0.3)
 METHODS = (METHOD, EchoPrune(retention=0.3))
+NAMED = (CDPruner(retention=0.3, relevant="like"), METHODS[1])
 STEPS = 4
 
 
@@ -64,7 +81,7 @@ def video_like(question, frames=3, side=4):
     return VideoTokens(features, (side, side), question=question)
 
 
-@pytest.mark.parametrize("method", METHODS, ids=repr)
+@pytest.mark.parametrize("method", NAMED, ids=repr)
 def test_what_the_question_names_stays(method):
     question = torch.randn(2, 16, generator=torch.Generator().manual_seed(1))
     video = video_like(question)
@@ -285,6 +302,30 @@ def test_questions_of_one_clip_are_evaluated_as_asked(pipeline):
     for question, said in zip(clip.questions, rows[0].answers, strict=True):
         answer = pipeline.ask(Clip.from_frames(clip.frames), question.text, METHOD, max_new_tokens=4)
         assert (answer.text.strip().split() or [""])[0].strip(".,;:!?\"'").lower() == said
+
+
+def test_bench_and_calibrate_tell_the_question(pipeline, film):
+    load = from_pipeline(pipeline, 4, batch=2, answer=2)
+    run = measure(load, METHOD)
+    assert run.summary.visual_tokens[1] == 2 * METHOD.token_count(4, run.summary.prompts[0].videos[0].grid) + 2
+    [row] = Encoded(pipeline, read_video(film, 8), [METHOD]).compare("film", "How many birds?", [METHOD], STEPS)
+    assert row.answer == pipeline.ask(film, "How many birds?", METHOD, frames=8, max_new_tokens=STEPS).text
+
+
+def test_the_made_up_prompts_of_bench_have_a_question():
+    load = from_preset("tiny", build_preset("tiny", dtype=torch.float32), frames=4, batch=2, text=9, answer=1)
+    assert load.question == [[WORD] * 5] * 2
+    assert 0 < measure(load, METHOD).summary.visual_tokens[1] < measure(load, Uncompressed()).summary.visual_tokens[1]
+
+
+def test_the_last_text_of_the_user_is_the_question():
+    conversation = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": [{"type": "text", "text": "Watch this."}, {"type": "text", "text": "What is it?"}]},
+        {"role": "assistant", "content": "A"},
+    ]
+    assert question_of(conversation) == "What is it?"
+    assert question_of(conversation[:1]) == ""
 
 
 def test_reading_in_windows_is_refused(pipeline, film):
