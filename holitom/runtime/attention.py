@@ -69,7 +69,8 @@ def _wrapper(original: Callable[..., Any] | None) -> Callable[..., Any]:
     def attention(module: nn.Module, query: Tensor, key: Tensor, *args: Any, **kwargs: Any) -> Any:
         # eager attention has no entry of its own in the table: each model file brings a function of that name
         run = original or names.eager_attention(sys.modules[type(module).__module__])
-        if getattr(module, _FLAG, False):  # not `in _watched`: torch.compile cannot look into weak dictionaries
+        # not `in _watched`: torch.compile cannot look into weak dictionaries; nobody watches decode steps
+        if getattr(module, _FLAG, False) and not (query.shape[2] == 1 and torch.compiler.is_compiling()):
             rows = _show(module, query, key, kwargs.get("scaling"), kwargs.get("cu_seq_lens_q"))
             if rows is not None:
                 return rows.attend(run, module, query, key, *args, **kwargs)

@@ -8,16 +8,21 @@ cache refuses new tokens, because only a session knows their masks and positions
 from __future__ import annotations
 
 import functools
+import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
+
+from holitom.runtime.lengths import cached_length, restore_static
 
 if TYPE_CHECKING:
     from holitom.methods.base import Method
     from holitom.runtime.call import VideoSpan
     from holitom.runtime.records import PromptRecord
+    from holitom.runtime.step import Step
 
 _KEY = "_holitom_memory"
 
@@ -28,9 +33,10 @@ class Stage:
 
     Args:
         layer: the first of them.
-        length: L, the tokens that their KV cache holds for each row.
-        mask: (B, L) bool, which of these are real (not padding); None: all of them.
+        length: L, the tokens of each row at the end of the latest call that was no decode step.
+        mask: (B, P) bool, which of the first P tokens are real (not padding), as are all behind them; None: all.
         shortened: whether a prompt has lost tokens in front of ``layer``; else the sequence is the stage before's.
+        padding: (B, 1) int64, how many of each row are not real; None: none.
         mass: (B, P) float32, logs of the masses of the first P tokens (``mass.py``); those behind have mass 1, as all
             have without it.
     """
@@ -39,6 +45,7 @@ class Stage:
     length: int = 0
     mask: Tensor | None = None
     shortened: bool = False
+    padding: Tensor | None = None
     mass: Tensor | None = None
 
     def weigh(self, past: int, new: Tensor | None, rows: int) -> None:
@@ -47,30 +54,36 @@ class Stage:
             self.mass = self.mass[:, :past]
         if new is not None:
             known = new.new_zeros(rows, 0) if self.mass is None else self.mass.to(new.device)
-            known = torch.nn.functional.pad(known, (0, past - known.shape[1]))
+            known = pad(known, (0, past - known.shape[1]))
             self.mass = torch.cat([known, new.log()], dim=1)
 
-    def grow(self, past: int | None, new: Tensor | None, rows: int, width: int) -> None:
+    def __post_init__(self) -> None:
+        self.know(self.mask)
+
+    def know(self, mask: Tensor | None) -> None:
+        """Sets the mask, and what follows from it."""
+        self.mask, self.padding = mask, None if mask is None else (~mask).sum(1, keepdim=True)
+
+    def first(self, tokens: int) -> Tensor | None:
+        """(B, tokens) bool: which of the first tokens are real; None: all of them."""
+        if self.mask is None or self.mask.shape[1] >= tokens:
+            return None if self.mask is None else self.mask[:, :tokens]
+        return pad(self.mask, (0, tokens - self.mask.shape[1]), value=True)
+
+    def grow(self, past: int, new: Tensor | None, rows: int, width: int) -> None:
         """Adds tokens behind those that are cached.
 
         Args:
-            past: how many tokens the layer holds (what lies behind was cropped); None: as many as were added.
+            past: how many tokens the layer holds.
             new: (B, Q) bool, which of the new tokens are real; None: all of them.
             rows: B.
             width: Q.
         """
-        past = self.length if past is None else min(past, self.length)
-        if self.mask is not None or new is not None:
-            known = self.mask
-            if known is None:
-                known = new.new_ones(rows, past)  # type: ignore[union-attr]
-            elif known.shape[1] > past:
-                known = known[:, :past]
-            if new is None:
-                self.mask = torch.nn.functional.pad(known, (0, width), value=True)
-            else:
-                self.mask = torch.cat([known.to(new.device), new], dim=1)
-        self.length = past + width
+        known, self.length = self.first(past), past + width
+        if new is not None:
+            known = new.new_ones(rows, past) if known is None else known.to(new.device)
+            known = torch.cat([known, new], dim=1)
+        self.know(known)
 
 
 @dataclass(eq=False)
@@ -114,8 +127,11 @@ class CacheMemory:
         dropped: tokens by which the first layer's sequence is shorter than the full prompt.
         offset: (B, 1) int64, added to the number of real tokens before a new one it gives that one's position; None:
             unknown, the model's own positions count.
-        tail: tokens at the end, behind the last video, that may be cropped.
+        end: the tokens of the first layer up to its last video; those behind may be cropped. At first: none may.
         unfinished: what the first call on this cache completes.
+        open: whether a call is at work that may add tokens.
+        step: the decode step at work.
+        in_generate: whether ``generate()`` runs, whose own masks for a static cache say only what is padding.
     """
 
     method: Method
@@ -124,8 +140,26 @@ class CacheMemory:
     rows: int
     dropped: int = 0
     offset: Tensor | None = None
-    tail: int = 0
+    end: int = sys.maxsize
     unfinished: Unfinished | None = None
+    open: bool = False
+    step: Step | None = None
+    in_generate: bool = False
+
+    def following(self, count: Tensor, given: Tensor | None) -> Tensor | None:
+        """Position ids of tokens behind the prompt, from how many real ones stand before them, (B or 1, Q)."""
+        if self.offset is None:
+            return given
+        places = count + self.offset.to(count.device)
+        return places if given is None or given.dim() == 2 else places.expand(len(given), -1, -1)
+
+    def numbered(self, count: Tensor, given: Tensor | None) -> Tensor:
+        """Position ids as the decoder takes them: contiguous where they are to be compact, or not known."""
+        if given is None or (given.dim() == 2 and self.positions == "compact"):
+            return count
+        if given.dim() == 3 and len(given) == 4:  # a plane of its own for text, without gaps
+            return torch.cat([count.expand(given.shape[1:])[None], given[1:]])
+        return given
 
     def check(self, method: Method, layers: tuple[int, ...], rows: int) -> None:
         """Raises ValueError where a call with a method (whose inner stages are at ``layers``) cannot go on."""
@@ -152,34 +186,34 @@ class CacheMemory:
             raise ValueError("this KV cache waits for its questions: change its rows after the first call")
         for stage in self.stages:
             if stage.mask is not None:
-                stage.mask = stage.mask.index_select(0, rows.to(stage.mask.device))
+                stage.know(stage.mask.index_select(0, rows.to(stage.mask.device)))
             if stage.mass is not None:
                 stage.mass = stage.mass.index_select(0, rows.to(stage.mass.device))
         if self.offset is not None:
             self.offset = self.offset.index_select(0, rows.to(self.offset.device))
         self.rows = len(rows)
 
-    def crop(self, tokens: int) -> None:
-        """Forgets so many tokens at the end.
+    def crop(self, tokens: int, cache: Any) -> None:
+        """Forgets so many tokens at the end of the cache.
 
         Raises:
             ValueError: when that would cut into a compressed video.
         """
-        if tokens > self.tail:
+        behind = max(0, cached_length(cache, 0) - self.end)
+        if tokens > behind:
             raise ValueError(
-                f"cannot crop {tokens} tokens off this KV cache: {self.tail} follow its last compressed video, whose "
+                f"cannot crop {tokens} tokens off this KV cache: {behind} follow its last compressed video, whose "
                 "tokens no longer stand for places in the prompt. Start from a new cache"
             )
-        self.tail -= tokens
         for stage in self.stages:
-            stage.length -= tokens
             if stage.mask is not None:
-                stage.mask = stage.mask[:, : stage.length]
+                width, left = stage.mask.shape[1], cached_length(cache, stage.layer) - tokens
+                stage.know(pad(stage.mask[:, :left], (0, max(0, width - left)), value=True))
 
 
 def memory_of(cache: Any) -> CacheMemory | None:
     """What a KV cache (or None) remembers; None for one without compressed prompts."""
-    return None if cache is None else vars(cache).get(_KEY)
+    return getattr(cache, _KEY, None)
 
 
 def remember(cache: Any, memory: CacheMemory) -> None:
@@ -187,46 +221,7 @@ def remember(cache: Any, memory: CacheMemory) -> None:
     vars(cache)[_KEY] = memory
     if not isinstance(cache, _Remembering):
         own: Any = type(cache)
-        cache.__class__ = _classes(own)[0]
-
-
-def set_open(cache: Any, is_open: bool) -> None:
-    """Lets a cache that remembers take new tokens, or refuse them."""
-    if isinstance(cache, _Remembering):
-        cache.__class__ = _classes(cache._holitom_of)[0 if is_open else 1]
-
-
-def cached_length(cache: Any, layer: int) -> int | None:
-    """The number of tokens that a layer of the cache holds; None where only the device knows (a static cache).
-
-    Layers of linear attention hold a state and no tokens; the next layer of attention answers for them.
-    """
-    if cache is None:
-        return 0
-    counting = (held for held in cache.layers[layer:] if hasattr(held, "get_seq_length"))
-    found = next(counting, None)
-    length = 0 if found is None else found.get_seq_length()
-    return None if isinstance(length, Tensor) else int(length)
-
-
-def require_tokens(cache: Any, lengths: list[int], model: str) -> None:
-    """Refuses rows of different lengths behind what a cache holds, where some layers hold a state and no tokens.
-
-    Convolutions and linear attention run over the padding between the two as if it were text.
-
-    Args:
-        cache: the KV cache, or None.
-        lengths: tokens of each row of the coming call.
-        model: the model's class.
-
-    Raises:
-        ValueError: naming the model and the lengths.
-    """
-    if cached_length(cache, 0) and not all(hasattr(layer, "get_seq_length") for layer in cache.layers):
-        raise ValueError(
-            f"{model} has layers whose state runs over all tokens, padding too, so the rows of a further turn must be "
-            f"of one length; compression leaves {lengths} tokens: use a method with exact=True, or ask row by row"
-        )
+        cache.__class__ = _class(own)
 
 
 class _Remembering:
@@ -244,7 +239,7 @@ class _Remembering:
     def crop(self, tokens: int) -> None:
         """Takes a negative number of tokens off, or (before transformers 5.24) leaves so many of the full prompt."""
         cut = -tokens if tokens <= 0 else max(0, int(self.get_seq_length()) - tokens)
-        vars(self)[_KEY].crop(cut)
+        vars(self)[_KEY].crop(cut, self)
         if cut or not tokens:
             super().crop(-cut)  # type: ignore[misc]
 
@@ -266,32 +261,37 @@ class _Remembering:
         super().reset()  # type: ignore[misc]
         del vars(self)[_KEY]
         self.__class__ = self._holitom_of
+        restore_static(self)
+
+    def update(self, *args: Any, **kwargs: Any) -> Any:
+        self._require_open()
+        return super().update(*args, **kwargs)  # type: ignore[misc]
+
+    def update_conv_state(self, *args: Any, **kwargs: Any) -> Any:
+        self._require_open()
+        return super().update_conv_state(*args, **kwargs)  # type: ignore[misc]
+
+    def update_recurrent_state(self, *args: Any, **kwargs: Any) -> Any:
+        self._require_open()
+        return super().update_recurrent_state(*args, **kwargs)  # type: ignore[misc]
+
+    def _require_open(self) -> None:
+        memory: Any = memory_of(self)
+        if not memory.open:
+            raise RuntimeError(
+                f"this KV cache holds a video that {memory.method!r} compressed, so only a session of the same method "
+                f"can go on from it: call the model inside `with {memory.method!r}(model):`"
+            )
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return _restored, (self._holitom_of,), vars(self)
 
 
-class _Closed:
-    """In front of those, while no session is at work on the cache."""
-
-    def _refuse(self, *_: Any, **__: Any) -> Any:
-        method = vars(self)[_KEY].method
-        raise RuntimeError(
-            f"this KV cache holds a video that {method!r} compressed, so only a session of the same method can go on "
-            f"from it: call the model inside `with {method!r}(model):`"
-        )
-
-    update = update_conv_state = update_recurrent_state = _refuse
-
-
 @functools.cache
-def _classes(own: Any) -> tuple[Any, Any]:
-    """A cache class that remembers, open and closed."""
-    body = {"_holitom_of": own, "__module__": own.__module__}
-    opened = type(own.__name__, (_Remembering, own), body)
-    return opened, type(own.__name__, (_Closed, opened), {"__module__": own.__module__})
+def _class(own: Any) -> Any:
+    """A cache class that remembers."""
+    return type(own.__name__, (_Remembering, own), {"_holitom_of": own, "__module__": own.__module__})
 
 
 def _restored(own: Any) -> Any:
-    closed = _classes(own)[1]
-    return closed.__new__(closed)
+    return _class(own).__new__(_class(own))

@@ -12,7 +12,8 @@ from torch.nn.functional import pad
 
 from holitom.models.base import VideoLayout
 from holitom.ops.ranking import last_query_attention, query_attention
-from holitom.runtime.cache import CacheMemory, Stage, Unfinished, cached_length
+from holitom.runtime.cache import CacheMemory, Stage, Unfinished
+from holitom.runtime.lengths import cached_length, cut_static, fixed_length
 from holitom.runtime.mass import weighed_mask
 from holitom.runtime.records import InnerRecord, PromptRecord, VideoRecord
 from holitom.runtime.sequence import BatchMerge, Span, row_merge
@@ -63,11 +64,12 @@ class Call:
         cache: its KV cache, or None.
         memory: what is remembered with the cache (without one: for this call only); None: nothing is compressed.
         rows: B.
-        width: Q, tokens that came and that the layers work on now.
+        came: tokens that came.
+        width: Q, those of them that the layers work on now.
         new: (B, Q) bool, which of them are real; None: all.
         positions: (B, Q) or (3 or 4, B, Q) position ids of the new tokens.
         dropping: what the memory learns when the call has ended well.
-        tail_tokens: the same.
+        tail_tokens: those of its tokens that stand behind its last video; None: it has none.
         padding: for each row, the padding before its first new token.
         right: for each row, the padding after its last new token.
         tail: for each row, the columns after the token whose attention decides: padding on the right, and tokens
@@ -97,11 +99,12 @@ class Call:
     cache: Any = None
     memory: CacheMemory | None = None
     rows: int = 0
+    came: int = 0
     width: int = 0
     new: Tensor | None = None
     positions: Tensor | None = None
     dropping: int = 0
-    tail_tokens: int = 0
+    tail_tokens: int | None = None
     padding: list[int] = field(default_factory=list)
     right: list[int] = field(default_factory=list)
     tail: list[int] = field(default_factory=list)
@@ -126,8 +129,17 @@ class Call:
 
     def enter(self, layer: int) -> Stage:
         """The stage that starts at ``layer``, with the new tokens added to it."""
-        stage = self.stage(layer)
+        assert self.memory is not None
+        stage, starts = self.stage(layer), [each.layer for each in self.memory.stages]
         stage.grow(cached_length(self.cache, layer), self.new, self.rows, self.width)
+        last = next((start for start in starts if start > layer), self.depth)
+        if self.came > self.width:
+            cut_static(self.cache, layer, last, self.came - self.width)
+        fixed = fixed_length(self.cache, layer, last)
+        if fixed is not None and stage.mask is not None:
+            stage.know(stage.first(fixed))
+        if layer and fixed != fixed_length(self.cache, layer - 1, layer):
+            stage.shortened = True  # keys of another length than the stage before's need a mask of their own
         stage.weigh(stage.length - self.width, self.mass, self.rows)
         return stage
 
@@ -145,11 +157,10 @@ class Call:
 
     def places(self, stage: Stage, device: torch.device) -> Tensor:
         """(B or 1, Q) int64: how many real tokens of the stage stand before each new one."""
-        if stage.mask is None:
+        known = stage.first(stage.length)
+        if known is None:
             return torch.arange(stage.length - self.width, stage.length, device=device)[None]
-        if self.width == 1:
-            return stage.mask.sum(1, keepdim=True).sub_(1).clamp_(min=0)
-        return (stage.mask.cumsum(1)[:, -self.width :] - 1).clamp_(min=0)
+        return (known.cumsum(1)[:, -self.width :] - 1).clamp_(min=0)
 
     # attention of the deciding token ---------------------------------------------------------------------------
 
@@ -167,7 +178,7 @@ class Call:
         assert self.memory is not None
         stage = [stage for stage in self.memory.stages if stage.layer <= layer][-1]
         past = stage.length - query.shape[2] if key.shape[2] > query.shape[2] else 0
-        known = stage.mask
+        known = stage.first(stage.length)
         if known is None:
             known = torch.ones(self.rows, stage.length, dtype=torch.bool, device=query.device)
         known = known[:, stage.length - past - query.shape[2] :].to(query.device)

@@ -20,6 +20,7 @@ from holitom.runtime.thread import Encoding, here
 from holitom.runtime.tower import TowerPass
 
 if TYPE_CHECKING:
+    from holitom.runtime.call import Call
     from holitom.runtime.session import Session
 
 _MARK = "_holitom_layouts"
@@ -60,6 +61,30 @@ def _features(encoded: Any) -> Sequence[Tensor]:
     if not isinstance(features, list | tuple) or not all(isinstance(each, Tensor) for each in features):
         return []
     return features
+
+
+def note_arguments(call: Call, arguments: dict[str, Any]) -> None:
+    """Notes what a model was called with, by name, and the layouts of videos that were encoded before.
+
+    Raises:
+        ValueError: for what cannot be compressed.
+    """
+    adapter = call.session.adapter
+    adapter.check(arguments)
+    call.ids, call.mask = arguments.get("input_ids"), arguments.get("attention_mask")
+    encoded = arguments.get("mm_encoder_outputs")
+    if isinstance(encoded, dict):
+        encoded = encoded.get(adapter.modality)
+    pixels = arguments.get("pixel_values_videos") if adapter.modality == "video" else None
+    if call.ids is None and (encoded is not None or pixels is not None):
+        raise ValueError(
+            "a video that comes with inputs_embeds cannot be compressed, because only token ids say where it "
+            "stands in the prompt: give input_ids instead, or leave the session for this call"
+        )
+    if encoded is not None:  # generate() repeats what it has encoded for beams, accelerate moves it: other tensors
+        call.layouts = layouts_of(encoded)
+        if call.layouts is None and call.generation is not None:
+            call.layouts = call.generation.layouts
 
 
 def encode(

@@ -14,13 +14,16 @@ import torch
 from torch import nn
 
 from holitom.models.base import Adapter
+from holitom.models.transformers_names import cache_in
 from holitom.runtime.arguments import bound_arguments
 from holitom.runtime.attention import release, watch
-from holitom.runtime.cache import set_open
+from holitom.runtime.cache import CacheMemory, memory_of
 from holitom.runtime.call import Call
-from holitom.runtime.encoder import encode, layouts_of
+from holitom.runtime.encoder import encode, layouts_of, note_arguments
+from holitom.runtime.instead import Instead, untraced
 from holitom.runtime.layers import enter_layer, reads_packed
 from holitom.runtime.prefill import enter_decoder
+from holitom.runtime.step import begin_step, is_step, step_layer
 from holitom.runtime.thread import Generation, here
 
 if TYPE_CHECKING:
@@ -44,7 +47,7 @@ class Hooks:
         self._running: dict[int, int] = {}  # by thread, calls and generations under a session
         self._handles: list[Any] = []
         self._layers: set[int] = set()
-        self._instead: list[_Instead] = []
+        self._instead: list[Instead] = []
         self._warned = False
 
     @classmethod
@@ -97,21 +100,21 @@ class Hooks:
         base, decoder, layers = self.adapter.base, self.adapter.decoder, self.adapter.layers
         if not self._handles:
             self._instead = [
-                _Instead(base, self.adapter.encoder, self._encode),
-                _Instead(self.model, "generate", self._generate),
-                *(_Instead(base, name, self._faster(own)) for name, own in self.adapter.shortcuts().items()),
+                Instead(base, self.adapter.encoder, self._encode),
+                Instead(self.model, "generate", self._generate),
+                *(Instead(base, name, self._faster(own)) for name, own in self.adapter.shortcuts().items()),
             ]
             around = ((self.model, self._enter_model), (base, self._enter_base), (decoder, self._enter_decoder))
             for module, enter in around:
-                self._handles.append(module.register_forward_pre_hook(_untraced(enter), with_kwargs=True))
-                self._handles.append(module.register_forward_hook(_untraced(self._leave), always_call=True))
+                self._handles.append(module.register_forward_pre_hook(enter, with_kwargs=True))
+                self._handles.append(module.register_forward_hook(self._leave, with_kwargs=True, always_call=True))
         first = session.layers[0] if session.layers else len(layers)
         if session.method.mass or (session.positions == "original" and reads_packed(decoder)):
             first = 0
         for number in range(first, len(layers)):
             if number not in self._layers:
                 self._layers.add(number)
-                hook = _untraced(functools.partial(self._enter_layer, number))
+                hook = functools.partial(self._enter_layer, number)
                 self._handles.append(layers[number].register_forward_pre_hook(hook, with_kwargs=True))
         if session.method.attention != "none":
             before = 0 if session.method.attention == "coming" else 1
@@ -176,62 +179,96 @@ class Hooks:
         call.observers.clear()  # they hold the call, whose KV cache would wait for the garbage collector
         self._end()
 
-    def _enter_model(self, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> None:
+    def _enter_model(self, model: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        if not is_step(args, kwargs):
+            self._begin_model(model, args, kwargs)
+
+    def _enter_base(self, base: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        if not is_step(args, kwargs):
+            self._begin_base(base, args, kwargs)
+
+    def _enter_decoder(self, decoder: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        if args or kwargs.get("inputs_embeds") is None or not is_step(args, kwargs):
+            return self._begin_decoder(decoder, args, kwargs)
+        memory = memory_of(cache_in(kwargs))
+        if memory is None:
+            return None
+        if not self._can_step(memory, kwargs):
+            return self._begin_decoder(decoder, args, kwargs)  # which says why
+        return args, begin_step(memory, decoder, kwargs)
+
+    def _can_step(self, memory: CacheMemory, kwargs: dict[str, Any]) -> bool:
+        rows, mask = kwargs["inputs_embeds"].shape[0], kwargs.get("attention_mask")
+        if isinstance(mask, torch.Tensor) and mask.dim() != 2 and not memory.in_generate:
+            return False
+        if torch.compiler.is_compiling():  # for any thread and session: the cache says all, given the hooks
+            return memory.rows == rows and all(stage.layer in self._layers for stage in memory.stages[1:])
+        session = self.current()
+        if session is None:
+            return False
+        memory.check(session.method, session.layers, rows)
+        self._begin()
+        return True
+
+    def _enter_layer(self, number: int, layer: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
+        memory = memory_of(cache_in(kwargs))
+        if memory is not None and memory.step is not None:
+            return step_layer(memory, number, args, kwargs)
+        if memory is None and is_step(args, kwargs) and (torch.compiler.is_compiling() or self._call() is None):
+            return None
+        return self._begin_layer(number, layer, args, kwargs)
+
+    def _leave(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
+        """Runs after an exception as well, without an output."""
+        memory = memory_of(cache_in(kwargs))
+        if memory is not None and memory.step is not None and module is self.adapter.decoder:
+            memory.step, memory.open = None, False
+            if not torch.compiler.is_compiling():
+                self._end()
+        elif not (torch.compiler.is_compiling() and is_step(args, kwargs)):
+            self._end_call(module, output)
+
+    # the same for calls that are no decode step; compiled models run these as they are: what they keep must not lie in
+    # the memory of a CUDA graph
+
+    @untraced
+    def _begin_model(self, model: Any, args: Any, kwargs: dict[str, Any]) -> None:
         call = self._enter(model, ())
         if call is not None:
-            call.labelled = bound_arguments(model.forward, args, kwargs or {}).get("labels") is not None
+            call.labelled = bound_arguments(model.forward, args, kwargs).get("labels") is not None
 
-    def _enter_base(self, base: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> None:
+    @untraced
+    def _begin_base(self, base: Any, args: Any, kwargs: dict[str, Any]) -> None:
         call = self._enter(base, (self.model,))
-        if call is None:
-            return
-        arguments = bound_arguments(base.forward, args, kwargs or {})
-        self.adapter.check(arguments)
-        call.ids, call.mask = arguments.get("input_ids"), arguments.get("attention_mask")
-        encoded = arguments.get("mm_encoder_outputs")
-        if isinstance(encoded, dict):
-            encoded = encoded.get(self.adapter.modality)
-        pixels = arguments.get("pixel_values_videos") if self.adapter.modality == "video" else None
-        if call.ids is None and (encoded is not None or pixels is not None):
-            raise ValueError(
-                "a video that comes with inputs_embeds cannot be compressed, because only token ids say where it "
-                "stands in the prompt: give input_ids instead, or leave the session for this call"
-            )
-        if encoded is not None:  # generate() repeats what it has encoded for beams, accelerate moves it: other tensors
-            call.layouts = layouts_of(encoded)
-            if call.layouts is None and call.generation is not None:
-                call.layouts = call.generation.layouts
+        if call is not None:
+            note_arguments(call, bound_arguments(base.forward, args, kwargs))
 
-    def _enter_decoder(
-        self, decoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]] | None:
+    @untraced
+    def _begin_decoder(self, decoder: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         call = self._enter(decoder, (self.model, self.adapter.base))
-        if call is None or args or kwargs is None:
+        if call is None or args:
             return None
         changed = enter_decoder(call, decoder, kwargs)
         if call.memory is not None:
-            set_open(call.cache, True)
+            call.memory.open, call.memory.step, call.memory.in_generate = True, None, call.generation is not None
         return None if changed is None else (args, changed)
 
-    def _enter_layer(
-        self, number: int, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]] | None:
+    @untraced
+    def _begin_layer(self, number: int, layer: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
         call = self._call()
-        if call is None or call.memory is None or kwargs is None:
-            return None
-        return enter_layer(call, number, layer, args, kwargs)
+        return None if call is None or call.memory is None else enter_layer(call, number, layer, args, kwargs)
 
-    def _leave(self, module: nn.Module, _: Any, output: Any = None) -> None:
-        """Runs after an exception as well, without an output."""
+    @untraced
+    def _end_call(self, module: nn.Module, output: Any) -> None:
         call = self._call()
         if call is None:
             return
         if module is self.adapter.decoder and call.memory is not None:
             if output is not None:
                 call.memory.dropped += call.dropping
-                call.memory.tail = call.tail_tokens
-            set_open(call.cache, False)
-            call.memory = None
+                if call.tail_tokens is not None:
+                    call.memory.end = call.memory.stages[0].length - call.tail_tokens
+            call.memory.open, call.memory = False, None
         if call.begun_by is module:
             self._finish(call)
 
@@ -275,37 +312,6 @@ class Hooks:
         finally:
             here.generation = generation.outer
             self._end()
-
-
-class _Instead:
-    """Stands in one instance's ``__dict__`` in front of a method, until :meth:`remove`."""
-
-    def __init__(self, owner: Any, name: str, run: Callable[..., Any]) -> None:
-        self.owner, self.name, self.before, self.method = owner, name, owner.__dict__.get(name), getattr(owner, name)
-        self.run = _untraced(run)
-        functools.update_wrapper(self, self.method)  # generate() reads the signature of what it calls
-        setattr(owner, name, self)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.run(self.method, args, kwargs)
-
-    def remove(self) -> None:
-        """Restores what was there."""
-        delattr(self.owner, self.name)
-        if self.before is not None:
-            setattr(self.owner, self.name, self.before)
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        raise RuntimeError(
-            "a model cannot be copied or pickled while a session is attached to it, because the copy would compress as "
-            "well, under the session of the original: leave the session first (save_pretrained() works inside it)"
-        )
-
-
-def _untraced(function: Callable[..., Any]) -> Callable[..., Any]:
-    """In a compiled model hooks run as they are: what they keep must not lie in the memory of a CUDA graph."""
-    wrapped: Callable[..., Any] = torch.compiler.disable(function)  # type: ignore[no-untyped-call]
-    return wrapped
 
 
 def _forget_compiled() -> None:

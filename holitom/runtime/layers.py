@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from holitom.models.transformers_names import cache_argument
-from holitom.runtime.cache import Stage, Unfinished, cached_length
+from holitom.runtime.cache import Stage, Unfinished
 from holitom.runtime.call import Call
+from holitom.runtime.lengths import fixed_length
 
 
 class PrefixRead(Exception):
@@ -19,6 +21,14 @@ class PrefixRead(Exception):
 def reads_packed(decoder: Any) -> bool:
     """Whether the attention layers of a decoder take gaps in position ids for the borders of packed sequences."""
     return "flash" in str(decoder.config._attn_implementation)
+
+
+def known_tokens(call: Call, stage: Stage, device: torch.device) -> Tensor | None:
+    """(B, L) bool: which tokens of a stage are real; None where attention needs no word of it."""
+    real = stage.first(stage.length)
+    if real is None and reads_packed(call.decoder) and fixed_length(call.cache, stage.layer, call.depth) is not None:
+        real = torch.ones(call.rows, stage.length, dtype=torch.bool)  # flash attention takes the length of keys from it
+    return None if real is None else real.to(device)
 
 
 class _SeenEnough(Exception):
@@ -61,10 +71,10 @@ def _inner_stage(call: Call, layer: int, module: nn.Module, hidden: Tensor, kwar
     if not (stage.shortened or rejoined or renumbered):
         return hidden  # the masks and positions in force are still true
     flat = call.positions is None or call.positions.dim() == 2
-    count = call.places(stage, hidden.device) if renumbered or (flat and call.width > 1) else None
+    count = call.places(stage, hidden.device) if renumbered or flat else None
     if renumbered:
         embeddings = call.decoder.rotary_emb(hidden, count)
-    if mask is not None or stage.mask is not None or call.width not in (1, stage.length):
+    if mask is not None or stage.mask is not None or call.width != stage.length:
         mask = _mask(call, layer, stage, hidden)
     call.replaced = {"attention_mask": mask, "position_embeddings": embeddings}
     if flat:
@@ -81,18 +91,10 @@ def _mask(call: Call, layer: int, stage: Stage, hidden: Tensor) -> Any:
     """The mask of a stage's layers, as their attention takes it."""
     from transformers.masking_utils import create_causal_mask
 
-    config = call.decoder.config
-    real = None if stage.mask is None else stage.mask.to(hidden.device)
-    if call.width == 1 and real is not None and cached_length(call.cache, layer) is not None:
-        # a decode step: nothing to compute, since its only query sees all that is real
-        if config._attn_implementation == "sdpa":
-            return real.view(call.rows, 1, 1, -1)
-        if config._attn_implementation.startswith("flash"):
-            return real
     return create_causal_mask(
-        config=config,
+        config=call.decoder.config,
         inputs_embeds=hidden,
-        attention_mask=real,
+        attention_mask=known_tokens(call, stage, hidden.device),
         position_ids=None,
         layer_idx=layer,
         **{cache_argument(create_causal_mask): call.cache},

@@ -10,9 +10,10 @@ from torch import Tensor
 from holitom.merge import Merge
 from holitom.models.base import VideoLayout
 from holitom.models.transformers_names import cache_argument, cache_in
-from holitom.runtime.cache import CacheMemory, Stage, Unfinished, cached_length, memory_of, remember, require_tokens
+from holitom.runtime.cache import CacheMemory, Stage, Unfinished, memory_of, remember
 from holitom.runtime.call import Call, VideoSpan
-from holitom.runtime.layers import reads_packed
+from holitom.runtime.layers import known_tokens, reads_packed
+from holitom.runtime.lengths import cached_length, require_tokens
 from holitom.runtime.locate import Located, locate, padding_of
 from holitom.runtime.mass import with_masses
 from holitom.runtime.question import asked, embedded
@@ -32,9 +33,9 @@ def enter_decoder(call: Call, decoder: Any, kwargs: dict[str, Any]) -> dict[str,
     session = call.session
     call.decoder, call.depth = decoder, len(session.adapter.layers)
     call.rows, call.width = embeds.shape[:2]
+    call.came = call.width
     call.cache = _cache(decoder, kwargs)
     call.memory = memory_of(call.cache)
-    call.tail_tokens = call.width
     if call.memory is not None:
         call.memory.check(session.method, session.layers, call.rows)
     elif call.width == 1:
@@ -234,7 +235,7 @@ def _span(video: Located, record: VideoRecord, row: Merge, part: Span, places: T
 
 def _begin(call: Call, kwargs: dict[str, Any]) -> CacheMemory:
     """The memory of a cache in front of its first compressed prompt: it may hold turns of text already."""
-    past, mask, width = cached_length(call.cache, 0) or 0, _mask(call, kwargs), call.width
+    past, mask, width = cached_length(call.cache, 0), _mask(call, kwargs), call.width
     known = None
     if past and isinstance(mask, Tensor) and mask.dim() == 2 and mask.shape[1] >= past + width:
         known = mask[:, -past - width : -width].to(kwargs["inputs_embeds"].device).bool()
@@ -266,9 +267,10 @@ def _note_following(call: Call, kwargs: dict[str, Any], maps: list[Merge]) -> No
         if call.reads_prefix:
             raise ValueError("the start of a prompt must end with a token of text behind its last video")
         return
-    before = memory.stages[0]
-    held = [before.length] * call.rows if before.mask is None else before.mask[:, : before.length].sum(1).tolist()
-    counts = [merge.outputs - after + past for merge, after, past in zip(maps, call.right, held, strict=True)]
+    past = cached_length(call.cache, 0)
+    before = memory.stages[0].first(past)
+    held = [past] * call.rows if before is None else before.sum(1).tolist()
+    counts = [merge.outputs - after + real for merge, after, real in zip(maps, call.right, held, strict=True)]
     offsets = [place + 1 - count for place, count in zip(ends[0], counts, strict=True)]
     memory.offset = torch.tensor(offsets, dtype=torch.int64, device=axes.device)[:, None]
 
@@ -277,7 +279,6 @@ def _go_on(call: Call, kwargs: dict[str, Any], valid: Tensor | None = None) -> d
     """A call without new videos on a cache that holds compressed ones: decoding, or a further turn of text."""
     memory, embeds = call.memory, kwargs["inputs_embeds"]
     assert memory is not None
-    call.tail_tokens += memory.tail
     if valid is None:
         mask = _mask(call, kwargs)
         if isinstance(mask, Tensor) and mask.dim() != 2 and not _made_by_generate(call, mask):
@@ -297,22 +298,15 @@ def _masks_and_positions(call: Call, kwargs: dict[str, Any]) -> dict[str, Any]:
     """The arguments with the first stage's mask, and the places of what is left or of what follows it."""
     stage, memory, embeds = call.enter(0), call.memory, kwargs["inputs_embeds"]
     assert memory is not None
-    count, given, mask = call.places(stage, embeds.device), call.positions, stage.mask
+    count, given, mask = call.places(stage, embeds.device), call.positions, known_tokens(call, stage, embeds.device)
     if given is None:
-        given = kwargs.get("position_ids")
-        if memory.offset is not None:
-            following = count + memory.offset.to(embeds.device)
-            given = following if given is None or given.dim() == 2 else following.expand(len(given), -1, -1)
-    if given is None or (given.dim() == 2 and memory.positions == "compact"):
-        given = count
-    elif given.dim() == 3 and len(given) == 4:  # a plane of its own for text, without gaps
-        given = torch.cat([count.expand(given.shape[1:])[None], given[1:]])
-    elif given.dim() == 2 and call.width > 1:
+        given = memory.following(count, kwargs.get("position_ids"))
+    call.positions = memory.numbered(count, given)
+    if call.positions is given and given.dim() == 2:
         # without a mask, gaps in position ids would read as borders of packed sequences: by the function that makes
         # masks, and by flash attention itself, whose layers are shown contiguous ids
         if mask is None:
             mask = torch.ones(call.rows, stage.length, dtype=torch.bool, device=embeds.device)
         if reads_packed(call.decoder):
             call.replaced = {"position_ids": count}
-    call.positions = given
-    return {**kwargs, "attention_mask": mask, "position_ids": given}
+    return {**kwargs, "attention_mask": mask, "position_ids": call.positions}

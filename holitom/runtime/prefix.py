@@ -21,7 +21,7 @@ from torch.nn.functional import pad
 
 from holitom.models.placement import input_device
 from holitom.models.transformers_names import cache_argument
-from holitom.runtime.cache import CacheMemory, Stage, Unfinished, memory_of, remember, set_open
+from holitom.runtime.cache import CacheMemory, Stage, Unfinished, memory_of, remember
 from holitom.runtime.call import VideoSpan
 from holitom.runtime.layers import PrefixRead
 from holitom.runtime.question import goes_on
@@ -164,12 +164,11 @@ def resume(session: Session, prefixes: Sequence[Prefix], questions: Sequence[Seq
     first = Stage(0, kept, mask[:, :kept].bool() if padded else None)
     first.mass = _masses([prefix._memory.stages[0].mass for prefix in prefixes], prefixes, kept, 0.0)
     later = [Stage(layer) for layer in session.layers]
-    memory = CacheMemory(session.method, session.positions, [first, *later], len(prefixes))
+    memory = CacheMemory(session.method, session.positions, [first, *later], len(prefixes), end=kept)
     offsets = [prefix.offset for prefix in prefixes]
     memory.offset = None if None in offsets else torch.cat(offsets).to(device)  # type: ignore[arg-type]
     memory.unfinished = _wait(session, prefixes, [len(question) for question in questions], kept, asked)
     remember(cache, memory)
-    set_open(cache, False)
     if hasattr(session.adapter.base, "rope_deltas"):
         session.adapter.base.rope_deltas = None  # of another prompt; the memory knows which positions follow
     session.prompts = memory.unfinished.prompts
