@@ -17,7 +17,7 @@ from typing import Any
 from holitom.bench import load
 from holitom.bench.measure import COMPRESSION, FIRST, NEXT, PREFILL, TOWER
 from holitom.bench.results import BASELINE, Report
-from holitom.report.bench import inside_tower, rows
+from holitom.report.bench import compiled_cells, inside_tower, rows
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "benchmarks.md"
@@ -89,7 +89,9 @@ def _bench(report: Report, folder: Path) -> str:
     table = [
         [
             *("method", "tokens", "FLOPs", "tower ms", "compression ms", "prefill ms", "TTFT ms", "±", "TTFT ×"),
-            *("prefill ×", "decode tok/s", "decode ×", "KV cache MB", "peak MB"),
+            *("prefill ×", "decode tok/s", "decode ×"),
+            *(("compiled tok/s", "compiled ×") if report.compiled else ()),
+            *("KV cache MB", "peak MB"),
         ]
     ]
     measured = rows(report)
@@ -107,16 +109,18 @@ def _bench(report: Report, folder: Path) -> str:
                 *("" if base else _times(row[name]) for name in ("first_speedup", "prefill_speedup")),
                 "" if row["tokens_per_second"] is None else f"{row['tokens_per_second']:.2f}",
                 "" if base else _times(row["decode_speedup"]),
+                *compiled_cells(report, row),
                 *("" if row[name] is None else f"{row[name] / 1e6:,.1f}" for name in ("kv_cache_bytes", "peak_bytes")),
                 *(_percent(row[name]) if name == "tower_flops" else _times(row[name]) for name in extra),
             ]
         )
     weights = "random weights" if settings["weights"] == "random" else "its weights"
+    longer = f", each {settings['longer']} more than the last" if settings.get("longer") else ""
     still = f", {settings['static']:.0%} of the picture static" if settings.get("static") else ""
     lines = [
         f"## Measured: {settings['model']}, {settings['frames']} frames, batch {settings['batch']}{still}\n",
         f"{report.model['class']} with {weights} ({report.model['parameters'] / 1e9:.2f} B parameters), "
-        f"{settings['dtype']}, attention {settings['attention']}, {settings['prompt_tokens']} tokens of text, "
+        f"{settings['dtype']}, attention {settings['attention']}, {settings['prompt_tokens']} tokens of text{longer}, "
         f"{settings['answer_tokens']} of answer; {len(report.rounds)} rounds after {settings['warmup']} to warm up. "
         f"{machine['device_name']}, {machine['cores']} cores, {machine['threads']} threads, "
         f"{machine['memory_bytes'] / 1e9:.0f} GB, load {machine['load_average'][0]:.1f} at the start; "
@@ -132,6 +136,12 @@ def _bench(report: Report, folder: Path) -> str:
         lines.append(
             "**Times are processor time** of the process (`--clock process`), not time on the wall: others used this "
             "machine at the same time.\n"
+        )
+    if report.compiled:
+        lines.append(
+            f"Compiled: decoding with a static cache under torch.compile ({settings['compile']}), the median of the "
+            "steps; method after method, because opening a session throws compiled code away. × is to the uncompressed "
+            "model, compiled as well.\n"
         )
     what = "resident memory of the process" if machine["device"] == "cpu" else "what torch allocated on the device"
     lines.append(f"Peak memory is {what}, weights included.\n")

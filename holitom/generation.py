@@ -7,6 +7,7 @@ import inspect
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -95,12 +96,14 @@ class Generated:
         tokens: (N, G) int64, the generated tokens of N answers, shorter ones padded on the right.
         first: seconds until the first token was there.
         seconds: of the whole call.
+        steps: seconds between each token and the one before it, as the host saw them.
     """
 
     output: Any
     tokens: Tensor
     first: float
     seconds: float
+    steps: list[float]
 
 
 @torch.inference_mode()
@@ -116,29 +119,30 @@ def generate(
         options: further arguments of ``generate()``.
     """
     device = inputs["input_ids"].device
-    first = _FirstToken(device, clock)
-    criteria = [*(options.pop("stopping_criteria", None) or []), first]
+    tokens = _Tokens(device, clock)
+    criteria = [*(options.pop("stopping_criteria", None) or []), tokens]
     synchronize(device)
     start = clock()
     output = session.model.generate(**inputs, **{"do_sample": False, **options}, stopping_criteria=criteria)
     synchronize(device)
     end = clock()
     ids = output if isinstance(output, Tensor) else output.sequences
-    arrived = end if first.time is None else first.time
-    return Generated(output, ids[:, inputs["input_ids"].shape[1] :], arrived - start, end - start)
+    arrived = tokens.times[0] if tokens.times else end
+    steps = [then - before for before, then in pairwise(tokens.times)]
+    return Generated(output, ids[:, inputs["input_ids"].shape[1] :], arrived - start, end - start, steps)
 
 
-class _FirstToken:
-    """A stopping criterion that never stops, and notes when it is first asked."""
+class _Tokens:
+    """A stopping criterion that never stops, and notes when it is asked; it waits for the first token alone."""
 
     def __init__(self, device: torch.device, clock: Clock) -> None:
         self.device, self.clock = device, clock
-        self.time: float | None = None
+        self.times: list[float] = []
 
     def __call__(self, ids: Tensor, scores: Any, **_: Any) -> Tensor:
-        if self.time is None:
+        if not self.times:
             synchronize(self.device)
-            self.time = self.clock()
+        self.times.append(self.clock())
         return ids.new_zeros(len(ids), dtype=torch.bool)
 
 

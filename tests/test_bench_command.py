@@ -110,6 +110,7 @@ def test_accuracy_over_flops_is_drawn_from_an_evaluation(run, tmp_path):
         (("--preset", "tiny", "--dtype", "int8"), "'int8' is no floating type"),
         (("--preset", "tiny", "--clock", "sun"), "'sun' is none of wall, process"),
         (("--preset", "tiny", "--profile"), "a profile is made of files: give --out"),
+        (("--preset", "tiny", "--compile", "nothing"), "'nothing' is none of torch's backends"),
         (("--preset", "tiny", "--method", "holitum"), "there is no method 'holitum': did you mean holitom"),
     ],
 )

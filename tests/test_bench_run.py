@@ -16,6 +16,7 @@ from holitom.bench import (
     STAGES,
     Report,
     bench,
+    bench_compiled,
     build,
     encode,
     fresh_report,
@@ -327,3 +328,36 @@ def test_a_checkpoint_is_measured_through_its_own_preprocessor(tmp_path):
     assert workload.prompt > 60 + 65
     assert adapter_for(pipeline.model).encoder == "get_video_features"
     assert found.seconds["time per output token"] > 0
+
+
+# compiled decoding ---------------------------------------------------------------------------------------------------
+
+
+def test_compiled_decoding_is_measured_beside_the_eager_one_and_gone_on_with(workload, tmp_path):
+    """With the backend that does nothing; prompts of unequal length."""
+    rows = from_preset("tiny", workload.model, frames=8, batch=2, text=12, answer=4, longer=3)
+    assert rows.inputs["attention_mask"].sum(1).tolist() == [12 + 129, 15 + 129]
+    settings, methods, seen = {**SETTINGS, "compile": "eager", "longer": 3}, [Uncompressed(), HALF], []
+    report = run(rows, methods, fresh_report(rows, settings, methods))
+    assert "compiled" not in report.results()["uncompressed"]
+    bench_compiled(rows, methods[:1], report, save=lambda current: current.save(tmp_path / "results.json"))
+    report = resume(tmp_path / "results.json", fresh_report(rows, settings, methods))
+    bench_compiled(rows, methods, report, done=seen.append)
+    assert seen == ["holitom:retention=0.5, compiled"]
+    found = report.results()
+    for entry in found.values():
+        compiled, eager = entry["compiled"], entry["seconds"]["time per output token"]
+        assert compiled["repeats"] == SETTINGS["repeats"]
+        assert compiled["tokens_per_second"] == pytest.approx(2 / compiled["median"])
+        assert compiled["over_eager"] == pytest.approx(eager["median"] / compiled["median"])
+    ratio = found["uncompressed"]["compiled"]["median"] / found["holitom:retention=0.5"]["compiled"]["median"]
+    assert found["holitom:retention=0.5"]["compiled"]["speedup"] == pytest.approx(ratio)
+    assert all(report.compiled[name]["first_answer"] > 0 for name in found)
+    assert Report.from_dict(json.loads(json.dumps(report.as_dict()))) == report
+
+
+def test_what_cannot_be_compiled_costs_only_itself(workload):
+    report = fresh_report(workload, {**SETTINGS, "compile": "no such backend"}, [HALF])
+    bench_compiled(workload, [HALF], report)
+    assert list(report.failures) == ["holitom:retention=0.5, compiled"]
+    assert not report.compiled

@@ -3,7 +3,7 @@
 from holitom.bench.measure import STAGES, Run, encode, measure
 from holitom.bench.presets import PRESETS, build
 from holitom.bench.results import Report, load, resume
-from holitom.bench.run import bench, fresh_report
+from holitom.bench.run import bench, bench_compiled, fresh_report
 from holitom.bench.workload import Workload, from_pipeline, from_preset
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Run",
     "Workload",
     "bench",
+    "bench_compiled",
     "build",
     "encode",
     "fresh_report",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ class Report:
         methods: by label, what does not change from round to round: settings, tokens, FLOPs.
         rounds: for each finished round the figures of each method, see :meth:`holitom.bench.measure.Run.figures`.
         failures: by label, why a method has no (more) figures.
+        compiled: by label, what :func:`holitom.bench.compiled.measure_compiled` found.
         notes: sentences a reader must know.
     """
 
@@ -37,6 +39,7 @@ class Report:
     methods: dict[str, dict[str, Any]] = field(default_factory=dict)
     rounds: list[dict[str, Figures]] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)
+    compiled: dict[str, dict[str, Any]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -72,9 +75,20 @@ class Report:
             step = entry["seconds"].get(NEXT)
             if step and step["median"]:
                 entry["tokens_per_second"] = self.settings["batch"] / step["median"]
+            if label in self.compiled:
+                entry["compiled"] = self._compiled(label, step)
             for name in ("kv_cache_bytes", "peak_bytes", "peak_above"):
                 values = [value for each in self.rounds if (value := each.get(label, {}).get(name)) is not None]
                 entry[name] = max(values) if values else None
+        return found
+
+    def _compiled(self, label: str, eager: dict[str, Any] | None) -> dict[str, Any]:
+        own = Sample(tuple(self.compiled[label]["seconds"]))
+        found: dict[str, Any] = {**own.as_dict(), "tokens_per_second": self.settings["batch"] / own.median}
+        if eager:
+            found["over_eager"] = eager["median"] / own.median
+        if BASELINE in self.compiled:
+            found["speedup"] = statistics.median(self.compiled[BASELINE]["seconds"]) / own.median
         return found
 
     def _complete(self, samples: dict[str, Sample]) -> set[str]:

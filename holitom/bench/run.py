@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from holitom.bench.compiled import measure_compiled
 from holitom.bench.machine import machine
 from holitom.bench.measure import CLOCKS, Encoded, Run, encode, measure
 from holitom.bench.memory import release_memory
@@ -77,6 +78,37 @@ def bench(
         save(report)
         if BASELINE in report.failures:
             break
+    return report
+
+
+def bench_compiled(
+    workload: Workload,
+    methods: Sequence[Method],
+    report: Report,
+    *,
+    save: Callable[[Report], None] = lambda _: None,
+    done: Callable[[str], None] = lambda _: None,
+) -> Report:
+    """Measure compiled decoding, method after method, where the report does not have it yet.
+
+    Args:
+        report: whose setting ``compile`` is the backend.
+        save: called after each method.
+        done: told the label of each.
+    """
+    clock = CLOCKS[report.settings.get("clock", "wall")]
+    for method in methods:
+        name = label(method)
+        if name in report.failures or name in report.compiled:
+            continue
+        try:
+            found = measure_compiled(workload, method, report.settings["compile"], report.settings["repeats"], clock)
+            report.compiled[name] = found
+        except (RuntimeError, ValueError, TypeError, MemoryError, NotImplementedError) as error:
+            report.failures[f"{name}, compiled"] = why(error)
+            release_memory(workload.device)
+        done(f"{name}, compiled")
+        save(report)
     return report
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from holitom.bench import pixels
 from holitom.bench.presets import preset
@@ -80,6 +81,7 @@ def from_preset(
     text: int = 40,
     answer: int = 32,
     static: float = 0.0,
+    longer: int = 0,
 ) -> Workload:
     """The workload of a preset: ids are made up, with the placeholders where the family's processor would put them.
 
@@ -89,6 +91,7 @@ def from_preset(
         text: tokens of a prompt beside the video and what encloses it.
         answer: tokens to generate.
         static: the share of the picture that never changes.
+        longer: tokens of text by which each row is longer than the one before it.
     """
     if text < 1:
         raise ValueError(f"text must be at least 1 token, got {text}")
@@ -117,15 +120,24 @@ def from_preset(
             "pixel_values_videos": torch.cat([values for values, _ in packed]),
             "video_grid_thw": torch.tensor([grid for _, grid in packed]),
         }
-    ids = torch.tensor([[*before, *placeholders, *after]] * batch)
-    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), **media}
+    questions = [after + [WORD] * (longer * row) for row in range(batch)]
+    rows = [torch.tensor([*before, *placeholders, *question]) for question in questions]
+    ids = pad_sequence(rows, batch_first=True, padding_side="left")
+    mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True, padding_side="left")
+    inputs = {"input_ids": ids, "attention_mask": mask, **media}
     if config.model_type != "llava_onevision":
         inputs["mm_token_type_ids"] = (ids == token).long() * 2
-    return Workload(model, on_device_of(model, inputs), frames, batch, answer, grid, [after] * batch)
+    return Workload(model, on_device_of(model, inputs), frames, batch, answer, grid, questions)
 
 
 def from_pipeline(
-    pipeline: Pipeline, frames: int, batch: int = 1, text: int = 40, answer: int = 32, static: float = 0.0
+    pipeline: Pipeline,
+    frames: int,
+    batch: int = 1,
+    text: int = 40,
+    answer: int = 32,
+    static: float = 0.0,
+    longer: int = 0,
 ) -> Workload:
     """The workload of a checkpoint: synthetic clips through its own preprocessor, a question of about ``text`` tokens.
 
@@ -134,18 +146,19 @@ def from_pipeline(
         text: tokens of the question.
         answer: tokens to generate.
         static: the share of the picture that never changes.
+        longer: tokens of text, at least, by which each row is longer than the one before it.
     """
     tokenizer, model = pipeline.preprocessor.tokenizer, pipeline.model
-    question = "What happens in the video?"
-    while len(tokenizer(question)["input_ids"]) < text:
-        question += " And then?"
-    turns = []
+    question, questions, turns = "What happens in the video?", list[str](), []
     for seed in range(batch):
         video = pixels.frames(frames, 384, seed, static=static)
         array = ((video.permute(0, 2, 3, 1) + 1) * 127.5).clamp_(0, 255).byte().numpy()
+        while len(tokenizer(question)["input_ids"]) < text + longer * seed:
+            question += " And then?"
+        questions.append(question)
         turns.append([user_turn(question, Clip.from_frames(array))])
     inputs = pipeline.preprocessor.batch(turns)
     grids = inputs.get("video_grid_thw")
     grid = None if grids is None else (int(grids[0, 1]), int(grids[0, 2]))
-    asked = question_ids(tokenizer, inputs["input_ids"], question)
+    asked = question_ids(tokenizer, inputs["input_ids"], questions)
     return Workload(model, on_device_of(model, inputs), frames, batch, answer, grid, asked)

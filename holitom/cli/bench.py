@@ -46,12 +46,21 @@ def bench(
     ] = 0.0,
     batch_size: Annotated[int, typer.Option(min=1, help="Prompts at a time, each with its own video.")] = 1,
     prompt_tokens: Annotated[int, typer.Option(min=1, help="Tokens of text in a prompt.")] = 40,
+    longer: Annotated[int, typer.Option(min=0, help="Tokens by which each prompt is longer than the last.")] = 0,
     answer_tokens: Annotated[int, typer.Option(min=1, help="Tokens to generate.")] = 32,
     attention: Annotated[str, typer.Option(help="sdpa, eager, flash_attention_2, ...")] = "sdpa",
     dtype: Annotated[str, typer.Option(help="bfloat16, float16 or float32.")] = "bfloat16",
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...  [default: a GPU if any]")] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Measured rounds; in each, all methods take their turn.")] = 5,
     warmup: Annotated[int, typer.Option(min=0, help="Rounds before them that do not count.")] = 1,
+    backend: Annotated[
+        str | None,
+        typer.Option(
+            "--compile",
+            metavar="BACKEND",
+            help="Also decode compiled: inductor (as generate() does by itself on a GPU), cudagraphs, eager.",
+        ),
+    ] = None,
     share_tower: Annotated[
         bool,
         typer.Option(
@@ -78,7 +87,7 @@ def bench(
 ) -> None:
     """Measure what methods cost, side by side with the uncompressed model: time, memory, tokens, FLOPs."""
     from holitom.bench import bench as run
-    from holitom.bench import fresh_report, resume
+    from holitom.bench import bench_compiled, fresh_report, resume
     from holitom.bench.measure import CLOCKS
     from holitom.methods.baselines import Uncompressed
 
@@ -88,6 +97,8 @@ def bench(
         raise typer.BadParameter("a profile is made of files: give --out", param_hint="--profile")
     if clock not in CLOCKS:
         raise typer.BadParameter(f"{clock!r} is none of {', '.join(CLOCKS)}", param_hint="--clock")
+    if backend is not None:
+        _check_backend(backend, answer_tokens, max_frames)
     check_device(device)
     check_folder("--out", out_folder)
     if accuracy is not None and not accuracy.is_file():
@@ -100,6 +111,8 @@ def bench(
         **({"static": static} if static else {}),
         "batch": batch_size,
         "prompt_tokens": prompt_tokens,
+        **({"longer": longer} if longer else {}),
+        **({"compile": backend} if backend else {}),
         "answer_tokens": answer_tokens,
         "attention": attention,
         "dtype": dtype,
@@ -108,7 +121,7 @@ def bench(
         "repeats": repeats,
         "warmup": warmup,
     }
-    make = _maker(model, preset, batch_size, prompt_tokens, answer_tokens, attention, dtype, device, as_json, static)
+    make = _maker(model, preset, settings, device, as_json)
     if max_frames:
         _sweep(make, methods, settings, frames, frame_limit, out_folder, as_json)
         return
@@ -128,12 +141,15 @@ def bench(
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     left = max(0, repeats - len(report.rounds))
     with Progress(*columns, console=err, disable=as_json) as progress:
-        bar = progress.add_task("runs", total=len(methods) * (left + warmup) if left else 0)
+        total = len(methods) * (left + warmup) if left else 0
+        bar = progress.add_task("runs", total=total + (len(methods) if backend else 0))
 
         def done(name: str) -> None:
             progress.update(bar, advance=1, description=name)
 
         run(workload, methods, report, share_tower=share_tower, save=save, done=done)
+        if backend:
+            bench_compiled(workload, methods, report, save=save, done=done)
     save(report)
     profiles = _profile(workload, methods, report, out_folder, as_json) if profile and out_folder else None
     if out_folder is not None:
@@ -144,16 +160,7 @@ def bench(
 
 
 def _maker(
-    model: str | None,
-    preset: str | None,
-    batch: int,
-    text: int,
-    answer: int,
-    attention: str,
-    dtype: str,
-    device: str | None,
-    quiet: bool,
-    static: float,
+    model: str | None, preset: str | None, settings: dict[str, Any], device: str | None, quiet: bool
 ) -> Callable[[int], Workload]:
     """The model, loaded or built once, as a function from frames to a workload."""
     import torch
@@ -161,12 +168,21 @@ def _maker(
     from holitom.bench import build, from_pipeline, from_preset
     from holitom.bench.presets import preset as known
 
+    dtype, attention = settings["dtype"], settings["attention"]
+    sizes = {
+        "batch": "batch",
+        "text": "prompt_tokens",
+        "answer": "answer_tokens",
+        "static": "static",
+        "longer": "longer",
+    }
+    given = {name: settings[key] for name, key in sizes.items() if key in settings}
     kind = getattr(torch, dtype, None)
     if not isinstance(kind, torch.dtype) or not kind.is_floating_point:
         raise typer.BadParameter(f"{dtype!r} is no floating type: bfloat16, float16, float32", param_hint="--dtype")
     if model is not None:
         pipeline = load(model, device, dtype, attention, quiet)
-        return lambda frames: from_pipeline(pipeline, frames, batch, text, answer, static)
+        return lambda frames: from_pipeline(pipeline, frames, **given)
     name = str(preset)
     try:
         known(name)
@@ -174,7 +190,19 @@ def _maker(
         raise typer.BadParameter(str(error), param_hint="--preset") from error
     quiet_libraries()
     built = build(name, device or ("cuda" if torch.cuda.is_available() else "cpu"), kind, attention)
-    return lambda frames: from_preset(name, built, frames, batch, text, answer, static)
+    return lambda frames: from_preset(name, built, frames, **given)
+
+
+def _check_backend(backend: str, answer: int, sweeping: bool) -> None:
+    import torch
+
+    if backend not in torch.compiler.list_backends(exclude_tags=()):
+        known = ", ".join(torch.compiler.list_backends())
+        raise typer.BadParameter(f"{backend!r} is none of torch's backends ({known}, eager)", param_hint="--compile")
+    if answer < 2:
+        raise typer.BadParameter("decoding needs --answer-tokens of at least 2", param_hint="--compile")
+    if sweeping:
+        raise typer.BadParameter("not together with --max-frames", param_hint="--compile")
 
 
 def _video(static: float) -> str:

@@ -47,6 +47,7 @@ def rows(report: Report) -> list[dict[str, Any]]:
                 "prefill_speedup": _speedup(entry, PREFILL),
                 "decode_speedup": _speedup(entry, NEXT),
                 "tokens_per_second": entry.get("tokens_per_second"),
+                "compiled": entry.get("compiled"),
                 "kv_cache_bytes": entry["kv_cache_bytes"],
                 "peak_bytes": entry["peak_bytes"],
                 "peak_above": entry["peak_above"],
@@ -91,6 +92,9 @@ def bench_rich(report: Report) -> Group:
         by_stage.add_column(
             {"tower_flops": "tower\nFLOPs %"}.get(name, "TTFT ×\nof stock"), justify="right", no_wrap=True
         )
+    if report.compiled:
+        for title in ("compiled\ntok/s", "\n×"):
+            shown.add_column(title, justify="right", no_wrap=True)
     for number, row in enumerate(measured, 1):
         base = row["method"] == BASELINE
         shown.add_row(
@@ -104,6 +108,7 @@ def bench_rich(report: Report) -> Group:
             f"{100 * row['first_spread']:.0f}",
             "" if row["tokens_per_second"] is None else f"{row['tokens_per_second']:,.1f}",
             "" if base else _times(row["decode_speedup"]),
+            *compiled_cells(report, row),
         )
         sizes = (row[name] for name in ("kv_cache_bytes", "peak_bytes", "peak_above"))
         by_stage.add_row(
@@ -122,9 +127,24 @@ def bench_rich(report: Report) -> Group:
         "to uncompressed, round by round; ± the distance of the quartiles"
     )
     lines.append("FLOPs are those of prefill, causal; beside them by the paper's formula")
+    if report.compiled:
+        lines.append(
+            f"compiled: decoding with a static cache under torch.compile ({settings['compile']}), median of the steps, "
+            "method after method; × is to the uncompressed model compiled"
+        )
     if settings.get("clock") == "process":
         lines.append("times are processor time of the process, not time on the wall")
     return Group(shown, "", by_stage, "", *(Text(line) for line in [*lines, *report.notes]))
+
+
+def compiled_cells(report: Report, row: Mapping[str, Any]) -> list[str]:
+    """Tokens per second of compiled decoding, and how many times as many that is; nothing where none was measured."""
+    if not report.compiled:
+        return []
+    found = row["compiled"]
+    if found is None:
+        return ["", ""]
+    return [f"{found['tokens_per_second']:,.1f}", "" if row["method"] == BASELINE else _times(found.get("speedup"))]
 
 
 def _percent(share: float | None) -> str:
