@@ -1,7 +1,7 @@
 """Time and memory of every outer method, in units that a reader can check: reads of the features.
 
     python benchmarks/methods.py                 time, T=32, N=196, D=3584, one thread
-    python benchmarks/methods.py --device cuda   the same on a GPU
+    python benchmarks/methods.py --device cuda   the same on a GPU, and how often the host waits for it
     python benchmarks/methods.py --memory        peak memory beside the features, T=1024, bf16
     python benchmarks/methods.py --count         operations that a GPU would be given and waits for it, on a CPU
 
@@ -18,13 +18,17 @@ import dataclasses
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from clip import clip
 from straightforward import STRAIGHTFORWARD
 from torch.profiler import ProfilerActivity, profile
 
+from holitom.bench.machine import machine
+from holitom.bench.results import write_json
 from holitom.cost import interleave
 from holitom.cost.launches import Launches, counting, place
 from holitom.methods import DyCoke, Method, method_class, names, parse, spell
@@ -57,7 +61,8 @@ def report_time(arguments: argparse.Namespace) -> None:
     video = VideoTokens(**tensors, grid=made.grid)
     where = "one thread" if arguments.device == "cpu" else torch.cuda.get_device_name()
     print(f"features {tuple(video.features.shape)} {arguments.dtype}, retention {arguments.retention}, {where}")
-    print(f"{'method':<36}{'ms':>9}{'reads':>9}{'plain ops':>11}{'faster':>9}{'kept':>8}")
+    print(f"{'method':<36}{'ms':>9}{'reads':>9}{'plain ops':>11}{'faster':>9}{'kept':>8}{'waits':>7}")
+    found: dict[str, dict[str, float]] = {}
     for method in settings(arguments.retention):
         if arguments.only and method.name not in arguments.only:
             continue
@@ -72,8 +77,26 @@ def report_time(arguments: argparse.Namespace) -> None:
         took = {name: sample.median for name, sample in samples.items()}
         reads = took["ours"] / took["read"]
         beside = f"{took['plain'] / took['read']:>11.1f}{took['plain'] / took['ours']:>8.1f}x" if plain else " " * 20
+        waited = waits(lambda method=method: run(method, video)) if arguments.device != "cpu" else 0
         kept = run(method, video).shape[0]
-        print(f"{spell(method):<36}{1e3 * took['ours']:>9.1f}{reads:>9.1f}{beside}{kept:>8}", flush=True)
+        print(f"{spell(method):<36}{1e3 * took['ours']:>9.2f}{reads:>9.1f}{beside}{kept:>8}{waited:>7}", flush=True)
+        found[spell(method)] = {"seconds": took["ours"], "read": took["read"], "kept": kept, "waits": waited}
+        if arguments.json:
+            where_ = machine(torch.device(arguments.device))
+            write_json(arguments.json, {"shape": list(video.features.shape), "machine": where_, "methods": found})
+
+
+def waits(task: Callable[[], object]) -> int:
+    """How often the host waits for the GPU in a task."""
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            task()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    return sum("synchron" in str(each.message) for each in caught)
 
 
 def report_count(arguments: argparse.Namespace) -> None:
@@ -150,6 +173,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help="names of methods")
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--count", action="store_true")
+    parser.add_argument("--json", type=Path, help="for time: written after each method")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)

@@ -197,7 +197,17 @@ def _profile(found: dict[str, Any], folder: Path) -> str:
         cells = [f"{1e3 * each['stages'][stage]['host']:,.1f}" if stage in each["stages"] else "" for stage in stages]
         table.append([f"`{label}`", *cells, heavy])
     told = "Time on the wall while torch's profiler watches, which slows down whatever consists of many small steps.\n"
-    return "\n".join([f"## Measured: where the time goes, {folder.name}\n", told, _markdown(table), ""])
+    lines = []
+    for label, each in found.items():
+        named = "; ".join(
+            f"{1e3 * gap['seconds']:.2f} ms between `{gap['after']}` and `{gap['before']}`"
+            + (f" (host: `{gap['host']}`)" if gap["host"] else "")
+            for gap in each.get("gaps", [])[:3]
+        )
+        if named:
+            lines.append(f"* `{label}`: nothing to do in {_percent(each['idle'] / each['span'])} of the time; {named}.")
+    lines = [*lines, ""] if lines else []
+    return "\n".join([f"## Measured: where the time goes, {folder.name}\n", told, _markdown(table), "", *lines])
 
 
 def _accuracy(found: dict[str, Any], folder: Path) -> str:

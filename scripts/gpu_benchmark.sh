@@ -1,56 +1,70 @@
 #!/usr/bin/env bash
-# What is to be measured on a GPU: LLaVA-OneVision-7B (random weights, nothing to download), bfloat16, 32 frames,
-# batch 1 and 8, all methods at 25/20/15/10 %, the largest number of frames, and a profile.
+# What is to be measured on a GPU, in at most seven minutes: LLaVA-OneVision-7B with random weights (nothing to
+# download), bfloat16, 32 frames.
 #
-#     scripts/gpu_benchmark.sh                       on the first GPU, results under benchmarks/results/<GPU>-*
-#     scripts/gpu_benchmark.sh --short               the same in about five minutes: all methods at 10 %, HoliTom at
-#                                                    all four, fewer rounds and frames, batch 8 with a few
-#     scripts/gpu_benchmark.sh --dry-run             the same commands with a toy on the CPU, results under /tmp
+#     scripts/gpu_benchmark.sh                       all steps, on the first GPU
+#     scripts/gpu_benchmark.sh tower batch-8         some of them
+#     scripts/gpu_benchmark.sh --dry-run [STEP ...]  the same commands with a toy on the CPU, results under /tmp
 #
-# Afterwards: python benchmarks/page.py. A run that was interrupted is continued by starting it again.
-# HOLITOM (default: holitom), ATTENTION (default: sdpa; or flash_attention_2) and OUT may be set.
-set -euo pipefail
+# Each step is one process with a time limit, and writes its results as they come, to benchmarks/results/<GPU>-<step>:
+# a step that is cut off keeps what it has, and goes on from there when it is started again. Afterwards:
+# python benchmarks/page.py. HOLITOM (default: holitom; for a checkout: "python3 -m holitom", with PYTHONPATH), ATTENTION
+# (default: sdpa), COMPILE (default: inductor; cudagraphs compiles sooner) and OUT may be set.
+set -uo pipefail
+cd "$(dirname "$0")/.."
 
 HOLITOM=${HOLITOM:-holitom}
 ATTENTION=${ATTENTION:-sdpa}
-four=(--retention 0.25 --retention 0.2 --retention 0.15 --retention 0.1)
-all=(--method all "${four[@]}")
-all_of_eight=("${all[@]}")
-where=(--preset llava-onevision-7b --device cuda --dtype bfloat16)
-frames=32 warmup=2 repeats=7 repeats_of_eight=7 answer=64 limit=()
-case "${1:-}" in
-    --dry-run)
-        where=(--preset tiny --device cpu --dtype float32)
-        frames=8 warmup=0 repeats=1 repeats_of_eight=1 answer=4 limit=(--frame-limit 32)
-        OUT=${OUT:-/tmp/holitom-gpu-benchmark}
-        ;;
-    --short)
-        some=()
-        for retention in 0.25 0.2 0.15; do some+=(--method "holitom:retention=$retention"); done
-        all=(--method all --retention 0.1 "${some[@]}")
-        all_of_eight=(--method holitom --method visionzip --method fastv --retention 0.1)
-        warmup=1 repeats=3 repeats_of_eight=3 answer=32 limit=(--frame-limit 256)
-        ;;
-esac
-if [[ -z "${OUT:-}" ]]; then
-    name=$(python3 -c 'import torch; print(torch.cuda.get_device_name().lower().replace(" ", "-"))')
-    OUT=benchmarks/results/$name
+preset=llava-onevision-7b device=cuda dtype=bfloat16 frames=32 answer=64 backend=${COMPILE:-inductor} most=1024 start=128 limit=1
+if [[ "${1:-}" == --dry-run ]]; then
+    shift
+    preset=tiny device=cpu dtype=float32 frames=8 answer=4 backend=eager most=16 start=8 limit=20
+    OUT=${OUT:-/tmp/holitom-gpu-benchmark}
 fi
-common=("${where[@]}" --attention "$ATTENTION" --frames "$frames")
+if [[ -z "${OUT:-}" ]]; then
+    OUT=benchmarks/results/$(python3 -c 'import torch; print(torch.cuda.get_device_name().lower().replace(" ", "-"))')
+fi
+mkdir -p "$(dirname "$OUT")"
 
+# step SECONDS COMMAND ...: at most so long; what ends badly or late does not end the others
+failed=0
+step() {
+    local seconds=$(($1 * limit)) began=$SECONDS code=0
+    shift
+    timeout --kill-after=5 "$seconds" "$@" || code=$?
+    echo "[$name: $((SECONDS - began)) s$([[ $code == 0 ]] || echo ", ended with $code")]" >&2
+    [[ $code == 0 ]] || failed=1
+}
 # HOLITOM may be several words
 # shellcheck disable=SC2086
-bench() { $HOLITOM bench "${common[@]}" "$@"; }
+bench() {
+    step "$1" $HOLITOM bench --preset $preset --device $device --dtype $dtype --attention "$ATTENTION" "${@:2}"
+}
+batch() {
+    bench "$1" --frames $frames --answer-tokens $answer --compile $backend --warmup 1 --repeats 2 "${@:2}" \
+        --method holitom --method holitom:exact=true --out "$OUT-$name"
+}
 
-bench --answer-tokens "$answer" "${all[@]}" --repeats "$repeats" --warmup "$warmup" --out "$OUT-batch-1"
-bench --answer-tokens "$answer" "${all_of_eight[@]}" --repeats "$repeats_of_eight" --warmup "$warmup" \
-    --batch-size 8 --out "$OUT-batch-8"
-bench --answer-tokens 8 --repeats 2 --max-frames "${limit[@]}" --out "$OUT-sweep"
-bench --answer-tokens 8 --repeats 1 --profile --out "$OUT-profile"
-
-# inside the vision tower: stock transformers, the same features sooner, and rows on videos of which a share never changes;
-# of 32 frames 0.57 and 0.84 leave half and 0.28 of the rows behind the first block
-for share in 0 0.57 0.84; do
-    bench --answer-tokens 8 --repeats "$repeats" --warmup "$warmup" --static "$share" --retention 0.1 \
-        --method uncompressed:stock=true --method holitom --method "renewal|holitom:retention=0.1" --out "$OUT-static-$share"
+read -ra steps <<<"${*:-tests batch-1 batch-8 tower methods frames profile}"
+for name in "${steps[@]}"; do
+    case $name in
+        tests) step 60 python3 -m pytest -q -p no:cacheprovider tests/gpu --durations=5 ;;
+        batch-1) batch 90 --method spread:retention=0.1 ;;
+        batch-8) batch 110 --batch-size 8 --longer 4 ;;
+        tower)
+            step 40 python3 benchmarks/tower_gpu.py --preset $preset --device $device --dtype $dtype \
+                --frames $frames --rounds 3 --out "$OUT-tower/tower.json"
+            ;;
+        methods)
+            step 25 python3 benchmarks/methods.py --device $device --dtype $dtype --frames $frames --rounds 5 \
+                --json "$OUT-methods/methods.json"
+            ;;
+        frames)
+            bench 50 --frames $start --answer-tokens 2 --repeats 1 --max-frames --frame-limit $most \
+                --out "$OUT-frames"
+            ;;
+        profile) bench 40 --frames $frames --answer-tokens 8 --repeats 1 --warmup 0 --profile --out "$OUT-profile" ;;
+        *) echo "there is no step $name" >&2 && exit 2 ;;
+    esac
 done
+exit $failed
