@@ -5,6 +5,7 @@ from holitom.methods.baselines import AveragePool, RandomDrop, RepeatFrames, Unc
 from holitom.methods.cdpruner import CDPruner
 from holitom.methods.cells import CellMean, CellSample
 from holitom.methods.chain import Chain
+from holitom.methods.content import ContentBudget
 from holitom.methods.divprune import DivPrune
 from holitom.methods.dycoke import DyCoke
 from holitom.methods.earlytom import EarlyTom
@@ -40,6 +41,7 @@ __all__ = [
     "CellMean",
     "CellSample",
     "Chain",
+    "ContentBudget",
     "DivPrune",
     "DyCoke",
     "EarlyTom",
