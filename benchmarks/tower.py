@@ -106,7 +106,10 @@ def measure(name: str, options: argparse.Namespace, file: Path | None) -> dict[s
         return each
 
     clock = time.process_time if options.threads == 1 else time.perf_counter
-    interleave(runs(4), repeats=1, warmup=0)  # what only first calls do
+    first = runs(2)
+    interleave(
+        {key: first[key] for key in ("untouched", list(shares)[-1])}, repeats=1, warmup=0
+    )  # what only first calls do
     measured = runs(settings["frames"])
     for _ in track(range(len(found["rounds"]), options.rounds), name):
         samples = interleave(measured, repeats=1, warmup=0, clock=clock)
