@@ -174,6 +174,15 @@ def modifiers() -> dict[str, Method]:
     return {label(parse(text)): parse(text) for text in found}
 
 
+def unmodified(method: Method) -> Method:
+    """A method without modifiers, with the exact count of its retention in place of a budget by content."""
+    without: dict[str, Any] = {"sink": 0.0, "mass": False}
+    if getattr(method, "change", None) is not None:
+        without |= {"change": None, "exact": True}
+    fields = {field.name for field in dataclasses.fields(method)}
+    return dataclasses.replace(method, **{name: value for name, value in without.items() if name in fields})
+
+
 def everything() -> dict[str, Method]:
     """Every method of the registry that takes a retention, in both position modes, and those that take none."""
     found: dict[str, Method] = {"uncompressed": Uncompressed()}
@@ -246,7 +255,8 @@ def main() -> None:
         print(f"{name:60s} {mean:5.1f} [{low:.1f}, {high:.1f}]  {gap[0]:+.1f} [{gap[1]:+.1f}, {gap[2]:+.1f}]")
     tasks = [task for task in table[first]["tasks"] if task not in LEAKING]
     pairs = {}
-    for ours, theirs in PAIRS:
+    own = [(name, label(unmodified(method))) for name, method in methods.items()] if options.part == "modifiers" else []
+    for ours, theirs in PAIRS + [pair for pair in own if pair[0] != pair[1]]:
         if {ours, theirs} <= table.keys():
             parts = ([row for row in rows if row.method == name] for name in (ours, theirs))
             pairs[f"{ours} - {theirs}"] = paired_bootstrap(*parts, tasks)[1].as_list()

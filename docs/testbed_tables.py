@@ -71,6 +71,21 @@ def kinds(methods: dict[str, Any], against: str = "") -> str:
     return "\n".join(lines)
 
 
+def pairs(methods: dict[str, Any], differences: dict[str, Any]) -> str:
+    """One line for each method: accuracy, and the difference to the method that it is compared with."""
+    against = {key.split(" - ")[0]: (key.split(" - ")[1], value) for key, value in differences.items()}
+    lines = [
+        "| method | accuracy, % | against | difference | tokens in, % |",
+        "| --- | ---: | --- | ---: | ---: |",
+    ]
+    for name, entry in methods.items():
+        other, gap = against.get(name, ("", None))
+        shown, by = f"`{other}`" if other else "", percent(gap, "+") if gap else ""
+        tokens = f"{100 * entry['tokens_entering']:.1f}"
+        lines.append(f"| `{name}` | {percent(entry['mean'])} | {shown} | {by} | {tokens} |")
+    return "\n".join(lines)
+
+
 def calibration(methods: list[dict[str, Any]]) -> str:
     """One line for each method: what calibrate finds, and what labels say."""
     lines = [
@@ -89,6 +104,8 @@ def fill(match: re.Match[str]) -> str:
     rows = report.get("methods") or report["rows"]
     if match["kind"] == "kinds":
         table = kinds(rows, report["against"])
+    elif match["kind"] == "pairs":
+        table = pairs(rows, report["pairs"])
     else:
         table = {"means": means, "tasks": tasks, "calibration": calibration}[match["kind"]](rows)
     return f"{match[1]}\n{table}\n\n{report['clips']} clips of the {report['split']} split.\n\n{match['end']}"

@@ -74,8 +74,7 @@ class Spread(ContentBudget):
     def merge_video(self, video: VideoTokens) -> Merge:
         """Picks, and lets what is near a pick join it. Without a wait unless picks in order go through the CPU.
 
-        With ``change`` it waits once, and tokens of an eighth of the video in which little is new weigh more, in
-        proportion.
+        With ``change`` it waits once, and tokens of an eighth of the video in which little is new weigh more.
         """
         total, device = video.frames * video.positions, video.features.device
         if self.change is None:

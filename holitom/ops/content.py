@@ -69,13 +69,13 @@ def floor_of_stretches(worth: Tensor, new: np.ndarray, count: int) -> Tensor:
 
 def scarcity(new: np.ndarray) -> np.ndarray:
     """(T, 1) float32 from (T, N) bool: in eighths of a video with fewer new tokens than the average of those that have
-    any, that average over their own number; 1 elsewhere."""
+    any, the root of that average over their own number; 1 elsewhere. (The whole quotient loses accuracy.)"""
     factor = np.ones((len(new), 1), dtype=np.float32)
     stretches = _stretches(len(new), len(new))
     counts = [int(new[start:stop].sum()) for start, stop in stretches]
     mean = sum(counts) / max(1, sum(count > 0 for count in counts))
     for (start, stop), count in zip(stretches, counts, strict=True):
-        factor[start:stop] = max(1.0, mean / count) if count else 1.0
+        factor[start:stop] = max(1.0, mean / count) ** 0.5 if count else 1.0
     return factor
 
 
