@@ -146,6 +146,15 @@ def test_a_token_that_is_not_a_number_costs_no_other_one(method):
 
 
 @pytest.mark.parametrize("method", METHODS, ids=repr)
+def test_features_may_ask_for_gradients(method):
+    video = video_like(torch.randn(2, 16))
+    grad = VideoTokens(video.features.clone().requires_grad_(), video.grid, question=video.question.requires_grad_())
+    merge = method.merge_video(grad)
+    assert merge.anchor.tolist() == method.merge_video(video).anchor.tolist()
+    assert not merge.weight.requires_grad
+
+
+@pytest.mark.parametrize("method", METHODS, ids=repr)
 def test_a_video_without_a_question_is_refused(method):
     video = VideoTokens(torch.randn(2, 4, 8), (2, 2))
     with pytest.raises(ValueError, match="looks at the question"):

@@ -156,8 +156,8 @@ def greedy_determinant(kernel: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
     In every frame of a batch at once. What a candidate would add is its conditional variance (where the kernel holds
     dot products, its squared distance from the span of all picked), brought up to date by one row of an incremental
-    Cholesky factor at each pick (Chen et al., NeurIPS 2018). Where nothing but rounding is left to add, the lower index
-    comes first.
+    Cholesky factor at each pick (Chen et al., NeurIPS 2018). Where nothing but rounding is left to add, any may come
+    next.
 
     Args:
         kernel: (B, n, n) float32, symmetric and positive semidefinite.
@@ -166,28 +166,25 @@ def greedy_determinant(kernel: Tensor, count: int) -> tuple[Tensor, Tensor]:
     Returns:
         (B, m) int64 in order of picking; (B, m) float32, what each added. No synchronisation.
     """
+    kernel = kernel.detach()
     left = kernel.diagonal(dim1=1, dim2=2).clone()
-    least, taken = left * _ROUNDING, torch.zeros_like(left)
-    batch, total = left.shape
-    factor = torch.zeros(batch, count, total, dtype=torch.float32, device=kernel.device)
-    picked = torch.empty(batch, count, dtype=torch.int64, device=kernel.device)
-    added = torch.empty(batch, count, dtype=torch.float32, device=kernel.device)
+    least, (batch, total) = left * _ROUNDING, left.shape
+    factor = torch.empty(batch, count, total, dtype=torch.float32, device=kernel.device)
+    picked, added = [], []
     for number in range(count):
-        best = (left + taken).argmax(1, keepdim=True)
+        best = left.argmax(1, keepdim=True)
         gain = left.gather(1, best)
-        picked[:, number], added[:, number] = best[:, 0], gain[:, 0]
-        across = kernel.gather(1, best[:, :, None].expand(-1, -1, total))[:, 0]
+        picked.append(best)
+        added.append(gain)
+        across = kernel.gather(1, best[:, :, None].expand(-1, -1, total))
         if number:
             before = factor[:, :number]
             column = before.gather(2, best[:, None].expand(-1, number, -1))
-            across = across - (column.transpose(1, 2) @ before)[:, 0]
-        real = gain > least.gather(1, best)
-        step = torch.where(real, across * gain.clamp(min=_TINY).rsqrt(), 0.0)
-        factor[:, number] = step
-        left = left - step.square()
-        left = torch.where(left > least, left, 0.0)
-        taken = taken.scatter(1, best, -torch.inf)
-    return picked, added
+            across = torch.baddbmm(across, column.transpose(1, 2), before, alpha=-1)
+        scale = torch.where(gain > least.gather(1, best), gain, torch.inf).rsqrt_()
+        step = torch.mul(across[:, 0], scale, out=factor[:, number])
+        left.addcmul_(step, step, value=-1).scatter_(1, best, -torch.inf)
+    return torch.cat(picked, 1), torch.cat(added, 1).clamp_(min=0)
 
 
 def distinct_rows(rows: Tensor, order: Tensor, count: int, similarity: float) -> Tensor:
