@@ -1,7 +1,7 @@
-"""Writes the tables of docs/testbed.md from the JSON of committed runs.
+"""Writes the tables of docs/testbed.md and docs/tower.md from the JSON of committed runs.
 
-python docs/testbed_tables.py            rewrite the page
-python docs/testbed_tables.py --check    fail when the page and the JSON differ
+python docs/testbed_tables.py            rewrite the pages
+python docs/testbed_tables.py --check    fail when a page and the JSON differ
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import statistics
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 from holitom.evaluation import KINDS  # noqa: E402
 
-PAGE = ROOT / "docs" / "testbed.md"
+PAGES = ("testbed.md", "tower.md")
 RESULTS = ROOT / "benchmarks" / "results"
 BLOCK = re.compile(r"(<!-- table: (?P<file>\S+) (?P<kind>\S+) -->\n)(?P<body>.*?)(?P<end><!-- end -->)", re.DOTALL)
 
@@ -98,33 +99,78 @@ def calibration(methods: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def tower(rows: list[dict[str, Any]]) -> str:
+    """One line for each design inside the tower, one column for each method behind it: differences in points."""
+    behind = list(dict.fromkeys(row["behind"] for row in rows if row["behind"]))
+    found: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        found.setdefault(row["design"], {})[row["behind"] or "uncompressed"] = row
+    names = ["alone" if name == "uncompressed" else f"`{name}`" for name in behind]
+    lines = [
+        f"| inside the tower | tower FLOPs, % | {' | '.join(names)} |",
+        "| --- | ---: |" + " ---: |" * len(behind),
+    ]
+    for design, cells in found.items():
+        shares = [100 * row["tower"] for row in cells.values()]
+        shown = (
+            ("" if row is None else percent(row["gap"], "+") if design else f"{100 * row['mean'][0]:.1f}")
+            for row in map(cells.get, behind)
+        )
+        name = f"`{design}`" if design else "nothing: accuracy, %"
+        lines.append(f"| {name} | {statistics.mean(shares):.0f} | {' | '.join(shown)} |")
+    return "\n".join(lines)
+
+
+def seconds(report: dict[str, Any]) -> str:
+    """One line for each static share: rows, and the time over the untouched tower's."""
+    lines = ["| static, % | rows computed, % | time over the untouched tower | |", "| ---: | ---: | ---: | --- |"]
+    for static, rows in report["rows"].items():
+        ratios = [each[static] / each["untouched"] for each in report["rounds"]]
+        spread = f"{min(ratios):.3f} to {max(ratios):.3f}" if len(ratios) > 1 else ""
+        lines.append(f"| {100 * float(static):.0f} | {100 * rows:.0f} | {statistics.median(ratios):.3f} | {spread} |")
+    settings, machine = report["settings"], report["machine"]
+    whole = statistics.median(each["untouched"] for each in report["rounds"])
+    rounds, threads = len(report["rounds"]), settings["threads"]
+    note = (
+        f"{settings['tower']}, {settings['frames']} frames, {settings['blocks']} blocks, {settings['dtype']}: "
+        f"{whole:.1f} s of {settings['clock']} time untouched, on {threads} thread{'s' * (threads != 1)} of "
+        f"{machine['cpu']} with {machine['cores']} cores; median of {rounds} "
+        f"round{'s' * (rounds != 1)}. Random weights."
+    )
+    return "\n".join([*lines, "", note])
+
+
 def fill(match: re.Match[str]) -> str:
     """The block with its table as the JSON says."""
     report = json.loads((RESULTS / match["file"]).read_text())
+    if match["kind"] == "seconds":
+        return f"{match[1]}\n{seconds(report)}\n\n{match['end']}"
     rows = report.get("methods") or report["rows"]
     if match["kind"] == "kinds":
         table = kinds(rows, report["against"])
     elif match["kind"] == "pairs":
         table = pairs(rows, report["pairs"])
     else:
-        table = {"means": means, "tasks": tasks, "calibration": calibration}[match["kind"]](rows)
+        table = {"means": means, "tasks": tasks, "calibration": calibration, "tower": tower}[match["kind"]](rows)
     return f"{match[1]}\n{table}\n\n{report['clips']} clips of the {report['split']} split.\n\n{match['end']}"
 
 
 def main() -> None:
-    """Rewrites or checks the page."""
+    """Rewrites or checks the pages."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
-    text = PAGE.read_text("utf-8")
-    new, tables = BLOCK.subn(fill, text)
-    if tables != text.count("<!-- table:"):
-        sys.exit(
-            f"docs/testbed.md: {text.count('<!-- table:')} tables begin, but {tables} of them end with <!-- end -->"
-        )
-    if options.check:
-        sys.exit(0 if new == text else "docs/testbed.md differs from benchmarks/results: run docs/testbed_tables.py")
-    PAGE.write_text(new, "utf-8")
+    for page in PAGES:
+        text = (ROOT / "docs" / page).read_text("utf-8")
+        new, tables = BLOCK.subn(fill, text)
+        if tables != text.count("<!-- table:"):
+            sys.exit(
+                f"docs/{page}: {text.count('<!-- table:')} tables begin, but {tables} of them end with <!-- end -->"
+            )
+        if not options.check:
+            (ROOT / "docs" / page).write_text(new, "utf-8")
+        elif new != text:
+            sys.exit(f"docs/{page} differs from benchmarks/results: run docs/testbed_tables.py")
 
 
 if __name__ == "__main__":

@@ -100,6 +100,46 @@ def test_without_a_budget_one_window_is_the_method_itself(pipeline, film, method
     assert got.summary.as_dict() == want.summary.as_dict()
 
 
+@pytest.mark.parametrize("text", ["renewal:layer=0,guard=0|holitom:layer=none", "tome:merged=0.3", "repeatframes|evs"])
+def test_a_stage_inside_the_vision_tower_works_behind_windows(pipeline, clip, text):
+    method = parse(text)
+    with method(pipeline.model) as session, torch.inference_mode():
+        want = pipeline.model(**pipeline.preprocessor("What?", clip)).logits
+        usual = session.summary()
+    video = pipeline.compress(clip, method, Reading(window=1000, batch=1000))
+    with method(pipeline.model) as session, torch.inference_mode():
+        got = pipeline.model(**video.inputs(session, pipeline.preprocessor, "What?")).logits
+    torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)
+    assert session.summary().as_dict() == usual.as_dict()
+    assert usual.cost.ratios["vision_flops"] < 1
+
+
+def test_a_method_that_chooses_by_what_it_merged_in_the_tower_is_refused(pipeline, clip):
+    with pytest.raises(ValueError, match=r"earlytom chooses tokens by what it merged.*renewal\|holitom"):
+        pipeline.compress(clip, parse("earlytom"), Reading(window=10))
+
+
+def test_batches_of_a_long_video_add_up_to_one_record_of_the_tower(pipeline, clip):
+    method = parse("renewal:layer=0,guard=0|holitom:layer=none")
+    video = pipeline.compress(clip, method, Reading(window=20, batch=8))
+    parts = []
+    for first in range(0, 48, 8):
+        part = Clip.from_frames(clip.frames[first : first + 8])
+        with method(pipeline.model) as session, torch.inference_mode():
+            pipeline.model(**pipeline.preprocessor("What?", part))
+        parts.append(session.videos[0].tower)
+    assert video.tower.frames == 48
+    assert video.tower.rows == [sum(counts) for counts in zip(*(part.rows for part in parts), strict=True)]
+    assert video.tower.pairs == [sum(counts) for counts in zip(*(part.pairs for part in parts), strict=True)]
+    assert video.tower.projected == sum(part.projected or part.frames * len(part.place) for part in parts)
+    rows = video.tower.patches.validate()
+    assert rows.outputs == sum(part.patches.outputs for part in parts) < 0.9 * rows.inputs
+    with method(pipeline.model) as session, torch.inference_mode():
+        pipeline.model(**video.inputs(session, pipeline.preprocessor, "What?"))
+    assert session.videos[0].provenance.validate().outputs == video.merge.outputs
+    assert session.summary().cost.ratios["vision_flops"] < 0.9
+
+
 @pytest.mark.parametrize("mass", [False, True])
 @pytest.mark.parametrize("layer", [2, None])
 def test_logits_of_one_window_equal_those_of_the_ordinary_path(pipeline, clip, layer, mass):

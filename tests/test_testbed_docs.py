@@ -1,4 +1,4 @@
-"""The tables of docs/testbed.md are those of the committed runs."""
+"""The tables of docs/testbed.md and docs/tower.md are those of the committed runs."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ class CompressedVideo:
         seconds: by stage.
         source: the path.
         warning: what is wrong with a video of which only a part could be read.
-        tower: what ran in the vision tower, where that was all of it; else None.
+        tower: what ran in the vision tower, whose stage merges within each batch of frames; None where not known.
     """
 
     tokens: Tensor
@@ -134,7 +134,7 @@ def compress_video(
         holitom.video.VideoError: when the video cannot be read.
         TypeError: when videos of the model's family cannot be read in windows, naming those that can.
         ValueError: when the budget is smaller than the number of windows, or the method cannot meet one; or for a
-            method that looks at the question, which is not asked yet.
+            method that looks at the question, which is not asked yet, or at what it merged inside the vision tower.
     """
     reading = reading or Reading()
     adapter_for(model).require_windows()
@@ -167,6 +167,11 @@ class _Work:
         self.preprocessor, self.reading = preprocessor, reading
         self.stream, self.timer = stream, timer
         refuse_question(method, "but a video that is read in windows is merged before one is asked")
+        if method.stage("tower") is not None and method.stage("tower") is method.stage("before"):
+            raise ValueError(
+                f"{method.name} chooses tokens by what it merged inside the vision tower, which windows cut apart: "
+                "read the video at once, or put a method for the tower alone in front of another one (renewal|holitom)"
+            )
         self.session = Session(method, model, timer=timer)
         self.method = self.session.method
         self.device, self.dtype = input_device(model), dtype_of(model)
@@ -250,13 +255,28 @@ class _Work:
         )
 
     def _tower(self) -> TowerRecord | None:
-        """What ran in the vision tower, where every call ran all of it."""
-        known = [record for record in self.towers if record is not None and not record.merges]
+        """What ran in the vision tower in all calls together."""
+        known = [record for record in self.towers if record is not None]
         if len(known) < len(self.towers):
             return None
+        merges = [
+            (stages[0][0], joined([merge.to("cpu") for _, merge in stages]))
+            for stages in zip(*(record.merges for record in known), strict=True)
+        ]
         rows = [sum(counts) for counts in zip(*(record.rows for record in known), strict=True)]
         pairs = [sum(counts) for counts in zip(*(record.pairs for record in known), strict=True)]
-        return replace(known[0], frames=sum(record.frames for record in known), rows=rows, pairs=pairs)
+        projected = [
+            len(record.place) * record.frames if record.projected is None else record.projected for record in known
+        ]
+        through_rows = any(record.projected is not None for record in known)
+        return replace(
+            known[0],
+            frames=sum(record.frames for record in known),
+            merges=merges,
+            rows=rows,
+            pairs=pairs,
+            projected=sum(projected) if through_rows else None,
+        )
 
 
 def joined(merges: list[Merge]) -> Merge:
