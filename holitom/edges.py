@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -66,7 +67,7 @@ def sums_in_order(rows: Tensor, source: Tensor, output: Tensor, weight: Tensor, 
 
 
 @torch.library.custom_op("holitom::sum_rows", mutates_args=())
-def sum_rows(rows: Tensor, source: Tensor, first: Tensor, weight: Tensor) -> Tensor:
+def sum_rows(rows: Tensor, source: Tensor, first: Tensor, weight: Tensor, wide: bool = False) -> Tensor:
     """Weighted sums of rows, of edges that stand output by output, on an accelerator. Not to be differentiated.
 
     Args:
@@ -74,22 +75,24 @@ def sum_rows(rows: Tensor, source: Tensor, first: Tensor, weight: Tensor) -> Ten
         source: (E,) int64.
         first: (M + 1,) int64, the first edge of each output and the end of the last one; what follows has no part.
         weight: (E,) float32.
+        wide: return the sums as they were added up.
 
     Returns:
         (M, D) of the rows' dtype, added up in float32 (float64 stays float64). No synchronisation.
     """
     module = kernels.find(rows.device)
     if module is not None and rows.dtype != torch.float64:
-        found: Tensor = module.sum_rows(rows, source, first, weight)
+        found: Tensor = module.sum_rows(rows, source, first, weight, wide)
         return found
-    wide, weight = (part.to(torch.promote_types(rows.dtype, torch.float32)) for part in (rows, weight))
-    sums = F.embedding_bag(source, wide, first, mode="sum", per_sample_weights=weight, include_last_offset=True)
-    return sums.to(rows.dtype)
+    added, weight = (part.to(torch.promote_types(rows.dtype, torch.float32)) for part in (rows, weight))
+    sums = F.embedding_bag(source, added, first, mode="sum", per_sample_weights=weight, include_last_offset=True)
+    return sums if wide else sums.to(rows.dtype)
 
 
 @sum_rows.register_fake
-def _(rows: Tensor, source: Tensor, first: Tensor, weight: Tensor) -> Tensor:
-    return rows.new_empty(len(first) - 1, rows.shape[1])
+def _(rows: Tensor, source: Tensor, first: Tensor, weight: Tensor, wide: bool = False) -> Tensor:
+    dtype = torch.promote_types(rows.dtype, torch.float32) if wide else rows.dtype
+    return rows.new_empty(len(first) - 1, rows.shape[1], dtype=dtype)
 
 
 def joined(edges: Edges, onward: Edges, between: int, outputs: int) -> Edges:
@@ -114,3 +117,10 @@ def joined(edges: Edges, onward: Edges, between: int, outputs: int) -> Edges:
     total = torch.zeros(len(pair), dtype=torch.float64, device=pair.device)
     total.index_add_(0, same, weight[edge].double() * onward_weight[met].double())
     return pair // outputs, pair % outputs, total
+
+
+def send(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
+    """Several int64 tensors from the host to a device in one copy. Nobody waits for it."""
+    both = torch.cat([tensor.flatten() for tensor in tensors]).to(device, non_blocking=True)
+    parts = torch.split(both, [tensor.numel() for tensor in tensors])
+    return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]

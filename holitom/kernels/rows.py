@@ -31,10 +31,10 @@ def _sum_rows(rows, source, first, weight, sums, width, BLOCK: tl.constexpr):
     tl.store(sums + output * width + channel, total.to(sums.dtype.element_ty), mask=inside)
 
 
-def sum_rows(rows: Tensor, source: Tensor, first: Tensor, weight: Tensor) -> Tensor:
+def sum_rows(rows: Tensor, source: Tensor, first: Tensor, weight: Tensor, wide: bool = False) -> Tensor:
     """See :func:`holitom.edges.sum_rows`."""
     outputs, width = len(first) - 1, rows.shape[1]
-    sums = torch.empty(outputs, width, dtype=rows.dtype, device=rows.device)
+    sums = torch.empty(outputs, width, dtype=torch.float32 if wide else rows.dtype, device=rows.device)
     given = (rows.contiguous(), source.contiguous(), first.contiguous(), weight.contiguous(), sums)
     block = min(1024, triton.next_power_of_2(width))
     with torch.cuda.device_of(rows):

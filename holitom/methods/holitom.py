@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from holitom.edges import sum_rows, sums_in_order
+from holitom.edges import send, sum_rows, sums_in_order
 from holitom.merge import DROPPED, Merge
 from holitom.methods._plan import Plan, plan_outer
 from holitom.methods.base import Attention, Need, check_layer, resolve_layer
@@ -19,7 +19,7 @@ from holitom.methods.segmenting import Segmenting
 from holitom.methods.sinks import SinkAware
 from holitom.methods.spread import Spread
 from holitom.ops.content import new_first
-from holitom.ops.density_groups import Clusters, Group, cluster_groups, send
+from holitom.ops.density_groups import Clusters, Group, cluster_groups
 from holitom.ops.inner import halving_weights, join_survivors, mean_weights
 from holitom.ops.segmentation import Segmentation, segment
 from holitom.ops.similarity import static_links

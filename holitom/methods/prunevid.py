@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from holitom.edges import send
 from holitom.merge import Merge
 from holitom.methods.base import Attention, check_layer, resolve_layer
 from holitom.methods.exact import ExactMethod
-from holitom.ops.density import DensityPeaks
+from holitom.ops.density_groups import Group, cluster_groups
 from holitom.ops.ranking import top_indexes
 from holitom.ops.scenes import refine_labels, runs
-from holitom.ops.temporal import frame_means, static_similarity, token_norms
+from holitom.ops.temporal import frame_means, scene_means, token_norms
 from holitom.tokens import SpanStates, VideoTokens, check_share
 
 NEIGHBOURS = 7  # of the density estimate
@@ -78,8 +81,8 @@ class PruneVid(ExactMethod):
         """The first and last frame of each scene of (T, N, D) features. Waits for the device."""
         frames = features.shape[0]
         centres = max(1, math.floor(frames * self.scene_ratio))
-        labels = DensityPeaks.of(frame_means(features), centres, NEIGHBOURS, ascending=False).cluster
-        return runs(refine_labels(labels.tolist()))
+        found = cluster_groups(frame_means(features), [Group(frames, centres, NEIGHBOURS)], ascending=False)
+        return runs(refine_labels(found.number.tolist()))
 
     def ratio(self, lists: list[tuple[int, int]], total: int) -> float:
         """The cluster ratio in force for lists of (tokens, how many such lists) in a video of T*N tokens."""
@@ -98,37 +101,44 @@ class PruneVid(ExactMethod):
         return min(misses, key=misses.__getitem__)
 
     def choose(self, video: VideoTokens) -> tuple[Merge, Tensor]:
-        """Merges static tokens over time, then clusters each list. Waits for the device at every scene."""
-        features, positions, device = video.features, video.positions, video.features.device
-        found = []
-        for first, last in self.scenes(features):
-            similarity, mean = static_similarity(features[first : last + 1])
-            static, dynamic = (((similarity > self.tau) == where).nonzero()[:, 0] for where in (True, False))
-            found.append((first, last, static, dynamic, mean[static].to(features.dtype)))
-        lists = [(len(s), 1) for _, _, s, _, _ in found] + [(len(d), b - a + 1) for a, b, _, d, _ in found]
+        """Merges static tokens over time, then clusters each list. Waits for the device twice: for the scenes, and for
+        which positions are static. Lists are counted on the host and clustered together."""
+        features, positions = video.features, video.positions
+        spans = self.scenes(features)
+        similarity, means = scene_means(features, spans)
+        static = (similarity > self.tau).numpy()
+        length = np.array([last - first + 1 for first, last in spans])
+        moves = ~static.repeat(length, axis=0)  # (T, N)
+        merged, moving = static.sum(1), moves.sum(1)
+        sizes = [*map(int, merged), *map(int, moving)]  # of all lists: one for each scene, one for each frame
+        starts = np.array([first for first, _ in spans])
+        lists = [(size, 1) for size in sizes[: len(spans)]]
+        lists += [(int(moving[first]), int(frames)) for first, frames in zip(starts, length, strict=True)]
         ratio = self.ratio(lists, video.frames * positions)
+        counts = [clusters(size, ratio) for size in sizes]
 
-        target = torch.full((video.frames, positions), -1, dtype=torch.int64, device=device)
-        weight = torch.zeros(video.frames, positions, dtype=torch.float32, device=device)
-        anchors: list[Tensor] = []
-        base = 0
-        for first, last, static, dynamic, mean in found:
-            frames = last - first + 1
-            cluster, centres = cluster_list(mean, ratio)
-            target[first : last + 1, static] = base + cluster
-            weight[first : last + 1, static] = (
-                1 / (frames * torch.bincount(cluster, minlength=len(centres)))[cluster].float()
-            )
-            anchors.append(static[centres] + (first + frames // 2) * positions)
-            base += len(centres)
-            for frame in range(first, last + 1):
-                cluster, centres = cluster_list(features[frame, dynamic], ratio)
-                target[frame, dynamic] = base + cluster
-                weight[frame, dynamic] = 1 / torch.bincount(cluster, minlength=len(centres))[cluster].float()
-                anchors.append(dynamic[centres] + frame * positions)
-                base += len(centres)
-        merge = Merge(target.flatten(), weight.flatten(), torch.cat(anchors))
-        return merge, token_norms(features).flatten() if self.exact else weight.flatten()
+        order = []  # lists in order of output
+        for each, (first, last) in enumerate(spans):
+            order += [each, *(len(spans) + frame for frame in range(first, last + 1))]
+        begin = dict(zip(order, accumulate((counts[each] for each in order), initial=0), strict=False))
+        outputs = np.concatenate([np.arange(begin[each], begin[each] + count) for each, count in enumerate(counts)])
+        scene, place = static.nonzero()
+        moment, at = moves.nonzero()
+        tokens = np.concatenate([place + (starts + length // 2)[scene] * positions, moment * positions + at])
+        lengths = np.concatenate([length[scene], np.ones_like(at)])
+        number = (static.cumsum() - 1).reshape(static.shape).repeat(length, axis=0)
+        points = np.where(moves, len(place) + (moves.cumsum() - 1).reshape(moves.shape), number)
+        sent = (scene * positions + place, tokens[len(place) :], tokens, lengths, outputs, points)
+        tensors = [torch.from_numpy(array.astype(np.int64, copy=False)) for array in sent]
+        of_means, of_rows, token, among, output, point = send(tensors, features.device)
+        x = torch.cat([means.flatten(0, 1)[of_means], features.flatten(0, 1)[of_rows]])
+        groups = [Group(size, count, NEIGHBOURS) for size, count in zip(sizes, counts, strict=True) if size]
+        found = cluster_groups(x, groups, ascending=False)
+        anchor = torch.empty_like(output)
+        anchor[output] = token[found.centre]
+        weight = (found.share / among)[point].flatten()
+        merge = Merge(output[found.number][point].flatten(), weight, anchor)._knowing(video.frames * positions)
+        return merge, token_norms(features).flatten() if self.exact else weight
 
     def layers(self, depth: int) -> tuple[int, ...]:
         """The layer of the inner stage."""
@@ -150,13 +160,3 @@ class PruneVid(ExactMethod):
 def clusters(size: int, ratio: float) -> int:
     """How many tokens a list of ``size`` becomes."""
     return size if size <= SHORT else max(1, math.floor(size * ratio))
-
-
-def cluster_list(x: Tensor, ratio: float) -> tuple[Tensor, Tensor]:
-    """Rows (n, D) -> the cluster (n,) of each row, and the centre of each cluster in descending order of score."""
-    count = clusters(len(x), ratio)
-    if count == len(x):
-        own = torch.arange(len(x), device=x.device)
-        return own, own
-    peaks = DensityPeaks.of(x, count, NEIGHBOURS, ascending=False)
-    return peaks.cluster, peaks.centres

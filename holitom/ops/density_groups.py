@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from holitom import kernels
+from holitom.edges import send
 from holitom.ops.density import DensityPeaks
 from holitom.ops.ranking import rank_descending
 
@@ -155,13 +156,6 @@ def _padded(
     largest = max(min(group.neighbours, group.size) for group in groups)
     number, share, centre = density_peaks(gram, table, lost, x.shape[1], largest, ascending, centre_weight)
     return Clusters(number.flatten()[flat] + base, share.flatten()[flat], centre.flatten()[leads] + start)
-
-
-def send(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
-    """Several int64 tensors from the host to a device in one copy. Nobody waits for it."""
-    both = torch.cat([tensor.flatten() for tensor in tensors]).to(device, non_blocking=True)
-    parts = torch.split(both, [tensor.numel() for tensor in tensors])
-    return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
 
 
 @torch.library.custom_op("holitom::density_peaks", mutates_args=())

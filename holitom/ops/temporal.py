@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from holitom.edges import send, sum_rows
 from holitom.ops.similarity import row_chunk, row_dots, row_norms
 
 _TINY = torch.finfo(torch.float32).tiny
@@ -147,6 +148,33 @@ def weighted_sums(rows: Tensor, source: Tensor, output: Tensor, weight: Tensor, 
         part = slice(start, start + step)
         sums.index_add_(0, output[part], rows[source[part]].float() * weight[part, None])
     return sums
+
+
+def scene_means(features: Tensor, spans: list[tuple[int, int]]) -> tuple[Tensor, Tensor]:
+    """:func:`static_similarity` of some scenes that follow each other.
+
+    Args:
+        features: (T, N, D) floating point.
+        spans: the first and last frame of each of C scenes, together all frames.
+
+    Returns:
+        (C, N) float32 on the CPU, for which it waits; (C, N, D) the means, of the features' dtype.
+    """
+    if features.device.type == "cpu":
+        found = [static_similarity(features[first : last + 1]) for first, last in spans]
+        return torch.stack([alike for alike, _ in found]), torch.stack([mean.to(features.dtype) for _, mean in found])
+    positions, place = features.shape[1], torch.arange(features.shape[1])
+    length = torch.tensor([last - first + 1 for first, last in spans])
+    source = [(place[:, None] + torch.arange(first, last + 1) * positions).flatten() for first, last in spans]
+    each = length.repeat_interleave(positions)
+    begin = torch.cat([torch.zeros(1, dtype=torch.int64), each.cumsum(0)])
+    tokens, begin, among = send([torch.cat(source), begin, each.repeat_interleave(each)], features.device)
+    rows = features.detach().flatten(0, 1)
+    units = sum_rows(rows, tokens, begin, (1 / row_norms(rows).clamp_(min=1e-12))[tokens], wide=True)
+    square = torch.linalg.vector_norm(units, dim=-1).view(len(spans), positions).cpu().square()
+    frames = length[:, None].float()
+    alike = ((square - frames) / (frames * (frames - 1))).masked_fill(frames == 1, -1.0)
+    return alike, sum_rows(rows, tokens, begin, among.reciprocal()).view(len(spans), positions, -1)
 
 
 def static_similarity(features: Tensor) -> tuple[Tensor, Tensor]:
