@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from holitom.edges import Shares, joined, sum_rows, sums_in_order
@@ -54,10 +55,8 @@ class Merge:
             if tensor.dim() != 1:
                 raise ValueError(f"Merge.{name} must have one dimension, got shape {tuple(tensor.shape)}")
         if self.weight.shape != self.target.shape:
-            raise ValueError(
-                f"Merge.weight needs one value per source: expected shape {tuple(self.target.shape)}, "
-                f"got {tuple(self.weight.shape)}"
-            )
+            shapes = f"expected shape {tuple(self.target.shape)}, got {tuple(self.weight.shape)}"
+            raise ValueError(f"Merge.weight needs one value per source: {shapes}")
         if not self.weight.is_floating_point():
             raise TypeError(f"Merge.weight must be floating point, got {self.weight.dtype}")
         if not self.target.device == self.weight.device == self.anchor.device:
@@ -231,7 +230,9 @@ class Merge:
         return source[order], output[order], weight[order]
 
     @classmethod
-    def from_edges(cls, source: Tensor, output: Tensor, weight: Tensor, anchor: Tensor, sources: int) -> Merge:
+    def from_edges(
+        cls, source: Tensor, output: Tensor, weight: Tensor, anchor: Tensor, sources: int, distinct: int | None = None
+    ) -> Merge:
         """A map from a list of E edges; the first edge of a source becomes its target, further ones its shares.
 
         Args:
@@ -240,18 +241,18 @@ class Merge:
             weight: (E,) floating point, its share in that output.
             anchor: (M,) int64, as of a Merge.
             sources: S, the number of source tokens.
+            distinct: how many sources have edges, where that is known; else a GPU is asked for it.
         """
-        order = source.argsort(stable=True)
-        source, output, weight = source[order], output[order], weight[order].float()
-        first = torch.ones_like(source, dtype=torch.bool)
-        first[1:] = source[1:] != source[:-1]
-        target = source.new_full((sources,), DROPPED)
-        target[source[first]] = output[first]
-        share = torch.zeros(sources, dtype=torch.float32, device=source.device)
-        share[source[first]] = weight[first]
-        rest = ~first
-        more = Shares(source[rest], output[rest], weight[rest])
-        return cls(target, share, anchor, more if more.source.numel() else None)
+        source, order = source.sort(stable=True)
+        output, weight = output[order], weight[order].float()
+        again = F.pad(source[1:] == source[:-1], (min(1, len(source)), 0))
+        own = source.masked_fill(again, sources)  # the last place takes what is not a source's first
+        target = source.new_full((sources + 1,), DROPPED).scatter_(0, own, output)[:-1]
+        share = weight.new_zeros(sources + 1).scatter_(0, own, weight)[:-1]
+        known = None if distinct is None else len(source) - distinct
+        rest = again.nonzero()[:, 0] if known is None else again.byte().argsort(descending=True, stable=True)[:known]
+        more = Shares(source[rest], output[rest], weight[rest]) if len(rest) else None
+        return cls(target, share, anchor, more)._knowing(distinct)
 
     def sources(self, output: int) -> tuple[Tensor, Tensor]:
         """The sources of one output: (k,) int64 indexes ascending, (k,) float32 weights.

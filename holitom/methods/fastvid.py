@@ -6,16 +6,18 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from holitom.edges import send
 from holitom.merge import Merge
 from holitom.methods.base import Need
 from holitom.methods.exact import ExactMethod
 from holitom.methods.sinks import SinkAware
-from holitom.ops.density import density_scores, pairwise_distances
-from holitom.ops.pooling import Anchor, join_anchors
-from holitom.ops.ranking import descending, keep_top
+from holitom.ops.density_groups import Group, cluster_groups
+from holitom.ops.pooling import Anchor, count_edges, nearest_targets, pooled_weights
+from holitom.ops.ranking import descending
 from holitom.ops.temporal import consecutive_cosine, frame_means, lowest_cuts, spans_of_cuts
 from holitom.tokens import VideoTokens
 
@@ -138,47 +140,52 @@ class FastVID(SinkAware, ExactMethod):
         scores, sinks = self.ranked(video)
         features, positions, device = video.features, video.positions, video.features.device
         salient, pools = self._counts(self.cut(video), positions)
-        kept = keep_top(scores, torch.tensor(salient).to(device, non_blocking=True))
-        kept_index = kept.flatten().nonzero()[:, 0]
-        outputs = len(kept_index)
-        source, anchors, weight = [kept_index], [kept_index], [scores.new_ones(outputs)]
+        anchors = [(anchor, last - first + 1) for first, last, anchored in pools for anchor in anchored]
+        sizes = [anchor.size for anchor, _ in anchors]
+        outputs = sum(salient)
+
+        on_host = count_edges(np.array(salient), positions, pools)
+        stays, leaves, first, near, edge_pair, edge_free, base, at_home = send(on_host, device)
+
+        ranking = (descending(scores) + first).flatten()
+        kept, free = ranking[stays].sort().values, ranking[leaves].sort().values
+        source, anchor, weight = [kept], kept, [scores.new_ones(outputs)]
         output = [torch.arange(outputs, device=device)]
-        for first, last, anchored in pools:
-            cost = self.penalty(sinks, last - first + 1)
-            targets = [self._targets(features[a.frame], kept[a.frame], a.size, cost) for a in anchored]
-            edges = join_anchors(
-                features[first : last + 1],
-                ~kept[first : last + 1],
-                [Anchor(a.frame - first, a.size) for a in anchored],
-                targets,
-                self.beta,
-                own_targets=self.variant == "onevision",
-            )
-            source.append(edges.source + first * positions)
-            output.append(edges.output + outputs)
-            weight.append(edges.weight)
-            anchors += [t + a.frame * positions for t, a in zip(targets, anchored, strict=True)]
-            outputs += sum(a.size for a in anchored)
-        anchor, order = torch.cat(anchors).sort()
+        if anchors:
+            points = free[near]
+            groups = [Group(positions - salient[each.frame], each.size, NEIGHBOURS) for each, _ in anchors]
+            cost = self._costs(sinks, [length for _, length in anchors], groups, points % positions)
+            targets = points[cluster_groups(features.flatten(0, 1)[points], groups, cost, ascending=False).centre]
+            joined = nearest_targets(features, targets, pools, sizes)
+            joining = free[edge_free]
+            leads_to = joined[edge_pair, joining % positions] + base
+            if self.variant == "video":  # a target does not join its own frame's targets
+                is_target = torch.zeros(scores.numel(), dtype=torch.int64, device=device).index_fill_(0, targets, 1)
+                members = (is_target[joining] * at_home).argsort(stable=True)[: len(joining) - sum(sizes)]
+                joining, leads_to = joining[members], leads_to[members]
+            own, given = pooled_weights(leads_to, sum(sizes), self.beta)
+            themselves = torch.arange(outputs, outputs + len(targets), device=device)
+            source, anchor = [kept, joining, targets], torch.cat([kept, targets])
+            output, weight = [*output, leads_to + outputs, themselves], [*weight, given, own]
+        anchor, order = anchor.sort()
         place = torch.empty_like(order)
-        place[order] = torch.arange(outputs, device=device)
-        merge = Merge.from_edges(
-            torch.cat(source), place[torch.cat(output)], torch.cat(weight), anchor, video.frames * positions
-        )
-        return merge, scores.flatten()
+        place[order] = torch.arange(len(order), device=device)
+        edges = (torch.cat(source), place[torch.cat(output)], torch.cat(weight))
+        covered = sum(positions - salient[t] for a, b, _ in pools for t in range(a, b + 1))
+        return Merge.from_edges(*edges, anchor, scores.numel(), outputs + covered), scores.flatten()
+
+    def _costs(self, sinks: Tensor | None, lengths: list[int], groups: list[Group], place: Tensor) -> Tensor | None:
+        """(K,) what each point of the anchors' frames loses, by the number of frames of its pool, or None."""
+        if sinks is None:
+            return None
+        costs = [self.penalty(sinks, length) for length in lengths]
+        sizes = torch.tensor([group.size for group in groups])
+        which = torch.repeat_interleave(torch.arange(len(sizes)), sizes).to(place.device, non_blocking=True)
+        return torch.stack([torch.zeros_like(sinks) if cost is None else cost for cost in costs])[which, place]
 
     def penalty(self, sinks: Tensor | None, frames: int) -> Tensor | None:
         """(N,) what positions lose of their density-peak scores, in a pool of so many frames."""
         return None if sinks is None else self.sink_peaks * sinks
-
-    @staticmethod
-    def _targets(frame: Tensor, kept: Tensor, count: int, penalty: Tensor | None) -> Tensor:
-        """The density peaks among the tokens of a frame (N, D) that are not kept, in order of score."""
-        free = (~kept).nonzero()[:, 0]
-        scores = density_scores(pairwise_distances(frame[free]), NEIGHBOURS)
-        if penalty is not None:
-            scores = scores - penalty[free]
-        return free[descending(scores)[:count]]
 
 
 def _share_out(
