@@ -237,3 +237,16 @@ def test_it_is_a_setting_like_any_other() -> None:
     assert (Spread() | HoliTom(mass=True)).mass
     assert parse(spell(chain)) == chain == parse(chain.settings())
     assert spell(Spread(mass=True)) == "spread:mass=true"
+
+
+@pytest.mark.parametrize("method", ["outer", "inner"])
+def test_half_precision(method):
+    name = "llava_onevision"
+    model = build(name).to(torch.bfloat16)
+    inputs = {key: x.bfloat16() if x.is_floating_point() else x for key, x in batch(name, *three_rows(name)).items()}
+    with parse(METHODS[method])(model), torch.no_grad():
+        out = model(**inputs)
+        again = model(**inputs, use_cache=False)
+    assert out.logits.dtype == torch.bfloat16
+    assert out.logits.isfinite().all()
+    assert torch.equal(out.logits, again.logits)

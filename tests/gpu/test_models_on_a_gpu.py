@@ -47,6 +47,21 @@ def test_greedy_answers_equal_those_on_a_cpu(name, method):
     torch.testing.assert_close(torch.stack(out.logits, 1).cpu(), want_logits, atol=atol, rtol=1e-3)
 
 
+@pytest.mark.parametrize("method", ["outer", "inner"])
+@pytest.mark.parametrize("name", ["llava_onevision", "qwen2_5_vl"])
+def test_masses_count_as_on_a_cpu(name, method):
+    rows, settings = three_rows(name), replace(METHODS[method], similarity=0.8, mass=True)
+    with settings(model_of(name)):
+        _, want = generate(model_of(name), name, rows)
+    model = moved(name)
+    inputs = {key: value.cuda() for key, value in batch(name, *rows).items()}
+    with settings(model):
+        out = model.generate(
+            **inputs, max_new_tokens=STEPS, do_sample=False, output_logits=True, return_dict_in_generate=True
+        )
+    torch.testing.assert_close(torch.stack(out.logits, 1).cpu(), want, atol=2e-3, rtol=1e-3)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", ["llava_onevision", "qwen2_5_vl", "qwen3_vl"])
 def test_half_precision(name, dtype):
