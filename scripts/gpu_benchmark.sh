@@ -10,19 +10,21 @@
 # a step that is cut off keeps what it has, and goes on from there when it is started again. Afterwards:
 # python benchmarks/page.py. HOLITOM (default: holitom; for a checkout: "python3 -m holitom", with PYTHONPATH), ATTENTION
 # (default: sdpa), COMPILE (default: inductor; cudagraphs compiles sooner) and OUT (a folder, or the start of the names of
-# the results) may be set.
+# the results) may be set; WORKERS for pytest-xdist, and LIMIT, the limits in per cent.
 #
-# Seconds that are expected on an H100, starts of Python and building the model (15 s) included: tests 60, batch-1 90 and
-# batch-8 110 (both compile until their limit), tower 30, methods 20, frames 50, profile 35.
+# Seconds that are expected on an H100, with about 15 for Python and the model: tests 75 (WORKERS=7), batch-1 70 to 90
+# and batch-8 90 to 120 (each method takes 30 to 50 to compile; uncompressed comes first, then holitom, and what is cut off
+# is the last), tower 30, methods 20, frames 40, profile 35.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
 HOLITOM=${HOLITOM:-holitom}
 ATTENTION=${ATTENTION:-sdpa}
-preset=llava-onevision-7b device=cuda dtype=bfloat16 frames=32 answer=64 backend=${COMPILE:-inductor} most=1024 start=128 limit=1
+preset=llava-onevision-7b device=cuda dtype=bfloat16 frames=32 answer=64 backend=${COMPILE:-inductor}
+most=1024 start=128 limit=${LIMIT:-100}
 if [[ "${1:-}" == --dry-run ]]; then
     shift
-    preset=tiny device=cpu dtype=float32 frames=8 answer=4 backend=eager most=16 start=8 limit=20
+    preset=tiny device=cpu dtype=float32 frames=8 answer=4 backend=eager most=16 start=8 limit=2000
     OUT=${OUT:-/tmp/holitom-gpu-benchmark}
 fi
 if [[ -z "${OUT:-}" || -d "$OUT" ]]; then
@@ -34,7 +36,7 @@ mkdir -p "$(dirname "$OUT")"
 # step SECONDS COMMAND ...: at most so long; what ends badly or late does not end the others
 failed=0
 step() {
-    local seconds=$(($1 * limit)) began=$SECONDS code=0
+    local seconds=$(($1 * limit / 100)) began=$SECONDS code=0
     shift
     timeout --kill-after=5 "$seconds" "$@" || code=$?
     echo "[$name: $((SECONDS - began)) s$([[ $code == 0 ]] || echo ", ended with $code")]" >&2
@@ -46,29 +48,29 @@ bench() {
     step "$1" $HOLITOM bench --preset $preset --device $device --dtype $dtype --attention "$ATTENTION" "${@:2}"
 }
 batch() {
-    bench "$1" --frames $frames --answer-tokens $answer --compile $backend --warmup 1 --repeats 2 "${@:2}" \
-        --method holitom --method holitom:exact=true --out "$OUT-$name"
+    bench "$1" --frames $frames --answer-tokens $answer --compile $backend --warmup 1 --method holitom "${@:2}" \
+        --out "$OUT-$name"
 }
 
 read -ra steps <<<"${*:-tests batch-1 batch-8 tower methods frames profile}"
 for name in "${steps[@]}"; do
     case $name in
-        tests) step 60 python3 -m pytest -q -p no:cacheprovider tests/gpu --durations=5 ;;
-        batch-1) batch 90 --method spread:retention=0.1 ;;
-        batch-8) batch 110 --batch-size 8 --longer 4 ;;
+        tests) step 75 python3 -m pytest -q -p no:cacheprovider tests/gpu --durations=5 ${WORKERS:+-n "$WORKERS"} ;;
+        batch-1) batch 90 --repeats 2 --method spread:retention=0.1 ;;
+        batch-8) batch 120 --repeats 1 --batch-size 8 --longer 4 --method holitom:exact=true ;;
         tower)
-            step 40 python3 benchmarks/tower_gpu.py --preset $preset --device $device --dtype $dtype \
+            step 35 python3 benchmarks/tower_gpu.py --preset $preset --device $device --dtype $dtype \
                 --frames $frames --rounds 3 --out "$OUT-tower/tower.json"
             ;;
         methods)
-            step 25 python3 benchmarks/methods.py --device $device --dtype $dtype --frames $frames --rounds 5 \
+            step 20 python3 benchmarks/methods.py --device $device --dtype $dtype --frames $frames --rounds 5 \
                 --json "$OUT-methods/methods.json"
             ;;
         frames)
-            bench 50 --frames $start --answer-tokens 2 --repeats 1 --max-frames --frame-limit $most \
+            bench 40 --frames $start --answer-tokens 2 --repeats 1 --max-frames --frame-limit $most \
                 --out "$OUT-frames"
             ;;
-        profile) bench 40 --frames $frames --answer-tokens 8 --repeats 1 --warmup 0 --profile --out "$OUT-profile" ;;
+        profile) bench 35 --frames $frames --answer-tokens 8 --repeats 1 --warmup 0 --profile --out "$OUT-profile" ;;
         *) echo "there is no step $name" >&2 && exit 2 ;;
     esac
 done

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -40,8 +41,8 @@ class Run:
     """One repetition.
 
     Attributes:
-        seconds: by stage, see ``STAGES``; the first three add up to the time to first token. No time per output token
-            where the answer has one token.
+        seconds: by stage, see ``STAGES``; the first three add up to the time to first token. The time per output token
+            is the median over the answer's steps, and missing where the answer has one token.
         kv_cache_bytes: keys and values of the whole batch, measured when the prompt had been read.
         peak_bytes: most memory held at once; None where unknown.
         peak_above: how far that is above what was held before; None where unknown.
@@ -108,7 +109,7 @@ def measure(
     prefill = made.first - inside - compression
     seconds = {TOWER: tower, COMPRESSION: compression, PREFILL: prefill, FIRST: tower + compression + prefill}
     if workload.answer > 1:
-        seconds[NEXT] = (made.seconds - made.first) / (workload.answer - 1)
+        seconds[NEXT] = statistics.median(made.steps)
     return Run(seconds, cache.bytes, peak.total, peak.above, session.summary())
 
 
