@@ -85,8 +85,10 @@ def sum_rows(rows: Tensor, source: Tensor, first: Tensor, weight: Tensor, wide: 
         found: Tensor = module.sum_rows(rows, source, first, weight, wide)
         return found
     added, weight = (part.to(torch.promote_types(rows.dtype, torch.float32)) for part in (rows, weight))
-    sums = F.embedding_bag(source, added, first, mode="sum", per_sample_weights=weight, include_last_offset=True)
-    return sums if wide else sums.to(rows.dtype)
+    # on a GPU the last bag holds all that follows, wherever it is said to end
+    ends = torch.cat([first, first.new_full((1,), len(source))])
+    sums = F.embedding_bag(source, added, ends, mode="sum", per_sample_weights=weight, include_last_offset=True)[:-1]
+    return sums.clone() if wide else sums.to(rows.dtype, copy=True)
 
 
 @sum_rows.register_fake

@@ -109,8 +109,8 @@ def density_peaks(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """See :func:`holitom.ops.density_groups.density_peaks`."""
     (groups, points, _), device = gram.shape, gram.device
-    number, leads = torch.empty(2, groups, points, dtype=torch.int64, device=device)
-    density, score, share = torch.empty(3, groups, points, dtype=torch.float32, device=device)
+    number, leads = (torch.empty(groups, points, dtype=torch.int64, device=device) for _ in range(2))
+    density, score, share = (torch.empty(groups, points, dtype=torch.float32, device=device) for _ in range(3))
     rank = torch.empty(groups, points, dtype=torch.int32, device=device)
     costs = share if penalty is None else penalty.contiguous()
     given = (gram.contiguous(), table.contiguous(), costs, density, score, rank, number, share, leads)
