@@ -38,7 +38,9 @@ VIDEO = 990
 METHODS = {"outer": HoliTom(retention=1.0, layer=None), "both": HoliTom(retention=1.0, inner_retention=1.0)}
 
 
-def build() -> LlavaOnevisionForConditionalGeneration:
+def build(
+    layers: int = 4, width: int = 512, heads: int = 8, kv_heads: int = 8
+) -> LlavaOnevisionForConditionalGeneration:
     """The model, with random weights."""
     torch.manual_seed(0)
     vision = SiglipVisionConfig(
@@ -52,11 +54,11 @@ def build() -> LlavaOnevisionForConditionalGeneration:
     )
     text = Qwen2Config(
         vocab_size=1000,
-        hidden_size=512,
+        hidden_size=width,
         intermediate_size=1376,
-        num_hidden_layers=4,
-        num_attention_heads=8,
-        num_key_value_heads=8,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
     )
     config = LlavaOnevisionConfig(
         vision_config=vision.to_dict(), text_config=text.to_dict(), video_token_id=VIDEO, image_token_id=991

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -80,6 +81,19 @@ def test_the_gpu_scripts_limits_add_up_to_seven_minutes_at_most_and_two_for_each
     assert len(limits) == 7
     assert max(limits) <= 120
     assert sum(limits) <= 420
+
+
+def test_a_decode_steps_operations_are_counted_and_set_beside_its_bytes(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    monkeypatch.setattr(sys, "argv", ["decode_step.py", "--preset", "tiny", "--out", str(tmp_path / "found.json")])
+    runpy.run_path(str(ROOT / "benchmarks" / "decode_step.py"), run_name="__main__")
+    found = json.loads((tmp_path / "found.json").read_text())
+    for kind, count in found["operations"]["uncompressed"].items():
+        assert 50 < found["operations"]["compressed"][kind] <= count + 8
+    whole, tenth = found["rows"][:2]
+    assert whole["kv"] == 6313 * 4 * 2 * 24 * 2  # tokens, layers, keys and values, two heads of 12, bytes
+    assert whole["compiled model"] > tenth["compiled model"] > found["weights"] / found["bandwidth"] / 1e12
+    assert found["masked"] == 1 + 2 * 2
 
 
 @pytest.mark.slow
