@@ -123,8 +123,9 @@ class OfficialFlashVID(FlashVID):
             picked.append(nearest.argmax(1))
         return torch.stack(picked, 1)
 
-    def pool(self, free: Tensor) -> Tensor:
-        return torch.ones_like(free) if len(free) == 1 else free
+    def pool(self, free: Tensor, spans: list[tuple[int, int]]) -> Tensor:
+        alone = [first for first, last in spans if first == last]
+        return free.index_fill(0, torch.tensor(alone, dtype=torch.int64), True)
 
     def divisor(self, forest: Forest) -> Tensor:
         return 1 + forest.children

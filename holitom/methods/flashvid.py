@@ -15,6 +15,7 @@ from holitom.methods.exact import ExactMethod
 from holitom.methods.sinks import SinkAware
 from holitom.ops.diversity import farthest_batched, token_distances
 from holitom.ops.ranking import top_indexes
+from holitom.ops.similarity import row_chunk
 from holitom.ops.temporal import consecutive_cosine, frame_means, lowest_cuts, spans_of_cuts, token_norms
 from holitom.ops.trees import Forest, cluster_trees, grow_trees
 from holitom.tokens import SpanStates, VideoTokens, check_share
@@ -96,7 +97,7 @@ class FlashVID(SinkAware, ExactMethod):
         """The first and last frame of each segment, from frame means (T, D). Waits for the device."""
         if self.segment_threshold is None:
             return [(0, len(means) - 1)]
-        alike = consecutive_cosine(means)
+        alike = consecutive_cosine(means).cpu()
         cuts = alike < self.segment_threshold
         missing = self.min_segments - 1 - int(cuts.sum())
         if missing > 0:  # a cut can be found again where all others are as unlike
@@ -108,7 +109,8 @@ class FlashVID(SinkAware, ExactMethod):
         if self.selection == "attn":
             return top_indexes(scores, count)
         picked = []
-        step = max(1, (1 << 20) // features.shape[1] ** 2)
+        step = row_chunk(features.shape[1] * max(features.shape[1:]), features.device)
+        step = step if features.device.type != "cpu" else max(1, (1 << 20) // features.shape[1] ** 2)
         for start in range(0, len(features), step):
             x = features[start : start + step].float()
             distance = token_distances(x, token_norms(x).clamp_(min=torch.finfo(torch.float32).tiny))
@@ -123,16 +125,17 @@ class FlashVID(SinkAware, ExactMethod):
         """(B, N, N) distances -> (B, count) int64: the selected tokens of some frames."""
         return farthest_batched(distance, count)
 
-    def pool(self, free: Tensor) -> Tensor:
-        """(n, N) bool, the tokens of a segment that are not selected -> those that take part in its trees."""
+    def pool(self, free: Tensor, spans: list[tuple[int, int]]) -> Tensor:
+        """(T, N) bool, the tokens that are not selected -> those that take part in the trees of their segments."""
         return free
 
     def divisor(self, forest: Forest) -> Tensor:
-        """(n*N,) by what the sum of each root's tree is divided."""
+        """(S,) by what the sum of each root's tree is divided."""
         return forest.size
 
     def choose(self, video: VideoTokens) -> tuple[Merge, Tensor]:
-        """Selects, grows trees and clusters. Waits for the device at every segment.
+        """Selects, grows trees and clusters. Waits for the device twice: for the cuts and for how
+        many roots there are.
 
         Raises:
             ValueError: when the video has no patch scores.
@@ -141,31 +144,26 @@ class FlashVID(SinkAware, ExactMethod):
         device, selected_count, merged_count = features.device, *self.split(positions)
         means = frame_means(features)
         spans = self.cut(means)
-        agreement = torch.cat([means[a : b + 1].mean(0).expand(b - a + 1, -1) for a, b in spans])
+        length = torch.tensor([last - first + 1 for first, last in spans])
+        segment = torch.repeat_interleave(torch.arange(len(spans)), length)
+        together = (segment[:, None] == segment).float() / length[segment][:, None]
+        agreement = together.to(device, non_blocking=True) @ means
         selected = self.select(features, scores, agreement, selected_count)
         free = torch.ones(scores.shape, dtype=torch.bool, device=device).scatter_(1, selected, False)
-        first = torch.arange(video.frames, device=device)[:, None] * positions
-        anchors = [(selected + first).flatten()]
-        source, weight = [anchors[0]], [scores.new_ones(len(anchors[0]))]
-        output = [torch.arange(len(anchors[0]), device=device)]
-        base = len(anchors[0])
-        for a, b in spans if merged_count else []:
-            pool = self.pool(free[a : b + 1])
-            forest = grow_trees(features[a : b + 1], pool, self.tau, (selected_count + merged_count) * (b - a + 1))
-            divisor, budget = self.divisor(forest), merged_count * (b - a + 1)
-            edges = cluster_trees(features[a : b + 1], pool, forest, divisor, budget, NEIGHBOURS)
-            source.append(edges.source + a * positions)
-            output.append(edges.output + base)
-            weight.append(edges.weight)
-            anchors.append(edges.anchor + a * positions)
-            base += len(edges.anchor)
-        anchor, order = torch.cat(anchors).sort(stable=True)
+        anchor = (selected + torch.arange(video.frames, device=device)[:, None] * positions).flatten()
+        source, weight, count = anchor, scores.new_ones(len(anchor)), len(anchor)
+        output, distinct = torch.arange(count, device=device), None
+        if merged_count:
+            pool = self.pool(free, spans)
+            forest = grow_trees(features, pool, spans, self.tau, selected_count + merged_count)
+            found = cluster_trees(features, free, pool, forest, self.divisor(forest), spans, merged_count, NEIGHBOURS)
+            source, output = torch.cat([source, found.source]), torch.cat([output, found.output + count])
+            weight, anchor = torch.cat([weight, found.weight]), torch.cat([anchor, found.anchor])
+            distinct = found.distinct
+        anchor, order = anchor.sort(stable=True)
         place = torch.empty_like(order)
-        place[order] = torch.arange(base, device=device)
-        merge = Merge.from_edges(
-            torch.cat(source), place[torch.cat(output)], torch.cat(weight), anchor, video.frames * positions
-        )
-        return merge, scores.flatten()
+        place[order] = torch.arange(len(order), device=device)
+        return Merge.from_edges(source, place[output], weight, anchor, scores.numel(), distinct), scores.flatten()
 
     def layers(self, depth: int) -> tuple[int, ...]:
         """The layer of the inner stage."""

@@ -10,18 +10,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from holitom.ops.density import DensityPeaks
-from holitom.ops.temporal import token_norms, weighted_sums
+from holitom.edges import send, sum_rows, sums_in_order
+from holitom.ops.density_groups import Group, cluster_groups
+from holitom.ops.similarity import row_chunk
+from holitom.ops.temporal import token_norms
 
 
 @dataclass(frozen=True, eq=False)
 class Forest:
-    """Trees over the n*N tokens of a segment.
+    """Trees over the S = T*N tokens of a video.
 
     Args:
-        root: (n, N) int64, the flat token at the root of each token's tree; a root is its own.
-        children: (n*N,) int64, how many tokens moved to each directly.
-        size: (n*N,) int64, how many tokens each root's tree has, itself included (0 for tokens that moved).
+        root: (S,) int64, the root of each token's tree; a root is its own.
+        children: (S,) int64, how many tokens moved to each directly.
+        size: (S,) int64, how many tokens each root's tree has, itself included (0 for tokens that moved).
     """
 
     root: Tensor
@@ -29,103 +31,139 @@ class Forest:
     size: Tensor
 
 
-def grow_trees(features: Tensor, free: Tensor, similarity: float, least: int) -> Forest:
-    """Moves free tokens to their most similar free token of the frame before, where that is similar enough.
-
-    A token moves when its best cosine is above ``similarity``; where fewer than ``least`` tokens would stay, above the
-    value that leaves least + 1. Source: FlashVID (arXiv 2602.08024), tree-based spatiotemporal merging.
+def nearest_before(features: Tensor, free: Tensor) -> tuple[Tensor, Tensor]:
+    """The most similar free token of the frame before, for each free token.
 
     Args:
-        features: (n, N, D), the frames of one segment.
-        free: (n, N) bool, which tokens take part.
-        similarity: a cosine; only tokens above it move.
-        least: the least number of tokens that stay, of all n*N.
+        features: (T, N, D) floating point.
+        free: (T, N) bool.
+
+    Returns:
+        (T-1, N) float32 cosines, -1 where there are none; (T-1, N) int64 positions.
     """
-    frames, positions, _ = features.shape
-    best = torch.full((frames, positions), -1.0, dtype=torch.float32, device=features.device)
-    parent = torch.zeros(frames, positions, dtype=torch.int64, device=features.device)
     scale = token_norms(features).clamp_(min=torch.finfo(torch.float32).tiny).reciprocal_()
-    before = features[0].float()
-    for frame in range(1, frames):
-        here = features[frame].float()
-        cosine = (here @ before.T).mul_(scale[frame - 1]).masked_fill_(~free[frame - 1], -torch.inf)
-        value, parent[frame] = cosine.max(-1)
-        best[frame] = (value * scale[frame]).masked_fill(~free[frame] | value.isneginf(), -1.0)
-        before = here
+    found = []
+    step = row_chunk(features.shape[1] * max(features.shape[1:]), features.device)
+    for start in range(0, len(features) - 1, step):
+        now, before = slice(start + 1, start + 1 + step), slice(start, min(start + step, len(features) - 1))
+        cosine = features[now].float() @ features[before].float().transpose(1, 2)
+        found.append(cosine.mul_(scale[before, None]).masked_fill_(~free[before, None], -torch.inf).max(-1))
+    best, parent = (torch.cat(parts) if len(parts) > 1 else parts[0] for parts in zip(*found, strict=True))
+    return (best * scale[1:]).masked_fill_(~free[1:] | best.isneginf(), -1.0), parent
 
+
+def grow_trees(features: Tensor, free: Tensor, spans: list[tuple[int, int]], similarity: float, least: int) -> Forest:
+    """Moves free tokens to their most similar free token of the frame before, where that is similar enough.
+
+    A token moves within its segment when its best cosine is above ``similarity``; where fewer than ``least`` tokens a
+    frame would stay in a segment, above the value that leaves one more. Source: FlashVID (arXiv 2602.08024), tree-based
+    spatiotemporal merging.
+
+    Args:
+        features: (T, N, D) floating point.
+        free: (T, N) bool, which tokens take part.
+        spans: the first and last frame of each segment.
+        similarity: a cosine; only tokens above it move.
+        least: the least number of tokens a frame that stay in a segment, of all of its tokens.
+
+    Returns:
+        the trees of all segments. No synchronisation.
+    """
+    (frames, positions, _), device = features.shape, features.device
+    places = torch.arange(frames * positions, device=device)
+    if frames == 1:
+        return Forest(places, torch.zeros_like(places), torch.ones_like(places))
+    length = torch.tensor([last - first + 1 for first, last in spans])
+    begin = length.cumsum(0) - length
+    segment = torch.repeat_interleave(torch.arange(len(spans)), length)
+    inside = torch.arange(int(length.max())) < length[:, None]
+    table = (begin[:, None] + torch.arange(inside.shape[1])).clamp(max=frames - 1)
+    rank = torch.minimum(length * least, length * positions - 1)  # of the value that leaves one more than the least
+    moving, starts = length * (positions - least), torch.zeros(frames, dtype=torch.int64).index_fill_(0, begin, 1)
+    sent = send([segment, table, (~inside).long(), rank[:, None], moving, starts], device)
+    segment, table, absent, rank, moving, starts = sent
+
+    best, parent = nearest_before(features, free)
+    best = torch.cat([best.new_full((1, positions), -1.0), best]).masked_fill_(starts[:, None].bool(), -1.0)
+    each = best[table]  # (C, frames, N)
     threshold = float(np.float32(similarity))
-    moving = frames * positions - least
-    tight = best.flatten().kthvalue(max(1, least + 1)).values.clamp(min=-1 + 1e-6) if moving > 0 else best.max()
-    too_few = (best > threshold).sum() > moving
-    moves = best > torch.where(too_few, tight, threshold)
+    beyond = absent.bool()[..., None]
+    tight = each.masked_fill(beyond, torch.inf).flatten(1).sort(1).values.gather(1, rank)[:, 0].clamp_(min=-1 + 1e-6)
+    too_few = ((each > threshold) & ~beyond).sum((1, 2)) > moving
+    moves = best > torch.where(too_few, tight, torch.full_like(tight, threshold))[segment][:, None]
 
-    places = torch.arange(frames * positions, device=features.device).view(frames, positions)
-    root = places.clone()
-    for frame in range(1, frames):
-        root[frame] = torch.where(moves[frame], root[frame - 1][parent[frame]], root[frame])
-    direct = (places - places % positions - positions + parent)[moves]
-    children = torch.bincount(direct, minlength=frames * positions)
-    return Forest(root, children, torch.bincount(root.flatten(), minlength=frames * positions))
+    before = torch.cat([places[:positions], (parent + places[:-positions:positions][:, None]).flatten()])
+    step = torch.where(moves.flatten(), before, places)
+    root = step
+    for _ in range(max(1, math.ceil(math.log2(max(last - first + 1 for first, last in spans) + 1)))):
+        root = root[root]
+    children = torch.zeros_like(places).index_add_(0, before, moves.flatten().long())
+    return Forest(root, children, torch.zeros_like(places).index_add_(0, root, torch.ones_like(places)))
 
 
-class Clusters(NamedTuple):
-    """Edges (E,) from sources to outputs with their weights, and the anchor (M,) of each output."""
+class TreeClusters(NamedTuple):
+    """Edges (E,) from sources to outputs with their weights, the anchor (M,) of each output, and how many sources are
+    selected or have edges."""
 
     source: Tensor
     output: Tensor
     weight: Tensor
     anchor: Tensor
+    distinct: int
 
 
 def cluster_trees(
-    features: Tensor, free: Tensor, forest: Forest, divisor: Tensor, budget: int, neighbours: int
-) -> Clusters:
+    features: Tensor,
+    free: Tensor,
+    pool: Tensor,
+    forest: Forest,
+    divisor: Tensor,
+    spans: list[tuple[int, int]],
+    budget: int,
+    neighbours: int,
+) -> TreeClusters:
     """Sums each tree and divides it, then averages density-peak clusters of these in each frame.
 
-    All roots of a segment share ``budget``: a frame with r roots gets ceil(r * budget / roots) clusters. Where there
+    All roots of a segment share its budget: a frame with r roots gets ceil(r * budget / roots) clusters. Where there
     are no more roots than that, they stay.
 
     Args:
-        features: (n, N, D) floating point, the frames of one segment.
-        free: (n, N) bool, the tokens that take part.
+        features: (T, N, D) floating point.
+        free: (T, N) bool, the tokens that are not selected.
+        pool: (T, N) bool, the tokens that take part.
         forest: their trees.
-        divisor: (n*N,) by what the sum of each root's tree is divided.
-        budget: the clusters of all frames together.
+        divisor: (S,) by what the sum of each root's tree is divided.
+        spans: the first and last frame of each segment.
+        budget: the clusters of a frame, all frames of a segment together.
         neighbours: k of the density, at most the number of clusters is used.
 
     Returns:
-        Edges from n*N sources; outputs frame by frame, in descending order of the centres' scores. Waits for the
-        device.
+        Edges from S sources. Waits for the device once, for how many roots there are.
     """
-    frames, positions, width = features.shape
-    rows, members = features.reshape(-1, width), free.flatten().nonzero()[:, 0]
-    root = forest.root.flatten()[members]
-    order = root.argsort(stable=True)
-    members, root = members[order], root[order]
-    share = 1 / divisor.clamp(min=1).float()
-    stays = (free.flatten() & (forest.size > 0)).view(frames, positions)
-    counts = stays.sum(1).tolist()
-    ends = torch.bincount(root // positions, minlength=frames).cumsum(0).tolist()
-    ratio = budget / max(1, sum(counts))
-
-    number = torch.zeros_like(forest.size)
-    own = torch.ones_like(share)
-    anchors: list[Tensor] = []
-    base = start = 0
-    for frame, count in enumerate(counts):
-        here = stays[frame].nonzero()[:, 0] + frame * positions
-        mine = slice(start, ends[frame])
-        start = ends[frame]
-        wanted = math.ceil(count * ratio)
-        number[here] = torch.arange(count, device=rows.device)
-        roots = here
-        if ratio < 1 and 0 < wanted < count:
-            values = weighted_sums(rows, members[mine], number[root[mine]], share[root[mine]], count)
-            peaks = DensityPeaks.of(values, wanted, min(wanted, neighbours), ascending=False)
-            number[here] = peaks.cluster
-            own[here] = 1 / torch.bincount(peaks.cluster, minlength=wanted)[peaks.cluster].float()
-            here = here[peaks.centres]
-        number[roots] += base
-        anchors.append(here)
-        base += len(here)
-    return Clusters(members, number[root], share[root] * own[root], torch.cat(anchors))
+    rows, device = features.flatten(0, 1), features.device
+    stays = pool & (forest.size > 0).view(pool.shape)
+    counted = torch.stack([stays.sum(1), pool.sum(1), (pool | ~free).sum(1)]).tolist()
+    roots, members, distinct = counted[0], sum(counted[1]), sum(counted[2])
+    groups = []
+    for first, last in spans:
+        ratio = budget * (last - first + 1) / max(1, sum(roots[first : last + 1]))
+        for count in roots[first : last + 1]:
+            wanted = min(count, math.ceil(count * ratio)) if ratio < 1 else count
+            groups.append(Group(count, wanted, max(1, min(wanted, neighbours))))
+    groups, total = [group for group in groups if group.size], sum(roots)
+    if not total:
+        nothing = torch.empty(0, dtype=torch.int64, device=device)
+        return TreeClusters(nothing, nothing, nothing.float(), nothing, distinct)
+    tokens = stays.flatten().byte().argsort(descending=True, stable=True)[:total]
+    number = (stays.flatten().cumsum(0) - 1)[forest.root].masked_fill_(~pool.flatten(), total)
+    number, source = number.sort(stable=True)
+    share = (1 / divisor.clamp(min=1).float())[forest.root][source]
+    if device.type == "cpu":
+        values = sums_in_order(rows, source[:members], number[:members], share[:members], total)
+    else:
+        begin = torch.searchsorted(number, torch.arange(total + 1, device=device))
+        values = sum_rows(rows, source, begin, share, wide=True)
+    found = cluster_groups(values, groups, ascending=False)
+    number, source = number[:members], source[:members]
+    weight = share[:members] * found.share[number]
+    return TreeClusters(source, found.number[number], weight, tokens[found.centre], distinct)
