@@ -129,27 +129,6 @@ def spans_of_cuts(cut: Tensor) -> list[tuple[int, int]]:
     return list(zip([0, *[t + 1 for t in after]], [*after, len(cut)], strict=True))
 
 
-def weighted_sums(rows: Tensor, source: Tensor, output: Tensor, weight: Tensor, outputs: int) -> Tensor:
-    """Sums weight * rows[source] into ``outputs`` rows, in chunks.
-
-    Args:
-        rows: (R, D) floating point.
-        source: (E,) int64, the row of each edge.
-        output: (E,) int64, the sum it goes to.
-        weight: (E,) float32, its factor.
-        outputs: the number of sums.
-
-    Returns:
-        (outputs, D) float32.
-    """
-    sums = torch.zeros(outputs, rows.shape[1], dtype=torch.float32, device=rows.device)
-    step = row_chunk(rows.shape[1], rows.device)
-    for start in range(0, len(source), step):
-        part = slice(start, start + step)
-        sums.index_add_(0, output[part], rows[source[part]].float() * weight[part, None])
-    return sums
-
-
 def scene_means(features: Tensor, spans: list[tuple[int, int]]) -> tuple[Tensor, Tensor]:
     """:func:`static_similarity` of some scenes that follow each other.
 
