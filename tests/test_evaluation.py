@@ -86,7 +86,7 @@ def test_other_settings_are_refused_with_the_difference(tmp_path):
 def row(clip, method, **right):
     tasks = [task for task, answers in right.items() for _ in answers]
     flat = [bool(answer) for answers in right.values() for answer in answers]
-    return Row(clip, method, tasks, ["x"] * len(flat), flat, [100, 10, 8], 1.0, 10.0)
+    return Row(clip, method, tasks, ["x"] * len(flat), flat, [100, 10, 8], 1.0, 10.0, paper_share=0.07)
 
 
 def test_the_table_can_be_checked_by_hand():
@@ -105,7 +105,8 @@ def test_the_table_can_be_checked_by_hand():
     assert table["m"]["tasks"] == {"colour": pytest.approx(1 / 3), "order": 0.5, "count": 0.0}
     assert table["m"]["difference"][0] == pytest.approx(5 / 12 - 0.75)
     assert (table["m"]["tokens_entering"], table["m"]["tokens_mean"]) == (0.1, 0.08)
-    assert table["m"]["prefill_flops"] == 0.1
+    assert (table["m"]["prefill_flops"], table["m"]["paper_flops"]) == (0.1, pytest.approx(0.07))
+    assert table["m"]["tower_flops"] is None, "it is not known"
     assert (table["m"]["clips"], table["m"]["questions"]) == (2, 6)
 
 

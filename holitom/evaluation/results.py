@@ -24,6 +24,7 @@ class Row:
         prefill_flops: counted for one question's prompt (causal); None where the family's cost is not known.
         full_flops: the same uncompressed.
         tower_share: the share of the vision tower's FLOPs that ran; None where it is not known.
+        paper_share: the share of the prefill FLOPs by the paper's formula; None where it is not known.
     """
 
     clip: str
@@ -35,6 +36,7 @@ class Row:
     prefill_flops: float | None
     full_flops: float | None
     tower_share: float | None = None
+    paper_share: float | None = None
 
 
 class Log:

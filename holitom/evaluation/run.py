@@ -125,6 +125,7 @@ def _answer(
         prefill_flops=flops[0],
         full_flops=flops[1],
         tower_share=None if summary.cost is None else summary.cost.ratios["vision_flops"],
+        paper_share=None if summary.cost is None else summary.cost.ratios["paper_flops"],
     )
 
 

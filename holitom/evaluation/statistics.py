@@ -95,6 +95,12 @@ def _share(rows: Sequence[Row]) -> float | None:
     return sum(part for part, _ in counts) / sum(full for _, full in counts) if len(counts) == len(rows) else None
 
 
+def _mean(shares: Sequence[float | None]) -> float | None:
+    """None where one of them is not known."""
+    known = [share for share in shares if share is not None]
+    return float(np.mean(known)) if len(known) == len(shares) else None
+
+
 def accuracy_table(rows: Sequence[Row], baseline: str, averaged: Sequence[str] | None = None) -> dict[str, Any]:
     """Everything the table and the plot show, by method.
 
@@ -105,8 +111,8 @@ def accuracy_table(rows: Sequence[Row], baseline: str, averaged: Sequence[str] |
 
     Returns:
         For each method: accuracy by task and by kind of task, mean with interval, difference to the baseline with
-        interval, share of visual tokens entering and on average, share of prefill FLOPs and of the vision tower's,
-        clips and questions.
+        interval, share of visual tokens entering and on average, share of prefill FLOPs (causal, and by the paper's
+        formula) and of the vision tower's, clips and questions.
     """
     by_method: dict[str, list[Row]] = {}
     for row in rows:
@@ -117,7 +123,6 @@ def accuracy_table(rows: Sequence[Row], baseline: str, averaged: Sequence[str] |
     for method, mine in by_method.items():
         right, asked = counts(mine, sorted({row.clip for row in mine}), tasks)
         mean, difference = paired_bootstrap(mine, by_method[baseline], averaged)
-        towers = [row.tower_share for row in mine if row.tower_share is not None]
         tokens = np.array([row.visual_tokens for row in mine]).sum(0)
         table[method] = {
             "tasks": {
@@ -135,7 +140,8 @@ def accuracy_table(rows: Sequence[Row], baseline: str, averaged: Sequence[str] |
             "tokens_entering": float(tokens[1] / tokens[0]),
             "tokens_mean": float(tokens[2] / tokens[0]),
             "prefill_flops": _share(mine),
-            "tower_flops": float(np.mean(towers)) if len(towers) == len(mine) else None,
+            "paper_flops": _mean([row.paper_share for row in mine]),
+            "tower_flops": _mean([row.tower_share for row in mine]),
             "clips": len({row.clip for row in mine}),
             "questions": int(asked.sum()),
         }

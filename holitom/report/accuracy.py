@@ -16,11 +16,13 @@ def accuracy_rich(table: dict[str, Any]) -> Group:
     shown = Table(box=None, pad_edge=False)
     note = f"accuracy in %, 95 % intervals by bootstrap over the same clips; {' and '.join(LEAKING)} not in the mean"
     inside = any(entry.get("tower_flops") not in (None, 1) for entry in table.values())
-    note += "; FLOPs of prefill, causal" + ("; tower: FLOPs of the vision tower" if inside else "")
+    note += "; FLOPs of prefill, causal; beside them by the paper's formula" + (
+        "; tower: FLOPs of the vision tower" if inside else ""
+    )
     by_task = Table(box=None, pad_edge=False, caption=note)
     shown.add_column("", justify="right")
     shown.add_column("method", overflow="fold")
-    for column in ("accuracy", *KINDS, "difference", "tokens", "FLOPs"):
+    for column in ("accuracy", *KINDS, "difference", "tokens", "FLOPs", "paper's"):
         shown.add_column(column, justify="right", no_wrap=True)
     if inside:
         shown.add_column("tower", justify="right", no_wrap=True)
@@ -35,7 +37,10 @@ def accuracy_rich(table: dict[str, Any]) -> Group:
             *(f"{100 * entry['kinds'][kind]:.0f}" if kind in entry["kinds"] else "" for kind in KINDS),
             f"{gap[0]:+.1f} [{gap[1]:+.1f}, {gap[2]:+.1f}]" if any(gap) else "",
             f"{100 * entry['tokens_entering']:.1f}",
-            "" if entry["prefill_flops"] is None else f"{100 * entry['prefill_flops']:.1f}",
+            *(
+                "" if (share := entry.get(key)) is None else f"{100 * share:.1f}"
+                for key in ("prefill_flops", "paper_flops")
+            ),
             *([f"{100 * entry['tower_flops']:.1f}" if entry["tower_flops"] is not None else ""] if inside else []),
         )
         by_task.add_column(str(number), justify="right")
