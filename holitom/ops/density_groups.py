@@ -89,7 +89,9 @@ def _one_by_one(
             number[part], share[part] = peaks.cluster + base, shares(size, centre_weight)[peaks.cluster]
             centres.append(peaks.centres + start)
             if centre_weight is not None:
-                share[centres[-1]] = torch.ones(group.centres).masked_fill_(size > 1, centre_weight)
+                share[centres[-1]] = torch.ones(group.centres, dtype=torch.float32).masked_fill_(
+                    size > 1, centre_weight
+                )
         start, base = start + group.size, base + group.centres
     return Clusters(number, share, torch.cat(centres))
 

@@ -79,7 +79,9 @@ def merge_frames(similarity: list[list[float]], spans: Spans) -> Merge:
         if at == len(alike):
             join(0.0)  # the middle frame that is left over
         emit(last)
-    return Merge(torch.tensor(target), torch.tensor(weight), torch.tensor(anchor))._knowing(len(target))
+    return Merge(torch.tensor(target), torch.tensor(weight, dtype=torch.float32), torch.tensor(anchor))._knowing(
+        len(target)
+    )
 
 
 def of_patches(frames: Merge, patches: int) -> Merge:

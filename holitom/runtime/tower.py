@@ -240,7 +240,7 @@ class TowerPass:
         if not changed:
             return flat
         target = torch.arange(states, device=device)  # what is in no video is its own row
-        weight = torch.ones(states, device=device)
+        weight = torch.ones(states, dtype=torch.float32, device=device)
         for sources, merge in maps:
             target[sources] = sources[merge.anchor][merge.target]
             weight[sources] = merge.weight
