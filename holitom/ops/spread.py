@@ -251,7 +251,9 @@ def picking_scores(unit: Tensor, weight: Tensor, count: int, step: float) -> Ten
     picks = (spread_in_order if in_order else spread_in_rounds)(unit, weight, count, step)
     left = picks.distance * weight.flatten()
     scores = left / (left.amax() + 1)
-    return scores.index_copy_(0, picks.index, torch.arange(count, 0, -1.0, device=unit.device)).view(weight.shape)
+    return scores.index_copy_(0, picks.index, torch.arange(count, 0, -1, dtype=torch.float32, device=unit.device)).view(
+        weight.shape
+    )
 
 
 def most_alike(unit: Tensor, share: float, bonus: Tensor | None = None) -> Tensor:
