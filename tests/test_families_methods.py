@@ -12,7 +12,7 @@ from families import FAMILIES, batch, build, questions, three_rows
 from typer.testing import CliRunner
 
 from holitom.cli.models import catalogue, models
-from holitom.methods.registry import BUILTIN
+from holitom.methods.registry import BUILTIN, parse
 from holitom.models import adapter_for, supported
 
 STEPS = 3
@@ -55,6 +55,25 @@ def test_a_batch_equals_each_row_alone(name, key):
     assert together == apart
     assert out.tolist() == alone
     assert any(stages[-1] < stages[0] for stages in together) or method.stages == ("tower",)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["holitom:sink=1.0,change=0.1,retention=0.5,layer=none", "visionzip:sink=1.0", "spread:change=0.2,retention=0.5"],
+)
+@pytest.mark.parametrize("name", FAMILIES)
+def test_modifiers_look_at_each_row_alone(name, text):
+    model, rows, method = model_of(name), three_rows(name), parse(text)
+    with method(model) as session:
+        out = model.generate(**batch(name, *rows), max_new_tokens=STEPS, do_sample=False)[:, -STEPS:].tolist()
+        together = [video.tokens_by_stage for video in session.videos]
+        alone, apart = [], []
+        for one in rows:
+            alone.append(model.generate(**batch(name, one), max_new_tokens=STEPS, do_sample=False)[0, -STEPS:].tolist())
+            apart += [video.tokens_by_stage for video in session.videos] if one.videos else []
+    assert together == apart
+    assert out == alone
+    assert all(stages[1] < stages[0] for stages in together)
 
 
 def test_the_table_lists_what_is_tested():
