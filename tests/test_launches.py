@@ -27,7 +27,7 @@ MOST = {  # operations and waits of merging 32 frames of 14 x 14 at a tenth, as 
     "vidcom2": (39, 1),
     "vcast": (38, 1),
     "divprune": (33, 0),
-    "prunevid": (50, 2),
+    "prunevid": (65, 2),
     "fastvid": (106, 1),
     "flashvid": (151, 2),
     "dycoke": (34, 0),

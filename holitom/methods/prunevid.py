@@ -131,13 +131,19 @@ class PruneVid(ExactMethod):
         sent = (scene * positions + place, tokens[len(place) :], tokens, lengths, outputs, points)
         tensors = [torch.from_numpy(array.astype(np.int64, copy=False)) for array in sent]
         of_means, of_rows, token, among, output, point = send(tensors, features.device)
-        x = torch.cat([means.flatten(0, 1)[of_means], features.flatten(0, 1)[of_rows]])
-        groups = [Group(size, count, NEIGHBOURS) for size, count in zip(sizes, counts, strict=True) if size]
-        found = cluster_groups(x, groups, ascending=False)
+        groups = [Group(size, count, NEIGHBOURS) for size, count in zip(sizes, counts, strict=True)]
+        halves = (means, of_means, groups[: len(spans)]), (features, of_rows, groups[len(spans) :])
+        found = [
+            cluster_groups(x.flatten(0, 1), [each for each in half if each.size], points=points, ascending=False)
+            for x, points, half in halves
+            if len(points)
+        ]
+        numbers = [found[0].number, *(each.number + len(found[0].centre) for each in found[1:])]
+        centre = torch.cat([found[0].centre, *(each.centre + len(of_means) for each in found[1:])])
         anchor = torch.empty_like(output)
-        anchor[output] = token[found.centre]
-        weight = (found.share / among)[point].flatten()
-        merge = Merge(output[found.number][point].flatten(), weight, anchor)._knowing(video.frames * positions)
+        anchor[output] = token[centre]
+        weight = (torch.cat([each.share for each in found]) / among)[point].flatten()
+        merge = Merge(output[torch.cat(numbers)][point].flatten(), weight, anchor)._knowing(video.frames * positions)
         return merge, token_norms(features).flatten() if self.exact else weight
 
     def layers(self, depth: int) -> tuple[int, ...]:

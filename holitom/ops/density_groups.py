@@ -51,6 +51,7 @@ def cluster_groups(
     groups: Sequence[Group],
     penalty: Tensor | None = None,
     *,
+    points: Tensor | None = None,
     ascending: bool = True,
     centre_weight: float | None = None,
 ) -> Clusters:
@@ -60,6 +61,7 @@ def cluster_groups(
         x: (K, D) floating point, the points of all groups, one group after the other.
         groups: the sizes and the clusters of the groups; at least one.
         penalty: (K,) float32, what each point loses of its score as a centre; None: nothing.
+        points: (K,) int64, the row of ``x`` of each point; None: in order.
         ascending: the clusters of a group in order of their centres' index, else in order of descending score.
         centre_weight: a cluster is centre_weight * centre + (1 - centre_weight) * mean of the others; None: the mean.
             A point that is alone has a share of 1.
@@ -68,14 +70,20 @@ def cluster_groups(
         the clusters. No synchronisation.
     """
     if x.device.type == "cpu":
-        return _one_by_one(x, groups, penalty, ascending, centre_weight)
-    return cluster_padded(x, groups, penalty, ascending=ascending, centre_weight=centre_weight)
+        return _one_by_one(x, groups, penalty, points, ascending, centre_weight)
+    return cluster_padded(x, groups, penalty, points=points, ascending=ascending, centre_weight=centre_weight)
 
 
 def _one_by_one(
-    x: Tensor, groups: Sequence[Group], penalty: Tensor | None, ascending: bool, centre_weight: float | None
+    x: Tensor,
+    groups: Sequence[Group],
+    penalty: Tensor | None,
+    points: Tensor | None,
+    ascending: bool,
+    centre_weight: float | None,
 ) -> Clusters:
-    number, share = torch.empty(len(x), dtype=torch.int64), torch.empty(len(x), dtype=torch.float32)
+    total = sum(group.size for group in groups)
+    number, share = torch.empty(total, dtype=torch.int64), torch.empty(total, dtype=torch.float32)
     centres, start, base = [], 0, 0
     for group in groups:
         part = slice(start, start + group.size)
@@ -84,7 +92,8 @@ def _one_by_one(
             number[part], share[part] = torch.arange(base, base + group.size), 1.0
             centres.append(torch.arange(start, start + group.size))
         else:
-            peaks = DensityPeaks.of(x[part], group.centres, group.neighbours, ascending=ascending, penalty=lost)
+            rows = x[part] if points is None else x[points[part]]
+            peaks = DensityPeaks.of(rows, group.centres, group.neighbours, ascending=ascending, penalty=lost)
             size = torch.bincount(peaks.cluster, minlength=group.centres)
             number[part], share[part] = peaks.cluster + base, shares(size, centre_weight)[peaks.cluster]
             centres.append(peaks.centres + start)
@@ -108,6 +117,7 @@ def cluster_padded(
     groups: Sequence[Group],
     penalty: Tensor | None = None,
     *,
+    points: Tensor | None = None,
     ascending: bool = True,
     centre_weight: float | None = None,
 ) -> Clusters:
@@ -116,7 +126,8 @@ def cluster_padded(
     for some in _parts(groups, 4 * x.shape[1]):
         stop = start + sum(group.size for group in some)
         lost = None if penalty is None else penalty[start:stop]
-        part = _padded(x[start:stop], some, lost, ascending, centre_weight)
+        rows, which = (x[start:stop], None) if points is None else (x, points[start:stop])
+        part = _padded(rows, some, lost, which, ascending, centre_weight)
         found.append(
             (part.number + base, part.share, part.centre + start) if start else (part.number, part.share, part.centre)
         )
@@ -136,13 +147,18 @@ def _parts(groups: Sequence[Group], row_bytes: int) -> Iterator[Sequence[Group]]
 
 
 def _padded(
-    x: Tensor, groups: Sequence[Group], penalty: Tensor | None, ascending: bool, centre_weight: float | None
+    x: Tensor,
+    groups: Sequence[Group],
+    penalty: Tensor | None,
+    points: Tensor | None,
+    ascending: bool,
+    centre_weight: float | None,
 ) -> Clusters:
     """As :func:`cluster_groups`; G groups of at most n points."""
     on_host = torch.tensor([(group.size, group.centres, group.neighbours) for group in groups])
     size, width = on_host[:, :1], max(group.size for group in groups)
     places = torch.arange(width)
-    first = (size.cumsum(0) - size).clamp(max=len(x) - 1)
+    first = size.cumsum(0) - size
     rows = torch.where(places < size, first + places, first)  # an absent point is the group's first one again
     flat = (places < size).flatten().nonzero()[:, 0]
     leads = (places < on_host[:, 1:2]).flatten().nonzero()[:, 0]
@@ -151,9 +167,9 @@ def _padded(
     sent = [on_host, rows, flat, leads, offset[group_of], first[leads // width, 0]]
     table, rows, flat, leads, base, start = send(sent, x.device)
 
-    points = x[rows].float()
-    points = points - points[:, :1]  # differences stay, and with smaller numbers less of them is lost to rounding
-    gram = points @ points.transpose(1, 2)
+    padded = x[rows if points is None else points[rows]].float()
+    padded = padded - padded[:, :1]  # differences stay, and with smaller numbers less of them is lost to rounding
+    gram = padded @ padded.transpose(1, 2)
     lost = None if penalty is None else penalty[rows]
     largest = max(min(group.neighbours, group.size) for group in groups)
     number, share, centre = density_peaks(gram, table, lost, x.shape[1], largest, ascending, centre_weight)

@@ -45,6 +45,10 @@ def nearest_targets(
     lost = lost.bool()
     joined = torch.empty(len(pairs), positions, dtype=torch.int64, device=device)
     step = row_chunk(positions * max(most, features.shape[2]), device)
+    if device.type == "cpu":
+        for pair, (t, each) in enumerate(pairs.tolist()):
+            joined[pair] = (features[t].float() @ units[each, : sizes[each]].T).argmax(-1)
+        return joined
     for start in range(0, len(pairs), step):  # a token's own norm does not change which target is nearest
         frame, anchor = pairs[start : start + step].unbind(1)
         dots = features[frame].float() @ units[anchor].transpose(1, 2)
