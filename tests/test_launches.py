@@ -13,6 +13,8 @@ from method_zoo import VARIANTS, make_video
 from holitom.cost.launches import Launches, counting, fetch, place
 from holitom.methods import names, spell
 from holitom.methods.base import Method
+from holitom.methods.flashvid import FlashVID
+from holitom.ops import trees
 from holitom.tokens import VideoTokens
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
@@ -29,7 +31,7 @@ MOST = {  # operations and waits of merging 32 frames of 14 x 14 at a tenth, as 
     "divprune": (33, 0),
     "prunevid": (65, 2),
     "fastvid": (106, 1),
-    "flashvid": (151, 2),
+    "flashvid": (157, 2),
     "dycoke": (34, 0),
     "echoprune": (40, 0),
     "uniformframes": (19, 0),
@@ -75,6 +77,19 @@ def test_the_path_of_a_gpu_chooses_what_that_of_a_cpu_chooses(method: Method, se
     assert fetch(merge.target).tolist() == want.target.tolist()
     torch.testing.assert_close(fetch(merge.weight), want.weight, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(fetch(out), want.apply(rows), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_trees_of_a_long_video_are_clustered_in_parts(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    video, method = make_video(12, (7, 6), 48, seed, 0.3), FlashVID(tau=0.5)
+    want, chunks = method.merge_video(video), trees._chunks
+    monkeypatch.setattr(trees, "_chunks", lambda groups, _: chunks(groups, 40))
+    with counting():
+        there = method.merge_video(on_gpu(video))
+    for merge in (method.merge_video(video), there):
+        assert fetch(merge.target).tolist() == want.target.tolist()
+        assert fetch(merge.anchor).tolist() == want.anchor.tolist()
+        torch.testing.assert_close(fetch(merge.weight), want.weight)
 
 
 def counted(task) -> Launches:

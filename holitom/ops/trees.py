@@ -138,7 +138,8 @@ def cluster_trees(
         neighbours: k of the density, at most the number of clusters is used.
 
     Returns:
-        Edges from S sources. Waits for the device once, for how many roots there are.
+        Edges from S sources. Waits for the device once, for how many roots there are, and again for every further part
+        of a long video.
     """
     rows, device = features.flatten(0, 1), features.device
     stays = pool & (forest.size > 0).view(pool.shape)
@@ -158,12 +159,29 @@ def cluster_trees(
     number = (stays.flatten().cumsum(0) - 1)[forest.root].masked_fill_(~pool.flatten(), total)
     number, source = number.sort(stable=True)
     share = (1 / divisor.clamp(min=1).float())[forest.root][source]
-    if device.type == "cpu":
-        values = sums_in_order(rows, source[:members], number[:members], share[:members], total)
-    else:
-        begin = torch.searchsorted(number, torch.arange(total + 1, device=device))
-        values = sum_rows(rows, source, begin, share, wide=True)
-    found = cluster_groups(values, groups, ascending=False)
+    found, start, base = [], 0, 0
+    for some in _chunks(groups, row_chunk(rows.shape[1], device)):  # the sums of all trees may be as large as the video
+        stop = start + sum(group.size for group in some)
+        if device.type == "cpu":
+            part = slice(*(int(place) for place in torch.searchsorted(number, torch.tensor([start, stop]))))
+            values = sums_in_order(rows, source[part], number[part] - start, share[part], stop - start)
+        else:
+            begin = torch.searchsorted(number, torch.arange(start, stop + 1, device=device))
+            lowest = int(begin[0]) if start else 0
+            values = sum_rows(rows, source[lowest:], begin - lowest, share[lowest:], wide=True)
+        part_of = cluster_groups(values, some, ascending=False)
+        found.append((part_of.number + base, part_of.share, part_of.centre + start))
+        start, base = stop, base + len(part_of.centre)
+    clusters, shared, centre = (torch.cat(parts) for parts in zip(*found, strict=True))
     number, source = number[:members], source[:members]
-    weight = share[:members] * found.share[number]
-    return TreeClusters(source, found.number[number], weight, tokens[found.centre], distinct)
+    return TreeClusters(source, clusters[number], share[:members] * shared[number], tokens[centre], distinct)
+
+
+def _chunks(groups: list[Group], most: int) -> list[list[Group]]:
+    """Neighbouring groups, of at most so many points together where they have more than one."""
+    chunks: list[list[Group]] = [[]]
+    for group in groups:
+        if chunks[-1] and sum(each.size for each in chunks[-1]) + group.size > most:
+            chunks.append([])
+        chunks[-1].append(group)
+    return chunks
