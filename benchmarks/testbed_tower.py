@@ -125,8 +125,8 @@ def measure(options: argparse.Namespace, methods: list[Method], settings: dict[s
         source = ((at, clip) for at, clip in zip(range(options.n), films(options.split, options.pan), strict=False))
         clips = (noisy(clip, at, options.noise) if options.noise else clip for at, clip in source if at in mine)
         pipeline = load("tiny", "cpu", "auto", None)
-        rows: list[Any] = evaluate(pipeline, clips, methods, log, done=lambda _: progress.advance(bar))
-    return rows
+        rows = evaluate(pipeline, clips, methods, log, done=lambda _: progress.advance(bar))
+    return [row for row in rows if int(row.clip.rpartition("-")[2]) < options.n]  # those of a longer run may be there
 
 
 def main() -> None:
