@@ -3,7 +3,8 @@
     python benchmarks/page.py
 
 A folder there holds what ``holitom bench --out``, ``holitom eval --out`` and ``benchmarks/serving.py --out`` wrote:
-results.json, sweep.json, profile.json, accuracy.json, serving.json and their plots. No figure on the page comes from
+results.json, sweep.json, profile.json, accuracy.json, serving.json and their plots; and tower.json and
+methods.json. No figure on the page comes from
 anywhere else, except for the table of published ones, which is benchmarks/published.json.
 """
 
@@ -77,6 +78,7 @@ def _folder(folder: Path) -> list[str]:
     if (folder / "results.json").exists():
         parts.append(_bench(load(folder / "results.json"), folder))
     writers = {"sweep": _sweep, "profile": _profile, "accuracy": _accuracy, "serving": _serving}
+    writers |= {"tower": _tower, "methods": _methods}
     for name, write in writers.items():
         if (folder / f"{name}.json").exists():
             parts.append(write(json.loads((folder / f"{name}.json").read_text("utf-8")), folder))
@@ -207,6 +209,42 @@ def _profile(found: dict[str, Any], folder: Path) -> str:
             lines.append(f"* `{label}`: nothing to do in {_percent(each['idle'] / each['span'])} of the time; {named}.")
     lines = [*lines, ""] if lines else []
     return "\n".join([f"## Measured: where the time goes, {folder.name}\n", told, _markdown(table), "", *lines])
+
+
+def _tower(found: dict[str, Any], folder: Path) -> str:
+    settings, stock = found["settings"], "uncompressed:stock=true"
+    parts = [["part of the tower", "ms"], *([name, f"{1e3 * took:.3f}"] for name, took in found["parts"].items())]
+    table = [["static", "method", "rows of the tower", "tower ms", "TTFT ms", "TTFT × of stock"]]
+    for static, each in found["first token"].items():
+        for label, rounds in each["rounds"].items():
+            pairs = zip(each["rounds"][stock], rounds, strict=True)
+            gain = "" if label == stock else _times(median(a[FIRST] / b[FIRST] for a, b in pairs))
+            share = each["rows"][label]
+            row = [f"{float(static):.0%}", f"`{label}`".replace("|", "\\|"), "" if share is None else _percent(share)]
+            table.append(
+                [*row, *(f"{1e3 * median(one[name] for one in rounds):,.1f}" for name in (TOWER, FIRST)), gain]
+            )
+    told = (
+        f"{settings['frames']} frames, {settings['dtype']}, {found['machine']['device_name']}, "
+        f"{settings['rounds']} rounds in turns; of each video a share of the picture never changes. "
+        "`python benchmarks/tower_gpu.py`\n"
+    )
+    title = f"## Measured: the vision tower, {settings['preset']}\n"
+    return "\n".join([title, told, _markdown(parts), "", _markdown(table), ""])
+
+
+def _methods(found: dict[str, Any], folder: Path) -> str:
+    table = [["method", "ms", "reads of the features", "waits", "tokens"]]
+    for label, each in found["methods"].items():
+        reads = each["seconds"] / each["read"]
+        table.append(
+            [f"`{label}`", f"{1e3 * each['seconds']:.2f}", f"{reads:.1f}", str(each["waits"]), str(each["kept"])]
+        )
+    told = (
+        f"Choosing and merging, features {tuple(found['shape'])}, {found['machine']['device_name']}. "
+        "`python benchmarks/methods.py --device cuda`\n"
+    )
+    return "\n".join(["## Measured: methods by themselves\n", told, _markdown(table), ""])
 
 
 def _decoding() -> str:
