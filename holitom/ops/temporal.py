@@ -140,8 +140,11 @@ def scene_means(features: Tensor, spans: list[tuple[int, int]]) -> tuple[Tensor,
         (C, N) float32 on the CPU, for which it waits; (C, N, D) the means, of the features' dtype.
     """
     if features.device.type == "cpu":
-        found = [static_similarity(features[first : last + 1]) for first, last in spans]
-        return torch.stack([alike for alike, _ in found]), torch.stack([mean.to(features.dtype) for _, mean in found])
+        alike = torch.empty(len(spans), features.shape[1], dtype=torch.float32)
+        means = features.new_empty(len(spans), *features.shape[1:])
+        for scene, (first, last) in enumerate(spans):
+            alike[scene], means[scene] = static_similarity(features[first : last + 1])
+        return alike, means
     positions, place = features.shape[1], torch.arange(features.shape[1])
     length = torch.tensor([last - first + 1 for first, last in spans])
     source = [(place[:, None] + torch.arange(first, last + 1) * positions).flatten() for first, last in spans]
