@@ -17,6 +17,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 from holitom.evaluation import KINDS  # noqa: E402
+from holitom.methods import parse  # noqa: E402
 
 PAGES = ("testbed.md", "tower.md")
 RESULTS = ROOT / "benchmarks" / "results"
@@ -40,6 +41,28 @@ def means(methods: dict[str, Any]) -> str:
         shares = " | ".join(f"{100 * entry[key]:.1f}" for key in ("tokens_entering", "tokens_mean", "prefill_flops"))
         lines.append(f"| `{name.replace('|', ' then ')}` | {percent(entry['mean'])} | {gap} | {shares} |")
     return "\n".join(lines)
+
+
+def grid(methods: dict[str, Any]) -> str:
+    """One line for each method, one column for each share of the tokens, in both position modes."""
+    found: dict[str, dict[tuple[str, float | None], str]] = {}
+    shares: set[float] = set()
+    for label, entry in methods.items():
+        method = parse(label)
+        share, (value, low, high) = getattr(method, "retention", None), (100 * part for part in entry["mean"])
+        shares |= {share} if share is not None else set()
+        cell = f"{value:.1f} ± {(high - low) / 2:.1f}"
+        found.setdefault(method.name, {})[method.positions, share] = cell
+    lines = []
+    for positions in ("compact", "original"):
+        columns = sorted(shares, reverse=True)
+        told = " | ".join(f"{100 * share:g} %" for share in columns)
+        lines += [f"| {positions} positions | {told} | one setting |", "| --- |" + " ---: |" * (len(columns) + 1)]
+        for name, cells in found.items():
+            row = [cells.get((positions, share), "") for share in (*columns, None)]
+            lines += [f"| `{name}` | {' | '.join(row)} |"] if any(row) else []
+        lines.append("")
+    return "\n".join(lines[:-1])
 
 
 def tasks(methods: dict[str, Any]) -> str:
@@ -151,7 +174,9 @@ def fill(match: re.Match[str]) -> str:
     elif match["kind"] == "pairs":
         table = pairs(rows, report["pairs"])
     else:
-        table = {"means": means, "tasks": tasks, "calibration": calibration, "tower": tower}[match["kind"]](rows)
+        table = {"means": means, "grid": grid, "tasks": tasks, "calibration": calibration, "tower": tower}[
+            match["kind"]
+        ](rows)
     return f"{match[1]}\n{table}\n\n{report['clips']} clips of the {report['split']} split.\n\n{match['end']}"
 
 

@@ -29,3 +29,6 @@ def test_the_soak_ended_as_the_page_says():
     assert f"at most {max(run['most_temporary_files'] for run in runs)} temporary files at a time" in page
     assert {run["temporary_files_after"] for run in runs} == {0}
     assert report["undisturbed"]["errors"] == hostile
+    thirds = [round(each) for each in report["undisturbed"]["model_process_mib_by_thirds"]]
+    assert f"held {thirds[0]}, {thirds[1]} and {thirds[2]} MiB by thirds" in page
+    assert max(thirds) < 1.05 * min(thirds), "it grows"
