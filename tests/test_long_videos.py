@@ -100,6 +100,17 @@ def test_without_a_budget_one_window_is_the_method_itself(pipeline, film, method
     assert got.summary.as_dict() == want.summary.as_dict()
 
 
+@pytest.mark.parametrize("text", ["spread", "repeatframes|spread"])
+def test_windows_have_compact_positions_also_where_a_method_keeps_places(pipeline, film, text):
+    method, options = parse(text), {"frames": 20, "max_new_tokens": 8}
+    want = pipeline.ask(film, "What?", method.with_positions("compact"), **options)
+    got = pipeline.ask(film, "What?", method, window=1000, **options)
+    assert got.text == want.text
+    assert got.summary.as_dict() == want.summary.as_dict()
+    with pytest.raises(ValueError, match=r"positions='original' cannot be kept .* read in windows"):
+        pipeline.ask(film, "What?", parse("vcast:positions=original"), window=1000, **options)
+
+
 @pytest.mark.parametrize("text", ["renewal:layer=0,guard=0|holitom:layer=none", "tome:merged=0.3", "repeatframes|evs"])
 def test_a_stage_inside_the_vision_tower_works_behind_windows(pipeline, clip, text):
     method = parse(text)

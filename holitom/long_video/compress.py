@@ -134,7 +134,8 @@ def compress_video(
         holitom.video.VideoError: when the video cannot be read.
         TypeError: when videos of the model's family cannot be read in windows, naming those that can.
         ValueError: when the budget is smaller than the number of windows, or the method cannot meet one; or for a
-            method that looks at the question, which is not asked yet, or at what it merged inside the vision tower.
+            method that looks at the question, which is not asked yet, or at what it merged inside the vision tower; or
+            where positions are to be kept, unless that is the method's default, in whose place they are compact here.
     """
     reading = reading or Reading()
     adapter_for(model).require_windows()
@@ -172,7 +173,13 @@ class _Work:
                 f"{method.name} chooses tokens by what it merged inside the vision tower, which windows cut apart: "
                 "read the video at once, or put a method for the tower alone in front of another one (renewal|holitom)"
             )
-        self.session = Session(method, model, timer=timer)
+        before = method.stage("before")
+        if method.positions == "original" and before is not None and type(before).positions != "original":
+            raise ValueError(
+                "positions='original' cannot be kept for a video that is read in windows: its prompt holds the tokens "
+                "that are left and nothing in between. Leave positions out, or read the video at once"
+            )
+        self.session = Session(method.with_positions("compact"), model, timer=timer)  # also where a default is another
         self.method = self.session.method
         self.device, self.dtype = input_device(model), dtype_of(model)
         self.window = reading.window_frames(stream.rate)
