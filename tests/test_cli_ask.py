@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -82,6 +83,26 @@ def test_the_table_names_every_figure(run, checkpoint, film):
         "ratio",
     ):
         assert figure in out
+
+
+def test_the_table_puts_first_what_the_method_changes(run, checkpoint, film):
+    words = ("ask", film, "What?", "--model", checkpoint, "--frames", 6, "--max-new-tokens", 3, "--compare")
+    _, out, _ = run(*words, "--method", "spread", "--retention", 0.25)
+    lines = out.splitlines()
+    says = r"[\d,]+ of [\d,]+ visual tokens enter the LLM, the answer is (the same|another one), "
+    assert re.fullmatch(says + r"LLM prefill [\d.]+ times as fast, \d+ % of the KV cache", lines[2])
+    same = lines[1] == f"uncompressed: {lines[0]}"
+    assert ("the answer is the same" in lines[2]) == same
+    rows = [line.strip().partition(",")[0] for line in lines]
+    mark = rows.index("of it")
+    assert lines[mark].strip() == "of it, what spread does not change:"
+    assert rows[mark + 1 : mark + 4] == ["decode", "preprocess", "vision tower"]
+    assert rows.index("LLM prefill") < rows.index("compression") < rows.index("time to first token") < mark
+    assert len(lines[rows.index("compression")].split()) == 3  # nothing to compare it with
+    _, out, _ = run(*words, "--method", "renewal|spread:retention=0.25")
+    rows = [line.strip().partition(",")[0] for line in out.splitlines()]
+    assert rows.index("vision tower") < rows.index("of it")
+    assert rows.count("vision tower") == 1
 
 
 def test_the_answer_is_what_generate_gives(run, checkpoint, film):

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from statistics import median
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -28,6 +29,12 @@ from holitom.cli.choices import (
 )
 from holitom.cli.console import err, say, show, warn
 from holitom.cli.loading import chosen_model, load
+
+ROUNDS = 3
+"""How often ``--compare`` asks each way, after a first time that does not count."""
+
+OVERHEAD = "compression"
+"""The stage that is the method's own: without one there is nothing to compare it with."""
 
 if TYPE_CHECKING:
     from holitom.long_video import Progress
@@ -53,7 +60,7 @@ def ask(
     fps: Annotated[float | None, typer.Option(help="Frames to sample per second.  [default in windows: 1]")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="The longest answer.")] = 128,
     compare: Annotated[
-        bool, typer.Option("--compare", help="Also run uncompressed, each twice and in turns, and print ratios.")
+        bool, typer.Option("--compare", help="Also run uncompressed, in turns after a warm-up, and print ratios.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
     device: Annotated[str | None, typer.Option(help=DEVICE)] = None,
@@ -88,6 +95,8 @@ def ask(
     say(answer.text)
     if full is not None:
         say(f"uncompressed: {full.text}")
+    if answer.summary.name != "uncompressed":
+        say(headline(answer, full))
     show(table(answer, full))
 
 
@@ -96,8 +105,8 @@ def compared(
 ) -> tuple[Answer, Answer]:
     """The answers with a method and without it, after a call of each that does not count.
 
-    They are asked in turns, the one that came first in the first round coming last in the second, and their times are
-    means of both: neither is faster for being second.
+    They are asked in turns, the one that came first in a round coming last in the next, and their times are medians of
+    all rounds: neither is slower for being first.
 
     Args:
         pipeline: model and preprocessor.
@@ -106,19 +115,22 @@ def compared(
         method: the method; None: uncompressed as well.
         settings: further arguments of :meth:`Pipeline.ask`.
     """
-    pipeline.warm_up(video, method, frames=settings.get("frames"), fps=settings.get("fps"))
-    order = (method, None, None, method)
-    first, second, third, last = (pipeline.ask(video, question, each, **settings) for each in order)
-    return mean_times(first, last), mean_times(second, third)
+    ours: list[Answer] = []
+    full: list[Answer] = []
+    for number in range(1 + ROUNDS):
+        turns = ((method, ours), (None, full))
+        for each, answers in turns if number % 2 else turns[::-1]:
+            answers.append(pipeline.ask(video, question, each, **settings))
+    return median_times(ours[1:]), median_times(full[1:])
 
 
-def mean_times(one: Answer, other: Answer) -> Answer:
-    """An answer with the means of the times of two runs."""
-    rates = one.tokens_per_second, other.tokens_per_second
+def median_times(answers: list[Answer]) -> Answer:
+    """The first of several answers, with the median of each of their times."""
+    rates = [each.tokens_per_second for each in answers if each.tokens_per_second is not None]
     return dataclasses.replace(
-        one,
-        seconds={name: (value + other.seconds[name]) / 2 for name, value in one.seconds.items()},
-        tokens_per_second=None if rates[0] is None or rates[1] is None else 2 / (1 / rates[0] + 1 / rates[1]),
+        answers[0],
+        seconds={name: median(each.seconds[name] for each in answers) for name in answers[0].seconds},
+        tokens_per_second=median(rates) if rates else None,
     )
 
 
@@ -137,14 +149,33 @@ def reading_bar(hidden: bool) -> Iterator[Progress]:
         yield update
 
 
+def headline(answer: Answer, full: Answer | None) -> str:
+    """What compression did, in one sentence."""
+    summary, cost = answer.summary, answer.summary.cost
+    whole, entering, _ = summary.visual_tokens
+    found = [f"{entering:,} of {whole:,} visual tokens enter the LLM"]
+    if full is not None:
+        found.append("the answer is the same" if answer.text == full.text else "the answer is another one")
+        prefill = full.seconds["LLM prefill"], answer.seconds["LLM prefill"]
+        if all(prefill):
+            found.append(f"LLM prefill {prefill[0] / prefill[1]:.1f} times as fast")
+    if cost is not None:
+        share = cost.compressed.kv_cache_bytes / cost.full.kv_cache_bytes
+        found.append(f"{100 * share:.0f} % of the KV cache")
+    return ", ".join(found)
+
+
 def table(answer: Answer, full: Answer | None) -> Table:
     """The proof beside an answer: tokens, FLOPs, memory and time, and the same uncompressed where it was run.
 
-    FLOPs and bytes of the full prompt are counted, not run, so they stand beside every answer.
+    The LLM's rows come first, then the time to the first token, then the parts of it that no method changes (with a
+    method inside the vision tower, all but the tower). FLOPs and bytes of the full prompt are counted, not run, so they
+    stand beside every answer.
     """
     from holitom.methods.registry import parse, spell
 
     summary, cost = answer.summary, answer.summary.cost
+    method = parse(summary.method)
     grid = Table(box=None, pad_edge=False)
     grid.add_column("", no_wrap=True)
     for column in (summary.name, "uncompressed", "ratio"):
@@ -154,6 +185,10 @@ def table(answer: Answer, full: Answer | None) -> Table:
     def row(name: str, part: float | None, base: float | None, write: Any) -> None:
         ratio = f"{part / base:.3f}" if part is not None and base else ""
         grid.add_row(name, *("" if value is None else write(value) for value in (part, base)), ratio)
+
+    def stage(name: str, indent: str = "") -> None:
+        base = full.seconds[name] * 1e3 if full and name != OVERHEAD else None
+        row(f"{indent}{name}, ms", answer.seconds[name] * 1e3, base, "{:,.1f}".format)
 
     row("visual tokens into the LLM", entering, whole, "{:,}".format)
     if leaving != entering:
@@ -166,13 +201,20 @@ def table(answer: Answer, full: Answer | None) -> Table:
         row("KV cache, bytes", cost.compressed.kv_cache_bytes, cost.full.kv_cache_bytes, _si)
     else:
         grid.add_row("FLOPs and KV cache", "not known for this family")
-    for name, seconds in answer.seconds.items():
-        row(f"  {name}, ms", seconds * 1e3, full.seconds[name] * 1e3 if full else None, "{:,.1f}".format)
+    changed = ["LLM prefill", OVERHEAD] + ["vision tower"] * (method.stage("tower") is not None)
+    for name in changed:
+        stage(name)
+    row("decode, tokens/s", answer.tokens_per_second, full.tokens_per_second if full else None, "{:,.1f}".format)
     first = full.time_to_first_token * 1e3 if full else None
     row("time to first token, ms", answer.time_to_first_token * 1e3, first, "{:,.1f}".format)
-    row("decode, tokens/s", answer.tokens_per_second, full.tokens_per_second if full else None, "{:,.1f}".format)
+    grid.add_row(f"of it, what {summary.name} does not change:")
+    for name in answer.seconds:
+        if name not in changed:
+            stage(name, "  ")
     if summary.name != "uncompressed":
-        grid.caption = f"{spell(parse(summary.method))}, positions {summary.method.get('positions', 'as in its parts')}"
+        grid.caption = f"{spell(method)}, positions {summary.method.get('positions', 'as in its parts')}"
+        if full is not None:
+            grid.caption += f"\nmedians of {ROUNDS} rounds after a warm-up"
     return grid
 
 
