@@ -93,5 +93,6 @@ class Spread(ContentBudget):
         if self.join > 1:  # what is not finite has no direction: it is 1 and more from everything
             apart |= weight.flatten() <= LAST
         target = rank[picks.owner].masked_fill_(apart, DROPPED)
-        target[picks.index] = rank
+        if not 0 < self.join <= 1:  # else no pick is apart from itself
+            target[picks.index] = rank
         return Merge.averaging(target, anchor, self.centre_weight)
