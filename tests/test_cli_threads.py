@@ -21,6 +21,20 @@ def test_commands_are_there_before_torch_is():
     assert tell("import sys, holitom.cli; print('torch' in sys.modules)") == "False"
 
 
+@pytest.mark.parametrize("words", [[], ["--help"], ["ask", "--help"]], ids=["import", "help", "help of ask"])
+def test_importing_holitom_and_its_help_load_nothing_large(words):
+    """Counted here; `benchmarks/startup.py` takes the time."""
+    code = "import sys, holitom; "
+    if words:
+        code += (
+            "from typer.testing import CliRunner; from holitom.cli import app; "
+            f"found = CliRunner().invoke(app, {words}); assert 'Usage' in found.output; "
+        )
+    code += "large = {'torch', 'transformers', 'numpy', 'PIL', 'av', 'huggingface_hub'}; "
+    names = "large | {'rich', 'typer'}" if not words else "large"
+    assert tell(code + f"print(*sorted(({names}) & sys.modules.keys()))") == ""
+
+
 def test_listing_the_methods_loads_no_torch():
     code = (
         "import sys; from typer.testing import CliRunner; from holitom.cli import app; "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,6 +28,8 @@ CATALOGUE = Path(__file__).parent.parent / "assets" / "methods.json"
 
 def listed() -> list[dict[str, Any]]:
     """The catalogue as it was written down; where other packages bring methods, as it is found."""
+    from importlib.metadata import entry_points
+
     if entry_points(group="holitom.methods"):
         return catalogue()
     rows: list[dict[str, Any]] = json.loads(CATALOGUE.read_text("utf-8"))
