@@ -73,6 +73,26 @@ def test_the_readmes_figures_of_the_gpu_are_those_of_its_runs():
     assert f"eager decoding {found['decode_speedup']:.1f} times" in readme
 
 
+def test_the_readmes_table_is_that_of_its_runs():
+    lines = (ROOT / "README.md").read_text("utf-8").splitlines()
+    cells = {
+        name: figures for name, *figures in (re.split(r" *\| *", line.strip("| "))[:4] for line in lines if "|" in line)
+    }
+    results = ROOT / "benchmarks" / "results"
+    found = {row["method"]: row for row in rows(load(results / "nvidia-h100-80gb-hbm3-batch-1-later" / "results.json"))}
+    measured = [found[name] for name in ("uncompressed", "holitom", "spread")]
+    first = [f"{row['time to first token']:.1f}" for row in measured]
+    assert cells["first token, vision tower included, ms"] == first
+    assert cells["of it the LLM's prefill, ms"] == [f"{row['LLM prefill']:.1f}" for row in measured]
+    assert cells["KV cache, MB"] == [f"{row['kv_cache_bytes'] / 1e6:.1f}" for row in measured]
+    testbed = (ROOT / "docs" / "testbed.md").read_text("utf-8")
+    shown = [
+        re.search(rf"^\| `{name}` \| ([\d.]+) \[", testbed, re.MULTILINE)[1] for name in ("uncompressed", "spread")
+    ]
+    published = re.search(r"^\| `holitom` \| ([\d.]+) \[", testbed, re.MULTILINE)[1]
+    assert cells["accuracy on the [testbed](docs/testbed.md), %"] == [shown[0], published, shown[1]]
+
+
 def test_the_gpu_scripts_commands_are_understood(tmp_path):
     """Those of the command line, as they would run on a GPU, without running any."""
     stand_in = tmp_path / "show.py"

@@ -125,6 +125,25 @@ def test_the_sample_in_the_readme_is_what_the_command_prints(tmp_path: Path, mon
         assert float(row[3]) < 0.5
 
 
+def test_the_measured_run_of_the_demo_is_the_makefiles_and_shows_a_gain(tmp_path: Path):
+    """Its text is that of the command at the size of a test; its own figures are those of `python docs/refresh.py`."""
+    command, shown = next(sample for sample in SAMPLE.findall(README) if sample[0].startswith("bench "))
+    recipe = re.search(
+        r"^REAL_SHAPE := (.*?)\n(?!\t)", (ROOT / "Makefile").read_text("utf-8"), re.DOTALL | re.MULTILINE
+    )
+    assert shlex.split(command)[1:] == shlex.split(recipe[1].replace("\\\n", " "))
+    small = [*shlex.split(command), "--preset", "tiny", "--repeats", "1", "--warmup", "0"]
+    result = CliRunner().invoke(app, small, env={"COLUMNS": "100"})
+    assert result.exit_code == 0, result.output
+    printed = "\n".join(line.rstrip() for line in result.stdout.splitlines())
+    texts = [text[text.index("tokens  FLOPs") :] for text in (shown, printed)]
+    rows = [re.findall(r"^(\d)  ([a-z|]+) +[\d.]+ +[\d.]+ +[\d.]+ +[\d.,]+", text, re.MULTILINE) for text in texts]
+    assert rows[0] == rows[1] == [("1", "uncompressed"), ("2", "holitom"), ("3", "renewal|spread")]
+    assert texts[0].splitlines()[-3:] == texts[1].splitlines()[-3:]  # what the video was
+    gain = float(re.search(r"^3  \S+ +\S+ +\S+ +\S+ +\S+ +(\S+)", texts[0], re.MULTILINE)[1])
+    assert gain > 1.5
+
+
 def test_the_picture_is_small():
     picture = ROOT / "docs" / "images" / "patches.png"
     assert picture.name in README
