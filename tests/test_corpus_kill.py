@@ -66,6 +66,7 @@ def survives(folder: Path, checkpoint: Path, clips: int, kills: int, ending: str
     assert len({row["answer"] for row in rows if not row["error"]}) > 3, "a model that says one thing shows nothing"
 
 
+@pytest.mark.slow
 def test_killed_once(tmp_path, checkpoint):
     survives(tmp_path, checkpoint, clips=40, kills=1, ending=".parquet", longest=0.1)
 

@@ -229,7 +229,7 @@ def test_damaged_films_are_read_alike_by_any_number_of_workers_and_threads(check
         before = decoder_threads.set(threads)
         assert [seen(attempt(reader, item)) for item in items] == wanted
         decoder_threads.reset(before)
-    for workers in (1, 2):
+    for workers in (1, 2) if films > 2 else (2,):  # workers give way to all else, and take long on a busy machine
         with Pool(reader, workers) as pool:
             assert list(map(seen, pool.read(items))) == wanted
 

@@ -39,6 +39,7 @@ def test_films_are_those_of_the_suite_until_the_camera_turns(script):
     assert [a.name for a in turned] == [b.name for b in suite("val", 18)]
 
 
+@pytest.mark.slow
 def test_parts_together_are_the_whole(script, tmp_path, capsys):
     common = ["-n", 3, "--split", "val", "--noise", 5, "--designs", "renewal:layer=0", "--alone"]
     common += ["--behind", "uncompressed"]
