@@ -28,7 +28,7 @@ VENV_VLLM := $(VENV)-vllm
 TEST_BIN := $(VENV_TEST)/bin
 PYTEST := OMP_NUM_THREADS=1 $(TEST_BIN)/python -m pytest -n 2 --ignore tests/browser
 
-.PHONY: demo test slow newest ray browser docs serving lint format clean
+.PHONY: demo test slow newest ray browser docs serving dist lint format clean
 
 # Two minutes on two cores, after the installation. Asks the model inside the package about a synthetic clip, with and
 # without compression, by the method that is recommended beside its weights; writes the page that shows what was merged;
@@ -78,6 +78,13 @@ docs: $(VENV_TEST)/ready-for-pages
 serving: $(VENV_VLLM)/ready
 	OMP_NUM_THREADS=1 $(VENV_VLLM)/bin/python -m pytest -n 2 --dist loadfile tests/serving
 
+# The wheel and the source archive, checked as a package registry would, into dist/; their contents on the screen.
+dist: $(VENV)-dist/ready
+	rm -rf dist
+	$(VENV)-dist/bin/python -m build --outdir dist .
+	$(VENV)-dist/bin/twine check --strict dist/*
+	$(VENV)-dist/bin/python -m zipfile --list dist/*.whl
+
 lint: $(VENV_TEST)/ready
 	$(TEST_BIN)/ruff check .
 	$(TEST_BIN)/ruff format --check .
@@ -88,7 +95,7 @@ format: $(VENV_TEST)/ready
 	$(TEST_BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(VENV_TEST) $(VENV_VLLM) $(OUT) site
+	rm -rf $(VENV) $(VENV_TEST) $(VENV_VLLM) $(VENV)-dist $(OUT) site dist
 
 $(VENV)/ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "holitom needs Python 3.10 or newer: make PYTHON=...")'
@@ -105,6 +112,11 @@ $(VENV_TEST)/ready: pyproject.toml
 	$(TEST_BIN)/pip install --quiet $(TORCH)
 	$(TEST_BIN)/pip install --quiet -e ".[dev]"
 	$(TEST_BIN)/pip install --quiet --no-deps $(TORCHVISION)
+	touch $@
+
+$(VENV)-dist/ready:
+	$(PYTHON) -m venv $(VENV)-dist
+	$(VENV)-dist/bin/pip install --quiet build twine
 	touch $@
 
 $(VENV_TEST)/ready-for-pages: $(VENV_TEST)/ready

@@ -19,6 +19,7 @@ import pytest
 from models import llava_onevision, padded, prompt, video
 from typer.testing import CliRunner
 
+from holitom import __version__
 from holitom.cli import app
 from holitom.cli.loading import TINY
 from holitom.video.synthetic import suite
@@ -142,6 +143,10 @@ def test_the_measured_run_of_the_demo_is_the_makefiles_and_shows_a_gain(tmp_path
     assert texts[0].splitlines()[-3:] == texts[1].splitlines()[-3:]  # what the video was
     gain = float(re.search(r"^3  \S+ +\S+ +\S+ +\S+ +\S+ +(\S+)", texts[0], re.MULTILINE)[1])
     assert gain > 1.5
+
+
+def test_the_citation_names_this_version():
+    assert f"\nversion: {__version__}\n" in (ROOT / "CITATION.cff").read_text("utf-8")
 
 
 def test_the_picture_is_small():
