@@ -42,6 +42,16 @@ def generate(model, rows, clips, **kwargs):
     return out[:, -STEPS:].tolist()
 
 
+def test_places_beyond_those_that_a_model_was_made_for_are_said(caplog):
+    model, ids, clip = llava_onevision(), prompt(8), video(8)
+    model.get_decoder().config.max_position_embeddings = len(ids) - 1
+    for method, said in ((Spread(retention=0.2, positions="compact"), 0), (Spread(retention=0.2), 1)):
+        with method(model):
+            generate(model, [ids], clip)
+        assert len(caplog.records) == said
+    assert f"reach position {len(ids) - 1} of a model made for {len(ids) - 1}" in caplog.text
+
+
 @each
 def test_greedy_tokens_equal_a_computation_by_hand(model, eager, method):
     ids, clip = prompt(8), video(8)

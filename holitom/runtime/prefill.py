@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
@@ -19,6 +20,8 @@ from holitom.runtime.mass import with_masses
 from holitom.runtime.question import asked, embedded
 from holitom.runtime.records import PromptRecord, VideoRecord
 from holitom.runtime.sequence import BatchMerge, Span, row_merge
+
+_log = logging.getLogger(__name__)
 
 
 def enter_decoder(call: Call, decoder: Any, kwargs: dict[str, Any]) -> dict[str, Any] | None:
@@ -267,6 +270,9 @@ def _note_following(call: Call, kwargs: dict[str, Any], maps: list[Merge]) -> No
         if call.reads_prefix:
             raise ValueError("the start of a prompt must end with a token of text behind its last video")
         return
+    most, farthest = getattr(call.decoder.config, "max_position_embeddings", None), max(ends[0])
+    if given.dim() == 2 and most and farthest >= most:
+        _log.warning("kept places reach position %d of a model made for %d: try positions='compact'", farthest, most)
     past = cached_length(call.cache, 0)
     before = memory.stages[0].first(past)
     held = [past] * call.rows if before is None else before.sum(1).tolist()
