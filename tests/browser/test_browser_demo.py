@@ -145,7 +145,7 @@ def fetch(address: str, data: bytes | None = None, kind: str = "application/json
 
 def join(served, number: int, session: str, video: str) -> tuple[int, bytes]:
     """Asks as the page does, without waiting for the answer."""
-    data = [{"path": video, "meta": {"_type": "gradio.FileData"}}, "What?", "holitom", 0.1, 4, 4]
+    data = [{"path": video, "meta": {"_type": "gradio.FileData"}}, "What?", "holitom", 0.1, 4, 4, ""]
     body = json.dumps({"data": data, "fn_index": number, "session_hash": session}).encode()
     return fetch(f"{served}gradio_api/queue/join", body)
 
@@ -153,7 +153,7 @@ def join(served, number: int, session: str, video: str) -> tuple[int, bytes]:
 def question_of(served) -> int:
     """The number by which the server knows the function that asks."""
     config = json.loads(fetch(f"{served}config")[1])
-    return next(each["id"] for each in config["dependencies"] if len(each["inputs"]) == 6)
+    return next(each["id"] for each in config["dependencies"] if len(each["inputs"]) == 7)
 
 
 def test_a_few_wait_in_a_queue_and_more_are_told_to_come_back(served, clips):
