@@ -46,7 +46,7 @@ demo: $(VENV)/ready
 	@echo; echo "A model of real size with random weights: it takes the time of LLaVA-OneVision-0.5B and knows nothing."
 	$(BIN)/holitom bench $(REAL_SHAPE) --dtype $(DTYPE)
 
-# All tests but the slow ones, those on Ray and those in a browser: under three minutes on two cores.
+# All tests but the slow ones, those on Ray and those in a browser: about eight minutes on two cores.
 test: $(VENV_TEST)/ready
 	$(PYTEST) -m "not slow and not ray"
 
