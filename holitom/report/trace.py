@@ -34,7 +34,7 @@ class Stage:
     Args:
         layer: the decoder layer in front of which this was reached; None: on entering the LLM.
         merge: of the T * N patches. An anchor of -1 is a token that is no patch (a newline); it may have taken some in.
-        attention: (T * N,) what the deciding token paid the token anchored at a patch, NaN where none is; or None.
+        attention: (T * N,) what the last prompt token paid the token anchored at a patch, NaN where none is; or None.
     """
 
     layer: int | None

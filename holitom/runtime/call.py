@@ -76,7 +76,7 @@ class Call:
             generated after the prompt when there is no cache.
         spans: for each row, its videos' tokens; empty while decoding.
         prompts: for each row, its record; empty while decoding.
-        attention: by row, the deciding token's attention (Q,) in the layer before the coming inner stage.
+        attention: by row, the last prompt token's attention (Q,) in the layer before the coming inner stage.
         observers: by attention module.
         replaced: arguments of the coming layers that an inner stage has changed.
         unfinished: what these tokens are joined to in front of the first inner stage.
@@ -162,7 +162,7 @@ class Call:
             return torch.arange(stage.length - self.width, stage.length, device=device)[None]
         return (known.cumsum(1)[:, -self.width :] - 1).clamp_(min=0)
 
-    # attention of the deciding token ---------------------------------------------------------------------------
+    # attention of the last prompt token ---------------------------------------------------------------------------
 
     def observe_layers(self) -> None:
         """Sees the attention in front of each inner stage, where the method reads that."""

@@ -22,7 +22,7 @@ class InnerRecord:
     Args:
         layer: the decoder layer.
         merge: a map of V tokens.
-        attention: (V,) what the deciding token paid them, where the method asked for it.
+        attention: (V,) the last prompt token's attention to them, where the method asked for it.
         place: (V,) int64, the flat position t * N + n of each token's anchor in the video; -1: no patch (a newline).
     """
 
