@@ -31,11 +31,9 @@ from testbed_tower import part_of
 from holitom import HoliTom, Merge, VideoTokens
 from holitom.cli.loading import load
 from holitom.evaluation import LEAKING, Log, accuracy_table, evaluate, label, paired_bootstrap
-from holitom.methods import DyCoke, Method, Spread, Uncompressed, method_class, names, parse
+from holitom.methods import DyCoke, Method, RandomInner, Spread, Uncompressed, method_class, names, parse
 from holitom.methods.holitom import WIDTH
-from holitom.ops.inner import mean_weights, nearest_kept
 from holitom.ops.spread import directions, most_alike, sketch
-from holitom.tokens import SpanStates
 from holitom.video.synthetic import suite
 
 
@@ -83,42 +81,6 @@ class StaticShare(HoliTom):
         return most_alike(directions(sketch(features, WIDTH))[0], self.share, bonus)
 
 
-@dataclass(frozen=True)
-class RandomInside(Method):
-    """Random tokens stay in front of a decoder layer.
-
-    Args:
-        layer: the layer.
-        inner_retention: share that stays.
-        merge: whether the others join the survivor most like them, instead of being dropped.
-    """
-
-    name: ClassVar[str] = "random inside"
-
-    layer: int = 3
-    inner_retention: float = 0.5
-    merge: bool = False
-
-    def layers(self, depth: int) -> tuple[int, ...]:
-        """The one layer."""
-        return (self.layer,)
-
-    def merge_span(self, span: SpanStates) -> Merge:
-        """A random choice, always the same for one length."""
-        length = len(span.hidden)
-        keep = max(1, round(length * self.inner_retention))
-        order = torch.randperm(length, generator=torch.Generator().manual_seed(0))
-        kept, dropped = order[:keep].sort().values, order[keep:].sort().values
-        if not self.merge:
-            return Merge.keep(kept, length)
-        joins = nearest_kept(span.hidden, kept, dropped)
-        survivors, joiners = mean_weights(joins, keep)
-        target, weight = kept.new_empty(length), torch.empty(length)
-        target[kept], target[dropped] = torch.arange(keep), joins
-        weight[kept], weight[dropped] = survivors, joiners
-        return Merge(target, weight, kept)
-
-
 REPORTED = [
     "vcast:retention=0.1",
     "vcast:retention=0.1,positions=original",
@@ -155,8 +117,8 @@ def inner() -> dict[str, Method]:
     for layer in (1, 2, 3, 4):
         before = Spread(retention=0.25)
         found[f"layer {layer}: HoliTom"] = before | HoliTom(layer=layer)
-        found[f"layer {layer}: random, dropped"] = before | RandomInside(layer)
-        found[f"layer {layer}: random, merged"] = before | RandomInside(layer, merge=True)
+        found[f"layer {layer}: random, dropped"] = before | RandomInner(layer)
+        found[f"layer {layer}: random, merged"] = before | RandomInner(layer, merge=True)
     return found
 
 
@@ -198,7 +160,7 @@ def everything() -> dict[str, Method]:
             words += ["exact=true"] if cls is DyCoke and share and share < 0.25 else []
             method = parse(f"{name}:{','.join(words)}" if words else name)
             found[label(method)] = method
-    return found
+    return found | {label(RandomInner(merge=True)): RandomInner(merge=True)}
 
 
 def part(name: str) -> tuple[str, int, int, dict[str, Method]]:

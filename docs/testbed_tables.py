@@ -52,7 +52,8 @@ def grid(methods: dict[str, Any]) -> str:
         share, (value, low, high) = getattr(method, "retention", None), (100 * part for part in entry["mean"])
         shares |= {share} if share is not None else set()
         cell = f"{value:.1f} ± {(high - low) / 2:.1f}"
-        found.setdefault(method.name, {})[method.positions, share] = cell
+        name = re.sub(r"(positions|retention|exact)=[^,]*,?", "", label).rstrip(":,")
+        found.setdefault(name, {})[method.positions, share] = cell
     lines = []
     for positions in ("compact", "original"):
         columns = sorted(shares, reverse=True)

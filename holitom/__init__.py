@@ -19,9 +19,9 @@ __version__ = "0.1.0"
 __all__ = [
     "Answer", "AveragePool", "CDPruner", "CellMean", "CellSample", "Chain", "Clip", "DivPrune", "DyCoke", "EVS",
     "EarlyTom", "EchoPrune", "FastV", "FastVID", "FlashVID", "ForestPrune", "FrameFusion", "HoliTom", "Merge",
-    "Method", "Pipeline", "PruneVid", "PyramidDrop", "RandomDrop", "Renewal", "RepeatFrames", "STTM", "Session",
-    "SpanStates", "Spread", "ToMe", "TowerStates", "Uncompressed", "UnifiedST", "UniformFrames", "VCast", "VidCom2",
-    "VideoTokens", "VisionZip", "exact_count", "parse", "question_ids", "read_video", "spell",
+    "Method", "Pipeline", "PruneVid", "PyramidDrop", "RandomDrop", "RandomInner", "Renewal", "RepeatFrames", "STTM",
+    "Session", "SpanStates", "Spread", "ToMe", "TowerStates", "Uncompressed", "UnifiedST", "UniformFrames", "VCast",
+    "VidCom2", "VideoTokens", "VisionZip", "exact_count", "parse", "question_ids", "read_video", "spell",
 ]  # fmt: skip
 
 # Imported when they are first asked for: torch takes a second, and a command must be able to set its environment first.

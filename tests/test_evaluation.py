@@ -154,6 +154,8 @@ def test_the_command(monkeypatch, capsys, tmp_path, tmp_path_factory):
         "uniformframes:retention=0.2",
         "cellsample",
         "cellmean",
+        "randominner",
+        "randominner:merge=true",
     ]
     assert json.loads((tmp_path / "run" / "accuracy.json").read_text()) == report
     assert (tmp_path / "run" / "accuracy.png").stat().st_size > 5000

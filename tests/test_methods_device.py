@@ -54,7 +54,9 @@ def test_methods_with_known_counts_never_wait_for_the_device(text: str) -> None:
     assert merge.apply(video.features.flatten(0, 1)).shape == (merge.outputs, 16)
 
 
-@pytest.mark.parametrize("text", ["fastv", "pyramiddrop", "flashvid", "holitom"])
+@pytest.mark.parametrize(
+    "text", ["fastv", "pyramiddrop", "flashvid", "holitom", "randominner", "randominner:merge=true"]
+)
 def test_inner_stages_never_wait_for_the_device(text: str) -> None:
     method = parse(text)
     hidden, attention = torch.empty(60, 16, device="meta"), torch.empty(60, device="meta")

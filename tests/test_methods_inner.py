@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from holitom.merge import Merge
 from holitom.methods.base import Method
+from holitom.methods.baselines import RandomInner
 from holitom.methods.chain import Chain
 from holitom.methods.evs import EVS
 from holitom.methods.fastv import FastV
@@ -33,6 +34,8 @@ INNER: tuple[Method, ...] = (
     PruneVid(),
     FrameFusion(),
     FrameFusion(first=0),
+    RandomInner(),
+    RandomInner(merge=True, inner_retention=0.3),
 )
 
 
@@ -210,3 +213,19 @@ def test_a_model_too_shallow_is_refused() -> None:
         FastV(layer=30).layers(28)
     with pytest.raises(ValueError, match=r"0\.\.3"):
         FrameFusion(first=4).layers(4)
+
+
+def test_random_tokens_inside_are_the_same_for_each_prompt_and_merge_into_their_likes() -> None:
+    hidden = torch.randn(40, 8, generator=torch.Generator().manual_seed(1))
+    dropping = RandomInner(inner_retention=0.25).merge_span(span(hidden, torch.zeros(40)))
+    again = RandomInner(inner_retention=0.25).merge_span(span(hidden * 3, torch.ones(40)))
+    other = RandomInner(inner_retention=0.25, seed=1).merge_span(span(hidden, torch.zeros(40)))
+    assert dropping.anchor.tolist() == again.anchor.tolist() != other.anchor.tolist()
+    torch.testing.assert_close(dropping.apply(hidden), hidden[dropping.anchor], rtol=0, atol=0)
+    merging = RandomInner(inner_retention=0.25, merge=True).merge_span(span(hidden, torch.zeros(40)))
+    assert merging.anchor.tolist() == dropping.anchor.tolist()
+    out = merging.apply(hidden)
+    alike = torch.nn.functional.cosine_similarity(hidden[:, None], hidden[merging.anchor][None], dim=-1).argmax(1)
+    for number, anchor in enumerate(merging.anchor.tolist()):
+        members = [row for row in range(40) if row == anchor or (row not in merging.anchor and alike[row] == number)]
+        torch.testing.assert_close(out[number], hidden[members].mean(0))

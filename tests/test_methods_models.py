@@ -20,6 +20,7 @@ EVERYTHING = {
     "prunevid": "prunevid:retention=1.0,exact=true,inner_retention=1.0,layer=3",
     "flashvid": "flashvid:retention=1.0,inner_retention=1.0,layer=3",
     "framefusion": "framefusion:cost=1.0,first=2",
+    "randominner": "randominner:inner_retention=1.0,layer=3",
     "randomdrop": "randomdrop:retention=1.0|fastv:inner_retention=1.0",
     "unifiedst": "unifiedst:retention=1.0,inner_retention=1.0,layer=3",
     "sttm": "sttm:threshold=1.0,temporal_threshold=none",
@@ -37,6 +38,7 @@ SOME = {
     "flashvid": "flashvid:layer=3",
     "unifiedst": "unifiedst:layer=3",
     "framefusion": "framefusion:first=2,similarity=0.9",
+    "randominner": "randominner:layer=3,merge=true",
     "randomdrop": "randomdrop:retention=0.5|pyramiddrop:layers_at=(2,3),shares=(0.5,0.2)",
 }
 

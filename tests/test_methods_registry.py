@@ -27,6 +27,7 @@ def test_every_method_has_a_name_a_class_and_defaults(name: str) -> None:
         "spread",
         "uniformframes",
         "randomdrop",
+        "randominner",
         "averagepool",
         "cellsample",
         "cellmean",

@@ -17,7 +17,7 @@ from holitom.cli.loading import load, resolve
 if TYPE_CHECKING:
     from holitom.methods.base import Method
 
-NAIVE = ("randomdrop", "uniformframes", "cellsample", "cellmean")
+NAIVE = ("randomdrop", "uniformframes", "cellsample", "cellmean", "randominner", "randominner:merge=true")
 QUICK = 32
 FULL = 300
 

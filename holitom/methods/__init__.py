@@ -1,7 +1,7 @@
 """The methods, one file each, and how to get them by name."""
 
 from holitom.methods.base import Method
-from holitom.methods.baselines import AveragePool, RandomDrop, RepeatFrames, Uncompressed, UniformFrames
+from holitom.methods.baselines import AveragePool, RandomDrop, RandomInner, RepeatFrames, Uncompressed, UniformFrames
 from holitom.methods.cdpruner import CDPruner
 from holitom.methods.cells import CellMean, CellSample
 from holitom.methods.chain import Chain
@@ -57,6 +57,7 @@ __all__ = [
     "PruneVid",
     "PyramidDrop",
     "RandomDrop",
+    "RandomInner",
     "Renewal",
     "RepeatFrames",
     "Segmenting",

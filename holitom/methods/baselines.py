@@ -1,4 +1,4 @@
-"""The naive baselines that every table needs: fewer frames, random tokens, coarser frames."""
+"""The naive baselines that every table needs: fewer frames, random tokens before or inside the LLM, coarser frames."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from holitom.merge import Merge
-from holitom.methods.base import Method
+from holitom.methods.base import Method, check_layer, resolve_layer
 from holitom.methods.exact import ExactMethod
 from holitom.ops.budget import spread_scores
-from holitom.tokens import TowerStates, VideoTokens, exact_count
+from holitom.ops.inner import join_survivors, split_by_rank
+from holitom.tokens import SpanStates, TowerStates, VideoTokens, check_share, exact_count
 
 
 @dataclass(frozen=True)
@@ -101,8 +102,48 @@ class RandomDrop(ExactMethod):
 
     def choose(self, video: VideoTokens) -> tuple[None, Tensor]:
         """A random rank for each token."""
-        order = torch.randperm(video.frames * video.positions, generator=torch.Generator().manual_seed(self.seed))
-        return None, -order.argsort().to(video.features.device, torch.float64, non_blocking=True)
+        ranks = _random_ranks(video.frames * video.positions, self.seed)
+        return None, ranks.to(video.features.device, torch.float64, non_blocking=True)
+
+
+@dataclass(frozen=True)
+class RandomInner(Method):
+    """Inside the LLM, keeps a random choice of visual tokens: what a choice by attention must beat.
+
+    Args:
+        layer: the decoder layer in front of which tokens go, an index or a share of the depth (HoliTom's default).
+        inner_retention: share of the visual tokens that stay: round(V * inner_retention), at least 1.
+        merge: average each of the others into the survivor most like it, instead of dropping it.
+        seed: of the choice, which depends on the number of tokens alone.
+
+    Raises:
+        TypeError, ValueError: naming the parameter that is out of range.
+    """
+
+    name: ClassVar[str] = "randominner"
+
+    layer: float | int = 18 / 28
+    inner_retention: float = 0.5
+    merge: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_layer("layer", self.layer)
+        check_share("inner_retention", self.inner_retention)
+
+    def layers(self, depth: int) -> tuple[int, ...]:
+        """The one layer."""
+        return (resolve_layer("layer", self.layer, depth),)
+
+    def merge_span(self, span: SpanStates) -> Merge:
+        """Survivors in their order. No synchronisation."""
+        length = len(span.hidden)
+        keep = max(1, round(length * self.inner_retention))
+        ranks = _random_ranks(length, self.seed).to(span.hidden.device, non_blocking=True)
+        if self.merge:
+            return join_survivors(span.hidden, ranks, keep)
+        return Merge.keep(split_by_rank(ranks, keep)[0], length)
 
 
 @dataclass(frozen=True)
@@ -159,6 +200,11 @@ class AveragePool(ExactMethod):
     def merge_video(self, video: VideoTokens) -> Merge:
         """See :meth:`Method.merge_video`. No synchronisation."""
         return super().merge_video(video).to(video.features.device)
+
+
+def _random_ranks(length: int, seed: int) -> Tensor:
+    """(length,) int64 on the CPU: distinct, in random order, 0 the best and -(length - 1) the worst."""
+    return -torch.randperm(length, generator=torch.Generator().manual_seed(seed)).argsort()
 
 
 def _middles(length: int, parts: int) -> Tensor:

@@ -11,7 +11,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from holitom.methods.base import STAGES, Method
-from holitom.methods.baselines import AveragePool, RandomDrop, RepeatFrames, Uncompressed, UniformFrames
+from holitom.methods.baselines import AveragePool, RandomDrop, RandomInner, RepeatFrames, Uncompressed, UniformFrames
 from holitom.methods.cdpruner import CDPruner
 from holitom.methods.cells import CellMean, CellSample
 from holitom.methods.chain import Chain
@@ -63,6 +63,7 @@ BUILTIN: dict[str, type[Method]] = {
         STTM,
         UniformFrames,
         RandomDrop,
+        RandomInner,
         AveragePool,
         CellSample,
         CellMean,
