@@ -70,7 +70,7 @@ ray: $(VENV_TEST)/ready
 browser: docs
 	OMP_NUM_THREADS=1 $(TEST_BIN)/python -m pytest tests/browser
 
-# The documentation site, into site/. Read it from disk, or with its search: python3 -m http.server -d site
+# The documentation site, into site/: opens from disk, with its search.
 docs: $(VENV_TEST)/ready-for-pages
 	NO_MKDOCS_2_WARNING=1 $(TEST_BIN)/mkdocs build --strict --quiet
 	@echo "site/index.html"

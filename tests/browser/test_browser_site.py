@@ -122,9 +122,29 @@ def test_it_fits_a_phone(browser, address):
     browser.shot("site_phone")
 
 
-def test_search_finds_a_name_of_the_reference(browser, address):
-    browser.open(f"{address}index.html")
+@pytest.mark.parametrize("served", [True, False], ids=["served", "from disk"])
+def test_search_finds_a_name_of_the_reference(browser, address, served):
+    browser.open(f"{address}index.html" if served else (SITE / "reference" / "commands.html").as_uri())
     field = "document.querySelector('.md-search__input')"
     browser.run(f"{field}.focus(); {field}.value = 'density peaks'; {field}.dispatchEvent(new Event('keyup'))")
     found = browser.wait("return document.querySelector('.md-search-result__item')?.textContent")
     assert "ensity" in found
+    assert browser.logs()[1] == []
+
+
+def test_the_first_page_shows_the_picture_and_the_table_of_the_readme(browser, address):
+    browser.open(f"{address}index.html")
+    assert browser.run("return document.querySelector('article img').src").endswith("images/patches.png")
+    table = browser.run("return document.querySelector('article table').textContent")
+    for row in ("first token", "LLM's prefill", "KV cache", "accuracy on the testbed"):
+        assert row in table
+
+
+def test_pages_longer_than_three_screens_have_a_list_of_contents(browser, address):
+    pages = [page for page in sorted(SITE.glob("*.html")) if page.name != "404.html"]
+    assert len(pages) > 15
+    for page in pages:
+        browser.open(f"{address}{page.name}")
+        if browser.run("return document.querySelector('article').offsetHeight") > 3 * 900:
+            links = "[...document.querySelectorAll('.md-sidebar--secondary a')]"
+            assert browser.run(f"return {links}.filter((link) => link.offsetHeight).length") > 1, page.name
