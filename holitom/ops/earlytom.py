@@ -8,15 +8,21 @@ import torch
 from torch import Tensor
 
 from holitom.merge import Merge
+from holitom.ops.similarity import row_chunk
 
 Spans = list[tuple[int, int]]
 
 
 def frame_similarity(hidden: Tensor) -> list[list[float]]:
     """(T, S, D) states -> T lists of T: the mean over places of the cosine between two frames. One wait for a GPU."""
-    wide = hidden if hidden.dtype == torch.float64 else hidden.float()
-    unit = torch.nn.functional.normalize(wide, dim=-1).flatten(1)
-    found: list[list[float]] = (unit @ unit.T / hidden.shape[1]).tolist()
+    (frames, places, width), total = hidden.shape, hidden.new_zeros(())
+    step = row_chunk(frames * width, hidden.device)
+    for start in range(0, places, step):
+        part = hidden[:, start : start + step]
+        wide = part if part.dtype == torch.float64 else part.float()
+        unit = torch.nn.functional.normalize(wide, dim=-1).flatten(1)
+        total = total + unit @ unit.T
+    found: list[list[float]] = (total / places).tolist()
     return found
 
 
