@@ -60,6 +60,13 @@ def test_the_docs_show_these_numbers() -> None:
     assert {name: shown[name] for name in MOST} == MOST
 
 
+@pytest.mark.parametrize("run", ["cpu", "cuda", "memory"])
+def test_the_docs_show_the_committed_runs(run: str) -> None:
+    root = Path(__file__).parents[1]
+    page = (root / "docs" / "methods.md").read_text("utf-8")
+    assert (root / "benchmarks" / "results" / f"methods_{run}.txt").read_text("utf-8").strip() in page
+
+
 def on_gpu(video: VideoTokens) -> VideoTokens:
     tensors = {name: place(value) for name, value in vars(video).items() if isinstance(value, torch.Tensor)}
     return dataclasses.replace(video, **tensors)
