@@ -35,14 +35,14 @@ from holitom.bench.presets import config, fill, preset
 from holitom.cost import interleave
 from holitom.methods.renewal import Renewal
 from holitom.runtime import layouts_of
-from holitom.video.torchvision import set_aside_broken
+from holitom.video.torchvision import hide_broken_torchvision
 
 TOWERS = {"siglip": "llava-onevision-0.5b", "qwen2.5-vl": "qwen2.5-vl-3b"}
 
 
 def build(name: str, blocks: int | None, dtype: torch.dtype) -> Any:
     """A model with this tower and the smallest of language models behind it."""
-    set_aside_broken()
+    hide_broken_torchvision()
     from transformers import AutoModelForImageTextToText
 
     shape = config(TOWERS[name])

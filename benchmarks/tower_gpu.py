@@ -26,7 +26,7 @@ from holitom.bench.results import write_json
 from holitom.cost import interleave
 from holitom.methods import parse
 from holitom.models import adapter_for
-from holitom.video.torchvision import set_aside_broken
+from holitom.video.torchvision import hide_broken_torchvision
 
 METHODS = ("uncompressed:stock=true", "uncompressed", "holitom", "renewal|holitom:retention=0.1")
 
@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    set_aside_broken()
+    hide_broken_torchvision()
     model = build(options.preset, options.device, getattr(torch, options.dtype))
     settings = {name: value for name, value in vars(options).items() if name != "out"}
     found: dict[str, Any] = {"settings": settings, "machine": machine(torch.device(options.device))}

@@ -21,7 +21,7 @@ from selenium.webdriver.common.by import By
 
 from holitom.cli.loading import TINY, recommended
 from holitom.demo.app import app, launch, samples
-from holitom.demo.work import Desk
+from holitom.demo.work import QuestionQueue
 from holitom.methods.registry import parse
 from holitom.pipeline import Pipeline
 from holitom.report.page import write_page
@@ -66,7 +66,7 @@ def main() -> None:
         driver = open_browser(1280, 1440)
         try:
             driver.get(page.as_uri())
-            driver.execute_script("document.getElementById('minute-title').scrollIntoView({behavior: 'instant'})")
+            driver.execute_script("document.getElementById('steps-title').scrollIntoView({behavior: 'instant'})")
             time.sleep(1)
             patch = driver.find_elements(By.CSS_SELECTOR, "#strip canvas")[6]
             ActionChains(driver).move_to_element_with_offset(patch, -10, -10).perform()
@@ -74,10 +74,10 @@ def main() -> None:
             save(driver, "page.png")
 
             pipeline.warm_up(clip)
-            desk = Desk(pipeline, "tiny")
-            blocks = app(desk, {NUMBER: clips[NUMBER]}, recommended("tiny"))
+            queue = QuestionQueue(pipeline, "tiny")
+            blocks = app(queue, {NUMBER: clips[NUMBER]}, recommended("tiny"))
             screen(driver, 1200, 1250)
-            driver.get(launch(blocks, desk.limits.megabytes, wait=False))
+            driver.get(launch(blocks, queue.limits.megabytes, wait=False))
             time.sleep(4)
             driver.find_element(By.ID, "ask").click()
             while not driver.execute_script("return document.querySelector('#picture iframe')"):
@@ -85,7 +85,7 @@ def main() -> None:
             time.sleep(2)
             save(driver, "demo.png")
             blocks.close()
-            desk.close()
+            queue.close()
         finally:
             driver.quit()
 

@@ -235,7 +235,7 @@ class Pipeline:
         """Generates in an open session. ``before``: seconds that were spent by stage before this call."""
         tokenizer = self.preprocessor.tokenizer
         if callable(streamer) and not hasattr(streamer, "put"):
-            streamer = _Pieces(tokenizer, streamer)
+            streamer = _TextStreamer(tokenizer, streamer)
         if streamer is not None and not (hasattr(streamer, "put") and hasattr(streamer, "end")):
             raise TypeError(f"streamer must be a function or have put() and end(), got {type(streamer).__name__}")
         made = generate(session, inputs, streamer=streamer, **options)
@@ -293,7 +293,7 @@ def _method(method: Method | str | None) -> Method:
     return parse(method) if isinstance(method, str) else method or Uncompressed()
 
 
-class _Pieces:
+class _TextStreamer:
     """A streamer that hands new text to a function; ``generate()`` gives it the prompt first."""
 
     def __init__(self, tokenizer: Any, tell: Callable[[str], None]) -> None:

@@ -24,7 +24,7 @@ from holitom.cli.loading import TINY, recommended
 from holitom.demo import reading
 from holitom.demo.app import samples
 from holitom.demo.reading import ClipReader, Limits, Upload, UploadReader
-from holitom.demo.work import Desk, method_of
+from holitom.demo.work import QuestionQueue, method_of
 from holitom.methods.registry import names, parse
 from holitom.pipeline import Pipeline
 
@@ -42,19 +42,19 @@ def film(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def desk(pipe):
-    desk = Desk(pipe)
-    yield desk
-    desk.close()
+def queue(pipe):
+    queue = QuestionQueue(pipe)
+    yield queue
+    queue.close()
 
 
-def ask(desk, video, question="What?", method="holitom", retention=0.3, frames=6, tokens=8):
-    return list(desk.ask(video, question, method, retention, frames, tokens))
+def ask(queue, video, question="What?", method="holitom", retention=0.3, frames=6, tokens=8):
+    return list(queue.ask(video, question, method, retention, frames, tokens))
 
 
 class TestAnswers:
-    def test_both_come_piece_by_piece_and_are_those_of_the_pipeline(self, pipe, desk, film):
-        seen = ask(desk, film)
+    def test_both_come_piece_by_piece_and_are_those_of_the_pipeline(self, pipe, queue, film):
+        seen = ask(queue, film)
         assert seen[-1].status == "done"
         want = [
             pipe.ask(film, "What?", each, frames=6, max_new_tokens=8).text
@@ -67,8 +67,8 @@ class TestAnswers:
         assert all("first token after" in numbers and "tokens/s" in numbers for numbers in seen[-1].numbers)
         assert "97 of 97" in seen[-1].numbers[0]
 
-    def test_the_last_news_hold_the_page_and_no_path(self, desk, film):
-        page = ask(desk, film)[-1].page
+    def test_the_last_news_hold_the_page_and_no_path(self, queue, film):
+        page = ask(queue, film)[-1].page
         assert "film.mp4" in page
         assert film not in page
 
@@ -78,21 +78,21 @@ class TestAnswers:
             assert method.name == name
             assert 0.5 in [getattr(method, field, 0.5) for field in ("retention", "inner_retention")]
 
-    def test_a_reader_who_leaves_does_not_leave_the_model_busy(self, desk, film):
-        ask(desk, film)
+    def test_a_reader_who_leaves_does_not_leave_the_model_busy(self, queue, film):
+        ask(queue, film)
         before = threading.active_count()
-        news = desk.ask(film, "What?", "holitom", 0.3, 6, 8)
+        news = queue.ask(film, "What?", "holitom", 0.3, 6, 8)
         for now in news:
             if now.answers[0]:
                 break
         news.close()
         assert threading.active_count() == before
-        assert ask(desk, film)[-1].status == "done", "the model is free again"
+        assert ask(queue, film)[-1].status == "done", "the model is free again"
 
 
 class TestRefusals:
-    def sentence(self, desk, video, **options) -> str:
-        seen = ask(desk, video, **options)
+    def sentence(self, queue, video, **options) -> str:
+        seen = ask(queue, video, **options)
         assert seen[-1].failed
         assert seen[-1].page is None
         text = seen[-1].status
@@ -100,26 +100,26 @@ class TestRefusals:
         assert "Traceback" not in text
         return text
 
-    def test_nothing_uploaded(self, desk):
-        assert "upload one" in self.sentence(desk, None)
+    def test_nothing_uploaded(self, queue):
+        assert "upload one" in self.sentence(queue, None)
 
-    def test_nothing_asked(self, desk, film):
-        assert "no question" in self.sentence(desk, film, question="  ")
+    def test_nothing_asked(self, queue, film):
+        assert "no question" in self.sentence(queue, film, question="  ")
 
-    def test_a_corrupt_file_is_named_without_its_place(self, desk, tmp_path):
+    def test_a_corrupt_file_is_named_without_its_place(self, queue, tmp_path):
         path = tmp_path / "broken.mp4"
         path.write_bytes(b"\0\0\0\x18ftypmp42" + np.random.default_rng(0).bytes(4000))
-        text = self.sentence(desk, str(path))
+        text = self.sentence(queue, str(path))
         assert text.startswith("broken.mp4: ")
         assert str(tmp_path) not in text
 
     @pytest.mark.parametrize("kind", KINDS)
-    def test_a_playlist_shows_no_other_file_of_this_machine(self, desk, tmp_path, kind):
-        assert "a playlist, not a video" in self.sentence(desk, str(playlist(tmp_path, kind)))
+    def test_a_playlist_shows_no_other_file_of_this_machine(self, queue, tmp_path, kind):
+        assert "a playlist, not a video" in self.sentence(queue, str(playlist(tmp_path, kind)))
 
-    def test_an_empty_file(self, desk, tmp_path):
+    def test_an_empty_file(self, queue, tmp_path):
         (tmp_path / "empty.mp4").touch()
-        assert "empty" in self.sentence(desk, str(tmp_path / "empty.mp4"))
+        assert "empty" in self.sentence(queue, str(tmp_path / "empty.mp4"))
 
     @pytest.mark.parametrize(
         ("options", "words"),
@@ -131,8 +131,8 @@ class TestRefusals:
             ({"method": "../../etc"}, "no method"),
         ],
     )
-    def test_values_that_the_sliders_cannot_send(self, desk, film, options, words):
-        assert words in self.sentence(desk, film, **options)
+    def test_values_that_the_sliders_cannot_send(self, queue, film, options, words):
+        assert words in self.sentence(queue, film, **options)
 
     @pytest.mark.parametrize(
         ("limits", "words"),
@@ -142,11 +142,11 @@ class TestRefusals:
             (Limits(seconds=0.1), "minut"),
         ],
     )
-    def test_films_beyond_the_limits_are_refused_before_they_are_decoded(self, desk, film, monkeypatch, limits, words):
+    def test_films_beyond_the_limits_are_refused_before_they_are_decoded(self, queue, film, monkeypatch, limits, words):
         monkeypatch.setattr(reading, "read_video", lambda *_: pytest.fail("was decoded"))
-        monkeypatch.setattr(desk, "limits", limits)
+        monkeypatch.setattr(queue, "limits", limits)
         if limits.megabytes < 1:
-            assert words in self.sentence(desk, film)
+            assert words in self.sentence(queue, film)
         else:
             with pytest.raises(ValueError, match=words):
                 UploadReader(limits).read(Upload("film.mp4", film, 6))
@@ -154,21 +154,21 @@ class TestRefusals:
 
 def test_an_upload_that_takes_too_long_is_given_up_and_holds_up_nobody(pipe, film, tmp_path):
     limits = Limits(reading=15.0)
-    desk = Desk(pipe, limits=limits)
-    desk.clips.close()
-    desk.clips = ClipReader(limits, Dawdling(limits))
+    queue = QuestionQueue(pipe, limits=limits)
+    queue.clips.close()
+    queue.clips = ClipReader(limits, Dawdling(limits))
     slow, refused = tmp_path / "slow.mp4", []
     slow.write_bytes(Path(film).read_bytes())
-    hostile = threading.Thread(target=lambda: refused.append(ask(desk, str(slow))[-1]), daemon=True)
+    hostile = threading.Thread(target=lambda: refused.append(ask(queue, str(slow))[-1]), daemon=True)
     try:
         hostile.start()
-        assert ask(desk, film)[-1].status == "done"
+        assert ask(queue, film)[-1].status == "done"
         hostile.join(120)
         assert refused[0].failed
         assert refused[0].status == "slow.mp4: it took longer than 15 s to read and was given up"
-        assert ask(desk, film)[-1].status == "done", "its reader is there again"
+        assert ask(queue, film)[-1].status == "done", "its reader is there again"
     finally:
-        desk.close()
+        queue.close()
 
 
 def test_the_first_click_is_right(tmp_path):

@@ -94,6 +94,16 @@ def test_links_lead_somewhere(page: Path):
             assert (page.parent / target.partition("#")[0]).exists(), f"{page.name} links to {target}"
 
 
+def test_extras_that_are_named_exist():
+    """In messages, docstrings and pages; a wrong one is installed without an error, and without the package."""
+    section = (ROOT / "pyproject.toml").read_text("utf-8").split("[project.optional-dependencies]\n")[1].split("\n[")[0]
+    extras = set(re.findall(r"^([a-z-]+) = ", section, re.MULTILINE))
+    texts = [path.read_text("utf-8") for path in (*PAGES, *(ROOT / "holitom").rglob("*.py"))]
+    named = set(re.findall(r"holitom\[([a-z-]+)\]", "".join(texts)))
+    assert len(named) > 3
+    assert named <= extras
+
+
 def test_every_page_is_in_the_index():
     index = (ROOT / "docs" / "index.md").read_text("utf-8")
     for page in (ROOT / "docs").glob("*.md"):

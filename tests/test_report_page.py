@@ -22,8 +22,8 @@ from holitom.cli import app
 from holitom.methods import HoliTom
 from holitom.methods.registry import parse
 from holitom.ops.segmentation import segment
-from holitom.report.minute import minute_of
 from holitom.report.page import page, page_data, write_page
+from holitom.report.steps import steps_of
 from holitom.report.trace import Stage, some, stages_of, trace
 from holitom.video.synthetic.files import write_clips
 
@@ -111,38 +111,38 @@ class TestTrace:
             trace(pipe, moving(2), "?", [])
 
 
-class TestMinute:
+class TestSteps:
     """HoliTom's steps on the page are those of the run."""
 
     def test_its_numbers_are_those_of_the_run(self, pipe):
         found = small(pipe, "visionzip:retention=0.3", "holitom:retention=0.3")
-        minute, run = minute_of(found), found.runs[1]
-        assert minute.run == 1
+        steps, run = steps_of(found), found.runs[1]
+        assert steps.run == 1
         _, entering, leaving = run.answer.summary.visual_tokens
-        assert minute.tokens[:3] == (128, 128 - sum(run.gains), entering - 1), "the newline is no patch"
-        assert minute.tokens[3] in (leaving - 1, leaving), "inside, the newline may have joined a patch"
-        assert minute.layer == run.stages[1].layer
-        assert run.gains[run.record.merge.spans.index(minute.segment)] == max(run.gains)
-        first, last = minute.segment
-        assert len(minute.static) * (last - first) == max(run.gains)
+        assert steps.tokens[:3] == (128, 128 - sum(run.gains), entering - 1), "the newline is no patch"
+        assert steps.tokens[3] in (leaving - 1, leaving), "inside, the newline may have joined a patch"
+        assert steps.layer == run.stages[1].layer
+        assert run.gains[run.record.merge.spans.index(steps.segment)] == max(run.gains)
+        first, last = steps.segment
+        assert len(steps.static) * (last - first) == max(run.gains)
         text = page(found)
-        for number in minute.tokens:
+        for number in steps.tokens:
             assert f'<p class="count"><b>{number}</b>' in text
 
     def test_no_step_adds_a_token(self, pipe):
         for retention in (0.3, 0.9, 0.99):
-            tokens = minute_of(small(pipe, f"holitom:retention={retention}")).tokens
+            tokens = steps_of(small(pipe, f"holitom:retention={retention}")).tokens
             assert list(tokens) == sorted(tokens, reverse=True)
 
     def test_without_an_inner_stage_it_has_three_steps(self, pipe):
-        minute = minute_of(small(pipe, "holitom:retention=0.3,layer=none"))
-        assert len(minute.tokens) == 3
-        assert minute.layer is None
+        steps = steps_of(small(pipe, "holitom:retention=0.3,layer=none"))
+        assert len(steps.tokens) == 3
+        assert steps.layer is None
 
     def test_it_is_left_out_without_holitom(self, pipe):
         found = small(pipe, "fastvid")
-        assert minute_of(found) is None
-        assert "HoliTom in a minute" not in page(found)
+        assert steps_of(found) is None
+        assert "HoliTom step by step" not in page(found)
 
 
 class _Elements(HTMLParser):

@@ -20,7 +20,7 @@ from holitom.merge import Merge
 from holitom.methods import HoliTom, Renewal
 from holitom.report.colours import FILL, PALETTE, SCALE, colour_tokens, rgb
 from holitom.report.overlay import BAR, contact_sheet, overlays, paint, write_gif, write_mp4, write_png
-from holitom.report.reprs import fates_of
+from holitom.report.reprs import outcomes_of
 
 # Full dichromacy in linear RGB: Machado, Oliveira, Fernandes, IEEE TVCG 15(6), 2009, severity 1.
 SIGHT = {
@@ -224,8 +224,8 @@ class TestNotebooks:
 
     def test_bars_add_up(self):
         merge = Merge(torch.tensor([0, 0, 1, -1]), torch.tensor([0.5, 0.5, 1, 1]), torch.tensor([0, 2]))
-        assert fates_of(merge) == [[1, 2, 1]]
-        assert fates_of(merge, 2) == [[0, 2, 0], [1, 0, 1]]
+        assert outcomes_of(merge) == [[1, 2, 1]]
+        assert outcomes_of(merge, 2) == [[0, 2, 0], [1, 0, 1]]
 
     def test_an_empty_map_has_a_picture_too(self):
         assert "0 &rarr; 0" in Merge.identity(0)._repr_html_()

@@ -15,7 +15,7 @@ from holitom.bench import build, fresh_report, from_preset, pixels
 from holitom.cli.choices import choose, choose_all, in_tower, served
 from holitom.cli.loading import load
 from holitom.demo.app import samples
-from holitom.demo.work import Desk
+from holitom.demo.work import QuestionQueue
 from holitom.evaluation import Log, evaluate
 from holitom.evaluation.statistics import accuracy_table
 from holitom.methods import HoliTom, Renewal, Uncompressed, parse, with_tower
@@ -64,17 +64,17 @@ def test_ask_computes_a_still_video_once(tiny):
 
 
 def test_the_demo_takes_a_method_for_the_tower(tiny, tmp_path):
-    desk = Desk(tiny)
+    queue = QuestionQueue(tiny)
     try:
         ((file, question), *_) = samples(tmp_path, 1).values()
-        *_, last = desk.ask(file, question, "holitom", 0.25, 8, 4, "renewal:layer=0")
+        *_, last = queue.ask(file, question, "holitom", 0.25, 8, 4, "renewal:layer=0")
         assert "renewal:layer=0|holitom:retention=0.25" in last.page
         assert "inside the vision tower" in last.page
-        *_, last = desk.ask(file, question, "earlytom", 0.25, 8, 4, "renewal")
+        *_, last = queue.ask(file, question, "earlytom", 0.25, 8, 4, "renewal")
         assert last.failed
         assert "has a stage inside the vision tower already" in last.status
     finally:
-        desk.close()
+        queue.close()
 
 
 def test_an_evaluation_encodes_for_each_stage_inside_the_tower(tiny):

@@ -35,14 +35,14 @@ def demo(
         from holitom.demo.app import app, launch, require, samples
 
         require()
-        from holitom.demo.work import Desk
+        from holitom.demo.work import QuestionQueue
 
         model = chosen_model(model)
         clips = samples(scratch.path / "samples")
-        with closing(Desk(load(model, device, dtype, attention), model)) as desk:
-            blocks = app(desk, clips, recommended(model))
+        with closing(QuestionQueue(load(model, device, dtype, attention), model)) as queue:
+            blocks = app(queue, clips, recommended(model))
             with err.status("warming up ..."):
-                desk.pipeline.warm_up(next(iter(clips.values()))[0])
-            address = launch(blocks, desk.limits.megabytes, host, port, share, wait=False)
+                queue.pipeline.warm_up(next(iter(clips.values()))[0])
+            address = launch(blocks, queue.limits.megabytes, host, port, share, wait=False)
             say(f"open {address} (Ctrl-C ends it)")
             blocks.block_thread()

@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from holitom.demo.work import Desk
+from holitom.demo.work import QuestionQueue
 from holitom.methods.registry import names, tower_names
 from holitom.recommendation import Recommendation
 from holitom.video.synthetic.files import write_clips
@@ -37,11 +37,11 @@ def samples(folder: Path, number: int = 4) -> dict[str, tuple[str, str]]:
     return found
 
 
-def app(desk: Desk, clips: dict[str, tuple[str, str]], own: Recommendation | None = None) -> Any:
+def app(queue: QuestionQueue, clips: dict[str, tuple[str, str]], own: Recommendation | None = None) -> Any:
     """The Gradio app.
 
     Args:
-        desk: takes the questions.
+        queue: takes the questions.
         clips: sample clips by name, each a file and a question.
         own: what the checkpoint recommends, where the choice of method and retention begins.
 
@@ -51,7 +51,7 @@ def app(desk: Desk, clips: dict[str, tuple[str, str]], own: Recommendation | Non
     require()
     import gradio as gr
 
-    first, limits = next(iter(clips)), desk.limits
+    first, limits = next(iter(clips)), queue.limits
 
     def pick(name: str) -> tuple[str, str]:
         return clips[name]
@@ -59,7 +59,7 @@ def app(desk: Desk, clips: dict[str, tuple[str, str]], own: Recommendation | Non
     def ask(
         video: str | None, question: str, method: str, share: float, frames: float, tokens: float, tower: str
     ) -> Iterator[tuple[Any, ...]]:
-        for now in desk.ask(video, question or "", method, share, int(frames), int(tokens), tower):
+        for now in queue.ask(video, question or "", method, share, int(frames), int(tokens), tower):
             picture = EMPTY if now.page is None else frame(now.page)
             yield (
                 gr.Textbox(("" if not now.failed else "Error: ") + now.status),
@@ -69,7 +69,7 @@ def app(desk: Desk, clips: dict[str, tuple[str, str]], own: Recommendation | Non
             )
 
     with gr.Blocks(title="holitom", analytics_enabled=False, delete_cache=(3600, 3600)) as blocks:
-        gr.Markdown(f"# holitom\nAsk about a video, with and without compression. Model: `{escape(desk.model)}`")
+        gr.Markdown(f"# holitom\nAsk about a video, with and without compression. Model: `{escape(queue.model)}`")
         with gr.Row():
             with gr.Column(scale=1):
                 video = gr.Video(
@@ -94,7 +94,7 @@ def app(desk: Desk, clips: dict[str, tuple[str, str]], own: Recommendation | Non
                         elem_id="retention",
                     )
                 with gr.Row():
-                    frames = gr.Slider(1, limits.frames, value=desk.frames, step=1, label="Frames")
+                    frames = gr.Slider(1, limits.frames, value=queue.frames, step=1, label="Frames")
                     tokens = gr.Slider(1, limits.tokens, value=64, step=1, label="Longest answer, in tokens")
                     tower = gr.Dropdown(
                         [("every patch", ""), *tower_names()],

@@ -48,7 +48,7 @@ def method_of(name: str, retention: float) -> Method:
     return build(name, {} if share is None else {share: retention})
 
 
-class Desk:
+class QuestionQueue:
     """Takes questions of several people: clips are read side by side, the model answers one question after the other.
 
     Args:

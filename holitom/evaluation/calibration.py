@@ -227,13 +227,13 @@ def write_rows(rows: Sequence[Comparison], path: Path) -> None:
     """All rows as a Parquet file.
 
     Raises:
-        ImportError: without pyarrow, which the extra ``holitom[corpus]`` installs.
+        ImportError: without pyarrow, which the extra ``holitom[corpora]`` installs.
     """
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError as error:
-        raise ImportError("Parquet files need pyarrow: pip install 'holitom[corpus]'") from error
+        raise ImportError("Parquet files need pyarrow: pip install 'holitom[corpora]'") from error
     draft = path.with_suffix(".part")
     pq.write_table(pa.Table.from_pylist([asdict(row) for row in rows]), draft)
     os.replace(draft, path)

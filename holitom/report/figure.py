@@ -32,7 +32,7 @@ def plot(
         record: of a session, as ``session.videos[0]``.
         frames: (F, H, W, 3) uint8, the sampled frames, as ``clip.frames``; None: grey ones.
         late: after the last stage inside the LLM, instead of on entering it.
-        tower: what the vision tower computed, outlined, and carried on from there, on its own grid of patches.
+        tower: what the vision tower computed (outlined) and reused, on its own grid of patches.
         per_row: pictures in a row.
 
     Raises:

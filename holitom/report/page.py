@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from holitom import __version__
 from holitom.merge import Merge
 from holitom.report.colours import FILL, PALETTE, SCALE, colour_tokens
-from holitom.report.minute import minute_of
-from holitom.report.reprs import fates_of
+from holitom.report.reprs import outcomes_of
+from holitom.report.steps import steps_of
 from holitom.report.trace import Run, Stage, Trace, some
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -55,8 +55,8 @@ def page(trace: Trace) -> str:
         name=Path(trace.clip.source).name or trace.clip.source,
         lanes=[_Lane(letter, run, trace.frames) for letter, run in zip(LETTERS, trace.runs, strict=False)],
         css=Markup((assets / "page.css").read_text("utf-8")),
-        js=Markup("".join((assets / name).read_text("utf-8") for name in ("page.js", "minute.js"))),
-        minute=minute_of(trace),
+        js=Markup("".join((assets / name).read_text("utf-8") for name in ("page.js", "steps.js"))),
+        steps=steps_of(trace),
         data=Markup(_script(page_data(trace))),
         patches=trace.grid[0] * trace.grid[1],
         links=_links(trace),
@@ -68,7 +68,7 @@ def page(trace: Trace) -> str:
 
 def page_data(trace: Trace) -> dict[str, Any]:
     """What the page's script draws, as plain numbers and lists."""
-    minute, tower = minute_of(trace), trace.tower
+    steps, tower = steps_of(trace), trace.tower
     return {
         "frames": trace.frames,
         "grid": list(trace.grid),
@@ -79,7 +79,7 @@ def page_data(trace: Trace) -> dict[str, Any]:
         "palette": PALETTE,
         "fill": FILL,
         "scale": SCALE,
-        "minute": minute and {"run": minute.run, "segment": minute.segment, "static": minute.static},
+        "steps": steps and {"run": steps.run, "segment": steps.segment, "static": steps.static},
         "tower": _tower(trace),
         "runs": [
             {
@@ -138,7 +138,7 @@ class _Lane:
         share = None if self.summary.cost is None else self.summary.cost.ratios["vision_flops"]
         self.tower = None if share is None or share == 1 else share
         self.layers = [stage.layer for stage in run.stages if stage.layer is not None]
-        self.fates = fates_of(run.stages[0].merge, frames)
+        self.outcomes = outcomes_of(run.stages[0].merge, frames)
         spans = run.record.merge.spans or ()
         gains: Sequence[int | None] = run.gains or [None] * len(spans)
         widest = max((gain or 0 for gain in gains), default=0)
@@ -150,12 +150,12 @@ class _Lane:
                 "length": last - first + 1,
                 "gain": gain,
                 "share": (gain or 0) / widest if widest else 0,
-                "fates": [sum(column) for column in zip(*self.fates[first : last + 1], strict=True)],
+                "outcomes": [sum(column) for column in zip(*self.outcomes[first : last + 1], strict=True)],
             }
             for number, ((first, last), gain) in enumerate(zip(spans, gains, strict=True), 1)
         ]
         self.gain = sum(gain or 0 for gain in gains) if run.gains is not None else None
-        self.totals = [sum(column) for column in zip(*self.fates, strict=True)]
+        self.totals = [sum(column) for column in zip(*self.outcomes, strict=True)]
 
 
 def _tower(trace: Trace) -> dict[str, Any] | None:

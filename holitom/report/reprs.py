@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from holitom.runtime.records import VideoRecord
     from holitom.runtime.session import Session
 
-_FATES = (("stay", "#d55e00"), ("merged", "#4477aa"), ("dropped", "#b9c0c8"))
+_OUTCOMES = (("stay", "#d55e00"), ("merged", "#4477aa"), ("dropped", "#b9c0c8"))
 
 
-def fates_of(merge: Merge, parts: int = 1) -> list[list[int]]:
+def outcomes_of(merge: Merge, parts: int = 1) -> list[list[int]]:
     """Of each of ``parts`` equal parts of the sources: how many are a token alone, are merged, are dropped."""
     target = merge.target.detach().cpu().numpy()
     source, output, _ = (part.detach().cpu().numpy() for part in merge.edges())
@@ -32,8 +32,8 @@ def fates_of(merge: Merge, parts: int = 1) -> list[list[int]]:
 
 def merge_html(merge: Merge) -> str:
     """A map as a line of numbers and a bar."""
-    [counts] = fates_of(merge)
-    words = ", ".join(f"{count:,} {name}" for count, (name, _) in zip(counts, _FATES, strict=True))
+    [counts] = outcomes_of(merge)
+    words = ", ".join(f"{count:,} {name}" for count, (name, _) in zip(counts, _OUTCOMES, strict=True))
     return (
         f"<div><b>Merge</b> {merge.inputs:,} &rarr; {merge.outputs:,} tokens ({merge.retention:.1%})"
         f"{_bars([counts], 240, 10)}<small>of the sources {words}{_cut(merge)}</small></div>"
@@ -50,7 +50,7 @@ def video_html(video: VideoRecord) -> str:
     computed = "" if share == 1 else f"; {share:.1%} of the patches computed in the vision tower"
     return (
         f"<div>{video.frames} frames of {height} &times; {width}: {ways} tokens{inner}{_cut(video.merge)}{computed}"
-        f"{_bars(fates_of(video.merge, video.frames), min(640, 24 * video.frames), 48)}</div>"
+        f"{_bars(outcomes_of(video.merge, video.frames), min(640, 24 * video.frames), 48)}</div>"
     )
 
 
@@ -76,7 +76,7 @@ def session_html(session: Session) -> str:
         f"<tr><th style='text-align:left'>{name}</th><td>{some:,}</td><td>{all_:,}</td><td>{some / all_:.1%}</td></tr>"
         for name, some, all_ in figures
     )
-    key = " ".join(f"<span style='color:{colour}'>&#9632;</span> {name}" for name, colour in _FATES)
+    key = " ".join(f"<span style='color:{colour}'>&#9632;</span> {name}" for name, colour in _OUTCOMES)
     settings = escape(
         ", ".join(f"{name}={value!r}" for name, value in session.method.settings().items() if name != "method")
     )
@@ -92,7 +92,7 @@ def _bars(parts: list[list[int]], width: int, height: int) -> str:
     shapes = []
     for place, counts in enumerate(parts):
         passed = 0
-        for (name, colour), count in zip(_FATES, counts, strict=True):
+        for (name, colour), count in zip(_OUTCOMES, counts, strict=True):
             if len(parts) > 1:
                 box = f"x='{place + 0.04:.2f}' width='0.92' y='{whole - passed - count}' height='{count}'"
             else:

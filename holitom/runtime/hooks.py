@@ -20,8 +20,8 @@ from holitom.runtime.attention import release, watch
 from holitom.runtime.cache import CacheMemory, memory_of
 from holitom.runtime.call import Call
 from holitom.runtime.encoder import encode, layouts_of, note_arguments
-from holitom.runtime.instead import Instead, untraced
 from holitom.runtime.layers import enter_layer, reads_packed
+from holitom.runtime.method_patch import MethodPatch, untraced
 from holitom.runtime.prefill import enter_decoder
 from holitom.runtime.step import begin_step, is_step, step_layer
 from holitom.runtime.thread import Generation, here
@@ -47,7 +47,7 @@ class Hooks:
         self._running: dict[int, int] = {}  # by thread, calls and generations under a session
         self._handles: list[Any] = []
         self._layers: set[int] = set()
-        self._instead: list[Instead] = []
+        self._instead: list[MethodPatch] = []
         self._warned = False
 
     @classmethod
@@ -100,9 +100,9 @@ class Hooks:
         base, decoder, layers = self.adapter.base, self.adapter.decoder, self.adapter.layers
         if not self._handles:
             self._instead = [
-                Instead(base, self.adapter.encoder, self._encode),
-                Instead(self.model, "generate", self._generate),
-                *(Instead(base, name, self._faster(own)) for name, own in self.adapter.shortcuts().items()),
+                MethodPatch(base, self.adapter.encoder, self._encode),
+                MethodPatch(self.model, "generate", self._generate),
+                *(MethodPatch(base, name, self._faster(own)) for name, own in self.adapter.shortcuts().items()),
             ]
             around = ((self.model, self._enter_model), (base, self._enter_base), (decoder, self._enter_decoder))
             for module, enter in around:

@@ -31,7 +31,7 @@ def known_tokens(call: Call, stage: Stage, device: torch.device) -> Tensor | Non
     return None if real is None else real.to(device)
 
 
-class _SeenEnough(Exception):
+class _StopForward(Exception):
     """Ends a look ahead once queries and keys are known."""
 
 
@@ -116,11 +116,11 @@ def _look_ahead(call: Call, layer: int, module: Any, hidden: Tensor, embeddings:
 
     def observer(query: Tensor, key: Tensor, scale: float) -> None:
         call.observe(layer - 1, query, key, scale)
-        raise _SeenEnough
+        raise _StopForward
 
     call.observers[module.self_attn] = observer
     try:
-        with contextlib.suppress(_SeenEnough):
+        with contextlib.suppress(_StopForward):
             module.self_attn(
                 hidden_states=module.input_layernorm(hidden),
                 position_embeddings=embeddings,

@@ -27,7 +27,7 @@ Frames = Generator[tuple[int, NDArray[np.uint8]], None, "str | None"]
 """(slot, (H, W, 3)) in ascending order of slots; returns what is wrong with the video, or None."""
 
 
-class Disordered(Exception):
+class OutOfOrder(Exception):
     """Frames come out in another order than their times say, or decoding cannot begin in the middle of this film."""
 
 
@@ -138,7 +138,7 @@ class Film:
                 whole = True
             except Damaged:
                 strict = False
-            except Disordered:
+            except OutOfOrder:
                 if self.better is not None and not stand_in:
                     return None
                 whole = True
@@ -150,7 +150,7 @@ class Film:
         """Whether the first frames come out as their packets say. Else ``better`` may say how they do."""
         indexes = np.arange(min(len(self.packets), PROBED))
         for strict in (True, False):
-            with suppress(Damaged, Disordered), self._reader(strict) as reader:
+            with suppress(Damaged, OutOfOrder), self._reader(strict) as reader:
                 return sum(1 for _ in self._by_time(reader, indexes, stand_in=False)) == len(indexes)
         return False
 
@@ -177,7 +177,7 @@ class Film:
 
         Raises:
             Damaged: by a strict reader.
-            Disordered: where what comes out disagrees.
+            OutOfOrder: where what comes out disagrees.
         """
         contents, count = self.contents, len(self.contents.starts)
         assert contents.times is not None
@@ -224,7 +224,7 @@ class Film:
             for frame in reader.decode(position, packet):
                 at = -1 if frame.pts is None else frame.pts
                 if not 0 <= at < count:
-                    raise Disordered
+                    raise OutOfOrder
                 if place[at] < floor:
                     continue
                 if at >= tail:
@@ -233,15 +233,15 @@ class Film:
                     raise Damaged
                 # With gradual refresh a "keyframe" is one of many predicted pictures that only together are whole.
                 if entry is not None and (at != entry or frame.pict_type in PREDICTED):
-                    raise Disordered
+                    raise OutOfOrder
                 entry, before, last = None, last, int(rank[at])
                 if last <= before:
-                    raise Disordered
+                    raise OutOfOrder
                 if before + 1 < last < sure and (reader.strict or not stand_in):
                     if before < 0 and not self.beheaded:
                         self.better = self._without(last)
-                        raise Disordered
-                    raise Damaged if reader.strict else Disordered
+                        raise OutOfOrder
+                    raise Damaged if reader.strict else OutOfOrder
                 passed = settled
                 while passed < len(wanted) and indexes[passed] <= last:
                     passed += 1

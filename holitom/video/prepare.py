@@ -60,9 +60,9 @@ class Preprocessor(ABC):
         """
         from holitom.video.llava_onevision import LlavaOnevisionPreprocessor
         from holitom.video.processor import ProcessorPreprocessor
-        from holitom.video.torchvision import set_aside_broken
+        from holitom.video.torchvision import hide_broken_torchvision
 
-        set_aside_broken()
+        hide_broken_torchvision()
         files = CheckpointFiles(name, **hub)
         model_type = str(files.config().get("model_type", ""))
         if model_type == "llava_onevision":

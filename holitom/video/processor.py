@@ -17,7 +17,7 @@ from holitom.video.clip import Clip
 from holitom.video.pixels import RESAMPLING, shrunk
 from holitom.video.prepare import Preprocessor, require_one_length
 from holitom.video.sampling import FrameRate
-from holitom.video.torchvision import is_set_aside
+from holitom.video.torchvision import is_torchvision_hidden
 
 STACKED = {"internvl", "llava_next_video", "smolvlm", "video_llava"}  # all videos of a call in one tensor, by frames
 RATE = {"fps": "fps", "least": "min_frames", "most": "max_frames"}  # FrameRate's names and transformers'
@@ -53,7 +53,7 @@ class ProcessorPreprocessor(Preprocessor):
             failed = f"the processor of {model_type or files.name} cannot be loaded: "
             if find_spec("torchvision") is not None:
                 raise ImportError(failed + " ".join(str(error).split())) from error
-            built = "the installed one was built for another torch" if is_set_aside() else "none is installed"
+            built = "the installed one was built for another torch" if is_torchvision_hidden() else "none is installed"
             raise ImportError(
                 f"{failed}the video processors of transformers need a torchvision built for the installed torch "
                 f"{torch.__version__}, and {built}. Install it with `pip install --force-reinstall --no-deps "

@@ -6,7 +6,7 @@ import importlib
 import sys
 
 
-def set_aside_broken() -> None:
+def hide_broken_torchvision() -> None:
     """Lets transformers go on without torchvision where importing it fails.
 
     A torchvision built for another torch raises when it is imported, and transformers imports it with all models that
@@ -27,8 +27,8 @@ def set_aside_broken() -> None:
         importlib.import_module("transformers.image_utils")
 
 
-def is_set_aside() -> bool:
-    """Whether :func:`set_aside_broken` had to."""
+def is_torchvision_hidden() -> bool:
+    """Whether :func:`hide_broken_torchvision` had to."""
     return sys.modules.get("torchvision", sys) is None
 
 

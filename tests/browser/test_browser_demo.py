@@ -32,13 +32,13 @@ def clips(tmp_path_factory):
 @pytest.fixture(scope="module")
 def served(clips):
     from holitom.demo.app import app, launch
-    from holitom.demo.work import Desk
+    from holitom.demo.work import QuestionQueue
 
-    desk = Desk(Pipeline.from_pretrained(TINY, device="cpu"), "tiny")
-    blocks = app(desk, clips, recommended("tiny"))
-    yield launch(blocks, desk.limits.megabytes, wait=False)
+    queue = QuestionQueue(Pipeline.from_pretrained(TINY, device="cpu"), "tiny")
+    blocks = app(queue, clips, recommended("tiny"))
+    yield launch(blocks, queue.limits.megabytes, wait=False)
     blocks.close()
-    desk.close()
+    queue.close()
 
 
 @pytest.fixture

@@ -118,7 +118,7 @@ def test_the_same_patch_lights_up_in_every_method(page, traced):
         assert lit(page, run) == pytest.approx(sources_of(stages_of(each.record)[0].merge, 5), rel=1e-3)
 
 
-def test_the_minute_draws_each_step_of_this_clip(page):
+def test_the_steps_draw_each_step_of_this_clip(page):
     page.wait("return [...document.querySelectorAll('canvas.mini')].every((canvas) => canvas.width > 1)")
     minis = page.driver.find_elements(By.CSS_SELECTOR, "canvas.mini")
     assert [each.get_attribute("data-step") for each in minis] == ["cut", "time", "space", "inside"]
@@ -165,7 +165,7 @@ def test_a_click_holds_a_token_until_escape(page):
 def test_every_view_is_another_picture(page):
     element = canvas(page, 2)
     seen = []
-    for view in ("fate", "picture", "similarity", "scores", "attention"):
+    for view in ("outcome", "picture", "similarity", "scores", "attention"):
         page.run(f"document.querySelector('input[value={view}]').click()")
         seen.append(pixels(page, element))
     assert len(set(seen)) == len(seen)

@@ -5,7 +5,7 @@
   let [rows, columns] = data.grid, patches = full;
   const strip = document.getElementById("strip"), panel = document.getElementById("panel"), live = document.getElementById("live");
   const images = new Array(data.frames), cells = [];
-  let view = "fate", when = "0", held = false, size = null, printing = false;
+  let view = "outcome", when = "0", held = false, size = null, printing = false;
   let point = null; // {run, source}: the patch that is pointed at
 
   const percent = (share) => (share >= 0.0995 ? (100 * share).toFixed(0) : (100 * share).toPrecision(2)) + " %";
@@ -95,12 +95,12 @@
     const pen = canvas.getContext("2d"), line = lineOf(width / scale, scale);
     pen.imageSmoothingEnabled = image.naturalWidth > 160;
     pen.drawImage(image, 0, 0, width, height);
-    if (view === "fate") fates(pen, stage, first, boxesOf(width, height, [rows, columns]), line);
+    if (view === "outcome") outcomes(pen, stage, first, boxesOf(width, height, [rows, columns]), line);
     else if (view !== "picture") values(pen, cell.run, cell.frame * full, boxesOf(width, height, data.grid), line);
     return canvas;
   }
 
-  function fates(pen, stage, first, boxes, line) {
+  function outcomes(pen, stage, first, boxes, line) {
     boxes.forEach(([left, top, wide, high], n) => {
       const token = stage.target[first + n];
       if (token < 0) {
@@ -360,8 +360,8 @@
         if (token < 0) dropped++; else if (stage.colour[token] >= 0) merged++; else alone++;
       }
       const computed = when === "tower" ? cell.run.tower.anchor.filter((source) => source >= first && source < first + patches).length : 0;
-      const fate = when === "tower" ? `${computed} computed, ${patches - computed} carried on` : `${alone} stay, ${merged} merged, ${dropped} dropped`;
-      cell.canvas.setAttribute("aria-label", `${data.runs.length > 1 ? `${cell.run.letter}, ` : ""}frame ${cell.frame + 1}${cell.number >= 0 ? `, segment ${cell.number + 1}` : ""}: ${fate}`);
+      const outcome = when === "tower" ? `${computed} computed, ${patches - computed} reused` : `${alone} stay, ${merged} merged, ${dropped} dropped`;
+      cell.canvas.setAttribute("aria-label", `${data.runs.length > 1 ? `${cell.run.letter}, ` : ""}frame ${cell.frame + 1}${cell.number >= 0 ? `, segment ${cell.number + 1}` : ""}: ${outcome}`);
     }
   }
   const redraw = () => cells.filter((cell) => cell.seen).forEach(draw);

@@ -1,9 +1,9 @@
 // Draws HoliTom's steps.
 (() => {
-  const data = JSON.parse(document.getElementById("data").textContent), minute = data.minute;
-  if (!minute) return;
-  const [rows, columns] = data.grid, patches = rows * columns, run = data.runs[minute.run], [first, last] = minute.segment;
-  const canvases = [...document.querySelectorAll("canvas.mini")], images = new Map(), still = new Set(minute.static);
+  const data = JSON.parse(document.getElementById("data").textContent), example = data.steps;
+  if (!example) return;
+  const [rows, columns] = data.grid, patches = rows * columns, run = data.runs[example.run], [first, last] = example.segment;
+  const canvases = [...document.querySelectorAll("canvas.mini")], images = new Map(), still = new Set(example.static);
   const first_stage = run.stages[0], last_stage = run.stages[run.stages.length - 1];
   const sizes = new Array(first_stage.anchor.length).fill(0);
   first_stage.target.forEach((token) => { if (token >= 0) sizes[token]++; });

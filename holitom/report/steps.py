@@ -1,4 +1,4 @@
-"""HoliTom in a minute: its four steps on one clip, as numbers and as what the page's script draws of them."""
+"""HoliTom step by step: its four steps on one clip, as numbers and as what the page's script draws of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from holitom.report.trace import Trace
 
 
 @dataclass(frozen=True)
-class Minute:
+class Steps:
     """The first run of HoliTom in a trace, step by step.
 
     Args:
@@ -29,7 +29,7 @@ class Minute:
     layer: int | None
 
 
-def minute_of(trace: Trace) -> Minute | None:
+def steps_of(trace: Trace) -> Steps | None:
     """The four steps, or None where HoliTom is not among the runs."""
     for number, run in enumerate(trace.runs):
         spans, threshold = run.record.merge.spans, run.threshold
@@ -46,5 +46,5 @@ def minute_of(trace: Trace) -> Minute | None:
         layer = next((stage.layer for stage in run.stages if stage.layer is not None), None)
         left = [int((stage.merge.anchor >= 0).sum()) for stage in run.stages]
         tokens = (full, full - sum(gains), left[0], *([] if layer is None else [left[-1]]))
-        return Minute(number, (first, last), static, tokens, layer)
+        return Steps(number, (first, last), static, tokens, layer)
     return None

@@ -15,7 +15,7 @@ def untraced(function: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
-class Instead:
+class MethodPatch:
     """Stands in one instance's ``__dict__`` in front of a method, until :meth:`remove`."""
 
     def __init__(self, owner: Any, name: str, run: Callable[..., Any]) -> None:
