@@ -30,6 +30,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         ({"method": "holitom", "colour": 1}, {}, "no parameter 'colour'"),
         ({"method": "holitom"}, {"video_pruning_rate": 0.9}, r"leave it out, and set retention to 0\.1"),
         ({"method": "holitom"}, {"enable_mm_embeds": True}, "no patches to look at"),
+        ({"method": "holitom"}, {"mm_processor_kwargs": {"holitom": "evs"}}, "those of single requests stand"),
         ({"method": "holitom"}, {"mm_encoder_tp_mode": "data"}, "all heads of the vision tower"),
         ({"method": "holitom"}, {"compilation_config": {"compile_mm_encoder": True}}, "while it runs"),
     ],

@@ -30,6 +30,7 @@ ARCHITECTURES: Mapping[str, str] = MappingProxyType(
     }
 )
 SERVING_DEFAULTS: Mapping[str, Any] = MappingProxyType({"exact": True, "layer": None})
+OWN_COUNTS = ("pruning_rate", "dominant", "contextual")  # settings that bring a count of their own
 _DEPTH = 1000  # of the decoder that is asked whether a method has inner stages
 _NOT_INSIDE = (
     "vLLM cannot do that: its scheduler and its KV cache count the tokens of a request once for all layers (inner "
@@ -238,7 +239,7 @@ def _own_count(name: str, settings: Mapping[str, Any]) -> bool:
     """Whether settings bring a count of their own, which the method then refuses beside ``exact=True``."""
     if "exact" in settings or not {"exact"} <= _fields(method_class(name)):
         return False
-    return any(settings.get(key) is not None for key in ("pruning_rate", "dominant", "contextual"))
+    return any(settings.get(key) is not None for key in OWN_COUNTS)
 
 
 def _servable() -> str:

@@ -21,6 +21,7 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 from holitom.integrations.vllm.compressor import Compressor
 from holitom.integrations.vllm.config import ServingConfig
 from holitom.integrations.vllm.processing import CompressedVideos, VideoShape
+from holitom.integrations.vllm.request import RequestSettings
 
 
 class ProcessingInfo(LlavaOnevisionProcessingInfo):  # type: ignore[misc]
@@ -52,7 +53,7 @@ class Processor(CompressedVideos, LlavaOnevisionMultiModalProcessor):  # type: i
 
 
 @MULTIMODAL_REGISTRY.register_processor(Processor, info=ProcessingInfo, dummy_inputs=LlavaOnevisionDummyInputsBuilder)
-class HoliTomLlavaOnevisionForConditionalGeneration(LlavaOnevisionForConditionalGeneration):  # type: ignore[misc]
+class HoliTomLlavaOnevisionForConditionalGeneration(RequestSettings, LlavaOnevisionForConditionalGeneration):  # type: ignore[misc]
     """vLLM's model, with a method between the vision tower and the LLM."""
 
     # transformers 5.19 leaves vision_model out of names when it saves; checkpoints on the hub have it

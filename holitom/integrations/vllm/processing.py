@@ -5,14 +5,20 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
+from vllm.multimodal.inputs import MultiModalFieldConfig
 from vllm.multimodal.processing import PromptUpdateDetails
 
 from holitom import __version__
 from holitom.integrations.vllm.config import ServingConfig
 from holitom.integrations.vllm.metrics import count_video
+from holitom.integrations.vllm.request import FIELD, for_request, take_settings, to_tensor, token_count
+
+_ASKED: ContextVar[ServingConfig | None] = ContextVar("_ASKED", default=None)
+"""What the request asks for that this thread processes; None: nothing of its own."""
 
 
 @dataclass(frozen=True)
@@ -63,14 +69,37 @@ class CompressedVideos:
         raise NotImplementedError
 
     @functools.cached_property
-    def serving(self) -> ServingConfig:
+    def server(self) -> ServingConfig:
         """The server's config."""
         return ServingConfig.of_hf_config(self.info.get_hf_config())
 
+    @property
+    def serving(self) -> ServingConfig:
+        """The config of the request that is processed."""
+        return _ASKED.get() or self.server
+
+    def apply(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """As in vLLM, with the settings that a request brings."""
+        asked, rest = take_settings(inputs.hf_processor_mm_kwargs)
+        config = None if asked is None else for_request(self.server, asked)
+        before = _ASKED.set(None if config == self.server else config)
+        try:
+            return super().apply(  # type: ignore[misc]
+                dataclasses.replace(inputs, hf_processor_mm_kwargs=rest), *args, **kwargs
+            )
+        finally:
+            _ASKED.reset(before)
+
     def _get_prompt_updates(self, mm_items: Any, hf_processor_mm_kwargs: Any, out_mm_kwargs: Any) -> Sequence[Any]:
+        asked, videos = _ASKED.get(), out_mm_kwargs.get("video", [])
+        if asked is not None and videos:
+            shared = MultiModalFieldConfig.shared("video", len(videos), keep_on_cpu=True)
+            for item, element in zip(videos, shared.build_elems(FIELD, to_tensor(asked)), strict=True):
+                item[FIELD] = element
+
         def placeholders(number: int) -> VideoPlaceholders:
             shape = self.video_shape(number, mm_items, out_mm_kwargs)
-            after = self.serving.token_count(shape.frames, shape.grid)
+            after = token_count(self.server, self.serving, shape.frames, shape.grid)
             return VideoPlaceholders([self.video_token] * (after + shape.text), before=shape.patches, after=after)
 
         stock: Sequence[Any] = super()._get_prompt_updates(  # type: ignore[misc]

@@ -22,6 +22,7 @@ from holitom.integrations.vllm.positions import (
     to_channels,
 )
 from holitom.integrations.vllm.processing import CompressedVideos, VideoShape
+from holitom.integrations.vllm.request import RequestSettings
 from holitom.models.base import PatchRecord
 
 
@@ -40,7 +41,7 @@ class QwenProcessor(CompressedVideos):
         return VideoShape(steps, (rows // side, columns // side))
 
 
-class QwenVideos:
+class QwenVideos(RequestSettings):
     """Mixed into Qwen's models: compresses videos and gives every token its place.
 
     Images keep vLLM's embeddings and positions. Those of videos are wider by ``CHANNELS``, see

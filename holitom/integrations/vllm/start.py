@@ -63,6 +63,11 @@ class Checks(VerifyAndUpdateConfig):  # type: ignore[misc]
                 "--enable-mm-embeds does not go with holitom's architecture: videos that come as embeddings have no "
                 "patches to look at. Leave it out, or compress before you send them"
             )
+        if KEY in (media.mm_processor_kwargs or {}):
+            raise ValueError(
+                f'--mm-processor-kwargs has settings under "{KEY}", where those of single requests stand: what holds '
+                "for all are the method's settings in hf_overrides"
+            )
         if media.mm_encoder_tp_mode == "data" and config.method.needs:
             raise ValueError(
                 f"--mm-encoder-tp-mode data does not go with {config.method.name}, which looks at all heads of the "

@@ -1,0 +1,143 @@
+"""Settings of a single request: less than the server keeps, or another way to choose it. Checked here, without vLLM.
+
+A request brings them as ``mm_processor_kwargs={"holitom": {"retention": 0.05}}``. vLLM's processor sizes the
+placeholders by them, and they travel beside the pixels to the model, which merges by them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from holitom.integrations.vllm.compressor import Compressor
+from holitom.integrations.vllm.config import KEY, OWN_COUNTS, ServingConfig
+from holitom.methods.registry import method_class, split_text
+from holitom.models.tower_names import tower_name
+
+FIELD = "holitom_settings"
+"""What the settings are called among a video's processed inputs."""
+
+
+def take_settings(options: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """A request's settings (None: it has none), and its other options, which are for the model's own processor.
+
+    Args:
+        options: ``mm_processor_kwargs`` of a request.
+
+    Raises:
+        ValueError: when the settings stand where nothing would read them.
+    """
+    rest = dict(options)
+    asked = rest.pop(KEY, None)
+    scopes = [(name, value) for name, value in rest.items() if isinstance(value, Mapping)]
+    for place, there in (("mm_processor_kwargs", rest), *scopes):
+        lost = {KEY, "method", "retention"} & set(there)
+        if lost:
+            raise ValueError(
+                f"{', '.join(sorted(lost))} in {place} would be read by nobody: settings of a request stand together "
+                f'under one key, mm_processor_kwargs={{"{KEY}": {{"method": "spread", "retention": 0.05}}}}'
+            )
+    return asked, rest
+
+
+def for_request(server: ServingConfig, asked: str | Mapping[str, Any]) -> ServingConfig:
+    """The config that one request gets. That it keeps no more than the server is checked with each video's shape.
+
+    What the request does not name is the server's: its method, or, for another method, its retention.
+
+    Args:
+        server: the server's config.
+        asked: ``"spread:retention=0.05"``, ``{"method": "spread"}``, ``{"retention": 0.05}``.
+
+    Raises:
+        TypeError, ValueError: naming the value and what would work.
+    """
+    name: Any
+    if isinstance(asked, str):
+        name, given = (asked, {}) if "|" in asked else split_text(asked)
+    elif isinstance(asked, Mapping):
+        given = {str(key): value for key, value in asked.items()}
+        name = given.pop("method", server.method.name)
+    else:
+        raise TypeError(f'settings of a request are text or a mapping, as in {{"retention": 0.05}}; got {asked!r}')
+    if "positions" in given:
+        raise ValueError(
+            f"positions={given['positions']!r}: vLLM places tokens in one way for all requests; leave it out"
+        )
+    if name == server.method.name:
+        config = ServingConfig.parse({**server.settings(), **given})
+    else:
+        config = ServingConfig.parse({"method": name, **_retention_of(server, name, given), **given})
+    beyond = sorted(set(config.method.needs) - set(server.method.needs))
+    if beyond:
+        raise ValueError(
+            f"{config.method.name} reads {' and '.join(beyond)} of the vision tower, and this server, started with "
+            f"{server.method.name}, looks at {' and '.join(sorted(server.method.needs)) or 'none of that'}: ask for a "
+            "method that needs no more, or start the server with one that does"
+        )
+    return config
+
+
+def token_count(server: ServingConfig, config: ServingConfig, frames: int, grid: tuple[int, int]) -> int:
+    """How many tokens of a video a request keeps.
+
+    Args:
+        server: the server's config, whose count vLLM has reserved memory for.
+        config: the request's.
+        frames: T.
+        grid: (h, w).
+
+    Raises:
+        ValueError: when that is more than the server keeps.
+    """
+    count, most = config.token_count(frames, grid), server.token_count(frames, grid)
+    if count > most:
+        raise ValueError(
+            f"{json.dumps(config.settings())} keeps {count} tokens of a video of {frames} x {grid[0]} x {grid[1]}, and "
+            f"this server keeps {most}: a request may ask for less than that, not for more"
+        )
+    return count
+
+
+def to_tensor(config: ServingConfig) -> Tensor:
+    """Settings as bytes, uint8: what vLLM sends to the model are tensors."""
+    return torch.frombuffer(bytearray(json.dumps(config.settings()).encode()), dtype=torch.uint8)
+
+
+class RequestSettings:
+    """Mixed into a served model: merges a batch of videos by the settings that came with it.
+
+    vLLM puts only videos with the same settings into a batch (:data:`FIELD` is a shared field), and calls one after
+    the other.
+    """
+
+    config: Any
+    compressor: Compressor
+
+    def embed_multimodal(self, **kwargs: Any) -> Any:
+        """vLLM's own, with the request's settings, if it has some."""
+        sent = kwargs.pop(FIELD, None)
+        if sent is None:
+            return super().embed_multimodal(**kwargs)  # type: ignore[misc]
+        server = self.compressor
+        method = ServingConfig.parse(json.loads(bytes(sent.tolist()))).method
+        config = ServingConfig(method.for_tower(tower_name(self.config)))
+        self.compressor = dataclasses.replace(server, config=config)
+        try:
+            return super().embed_multimodal(**kwargs)  # type: ignore[misc]
+        finally:
+            self.compressor = server
+
+
+def _retention_of(server: ServingConfig, name: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The server's retention, for another method that has one and is given no other count."""
+    usual = server.settings().get("retention")
+    if usual is None or set(OWN_COUNTS) & set(given) or not isinstance(name, str) or "|" in name:
+        return {}
+    has_one = any(field.name == "retention" for field in dataclasses.fields(method_class(name)))
+    return {"retention": usual} if has_one else {}
