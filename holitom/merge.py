@@ -36,8 +36,8 @@ class Merge:
             None for a method that cuts none.
 
     Raises:
-        TypeError, ValueError: when shapes, dtypes or devices do not fit. Values are checked by :meth:`validate`,
-            because looking at them would make a GPU wait.
+        TypeError: when dtypes do not fit.
+        ValueError: when shapes or devices do not fit. :meth:`validate` checks values, for which a GPU has to wait.
     """
 
     target: Tensor

@@ -29,7 +29,8 @@ class VideoTokens:
             None. CDPruner and EchoPrune compare features with these.
 
     Raises:
-        TypeError, ValueError: naming the argument whose shape or dtype does not fit.
+        TypeError: naming the argument whose type or dtype does not fit.
+        ValueError: naming the argument whose shape does not fit.
     """
 
     features: Tensor

@@ -22,6 +22,7 @@ def measure_compiled(
 
     Args:
         workload: with an answer of at least two tokens.
+        method: to measure.
         backend: of ``torch.compile``: "inductor" is what ``generate()`` takes by itself, with CUDA graphs; others take
             less time to compile.
         repeats: answers that are measured, after one in which the step is compiled.

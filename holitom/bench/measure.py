@@ -82,12 +82,14 @@ def measure(
     """Read the prompt and write the answer, by ``generate()``, as anybody would.
 
     Args:
+        workload: the model and the prompts.
+        method: to measure.
         encoded: from :func:`encode`; then the tower does not run again, and its seconds from there are used.
         timer: in place of the stage timer, to profile; the seconds of the stages are then unknown, and 0.
         clock: one of ``CLOCKS``.
 
     Raises:
-        whatever the model or the method raise, for lack of memory for example.
+        Exception: whatever the model or the method raise, for lack of memory for example.
     """
     model, device, adapter = workload.model, workload.device, adapter_for(workload.model)
     inputs: dict[str, Any] = dict(workload.inputs)

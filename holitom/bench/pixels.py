@@ -59,6 +59,8 @@ def patches(video: Tensor, patch: int, step: int = 2, merge: int = 2) -> tuple[T
     Args:
         video: (T, 3, H, W); the last frame is repeated until ``step`` divides T.
         patch: side of a patch in pixels.
+        step: frames that are taken together.
+        merge: side of a square, in patches.
 
     Returns:
         (steps * h * w, 3 * step * patch * patch) and the grid (steps, h, w) in patches.

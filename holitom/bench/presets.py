@@ -208,10 +208,15 @@ def build(
     """The preset's model with random weights, made on the device itself; it never ends an answer by itself.
 
     Args:
+        name: of the preset.
+        device: where the weights are made.
+        dtype: of the weights.
         attention: "sdpa", "eager", "flash_attention_2", ...
+        seed: of the random weights.
 
     Raises:
-        ValueError: for an unknown name. RuntimeError: when the device's memory is too small.
+        ValueError: for an unknown name.
+        RuntimeError: when the device's memory is too small.
     """
     from transformers import AutoModelForImageTextToText
     from transformers.initialization import no_init_weights

@@ -50,6 +50,7 @@ def bench(
     """Run the rounds that the report does not have yet, after its settings' number of warm-up rounds.
 
     Args:
+        workload: the model and the prompts.
         methods: the uncompressed model (:class:`holitom.methods.Uncompressed`) among them, to compare with.
         report: from :func:`fresh_report`, or one to go on with.
         share_tower: encode once for all methods that need the same of the vision tower (or a part of what another one
@@ -92,6 +93,8 @@ def bench_compiled(
     """Measure compiled decoding, method after method, where the report does not have it yet.
 
     Args:
+        workload: the model and the prompts.
+        methods: to measure.
         report: whose setting ``compile`` is the backend.
         save: called after each method.
         done: told the label of each.

@@ -86,8 +86,10 @@ def from_preset(
     """The workload of a preset: ids are made up, with the placeholders where the family's processor would put them.
 
     Args:
+        name: of the preset.
         model: built by :func:`holitom.bench.presets.build`.
         frames: of each video.
+        batch: number of prompts, each with its own video.
         text: tokens of a prompt beside the video and what encloses it.
         answer: tokens to generate.
         static: the share of the picture that never changes.
@@ -142,7 +144,9 @@ def from_pipeline(
     """The workload of a checkpoint: synthetic clips through its own preprocessor, a question of about ``text`` tokens.
 
     Args:
+        pipeline: model and preprocessor.
         frames: of each video.
+        batch: number of prompts, each with its own video.
         text: tokens of the question.
         answer: tokens to generate.
         static: the share of the picture that never changes.

@@ -159,11 +159,7 @@ def caption(
 
 
 def _check(engine: str, ray: bool, out_file: Path, summary: str | None, device: str | None, dtype: str) -> None:
-    """Refuses what cannot end well, before anything is written or loaded.
-
-    Raises:
-        typer.BadParameter, ImportError: names the option or the package.
-    """
+    """Refuses what cannot end well, naming the option or the package, before anything is written or loaded."""
     if engine not in ("transformers", "vllm"):
         raise typer.BadParameter(f"{engine!r} is neither transformers nor vllm", param_hint="--engine")
     if engine == "vllm":

@@ -38,7 +38,8 @@ class Channel:
 
         Raises:
             TimeoutError: when it was not complete after so many seconds.
-            EOFError, OSError: when the other side has gone.
+            EOFError: when the other side has closed.
+            OSError: when the other side has gone.
         """
         end = None if seconds is None else time.monotonic() + seconds
         (count,) = SIZE.unpack(self._take(SIZE.size, end))

@@ -21,6 +21,13 @@ class Totals:
 
     Args:
         expected: rows of the whole run.
+
+    Attributes:
+        rows: those counted.
+        errors: those with an error.
+        warnings: those with a warning.
+        uncounted: those with an answer and without FLOPs.
+        sums: by column that can be summed.
     """
 
     expected: int

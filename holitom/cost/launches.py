@@ -123,7 +123,7 @@ class _Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def counting() -> Iterator[Launches]:
     """Counts what is done with placed tensors inside the block.
 
-    Example:
+    Examples:
         >>> with counting() as found:
         ...     total = place(torch.ones(3)).sum().item()
         >>> str(found)

@@ -54,6 +54,7 @@ def matched_to(
     and otherwise what the inner stage keeps. All other settings stay, so a chain is matched as a whole.
 
     Args:
+        method: whose setting is found.
         flops: the budget, for one prompt.
         shape: the model.
         frames: T of the video.

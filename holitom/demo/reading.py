@@ -71,7 +71,8 @@ class UploadReader:
         """The frames of a clip.
 
         Raises:
-            VideoError, ValueError: when it cannot be read, or is beyond the limits.
+            VideoError: when it cannot be read.
+            ValueError: when it is beyond the limits.
         """
         assert isinstance(item, Upload)
         self.check(item)

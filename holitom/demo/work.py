@@ -41,7 +41,8 @@ def method_of(name: str, retention: float) -> Method:
     """The method with this retention: before the LLM, or inside it for a method that works only there.
 
     Raises:
-        ValueError, TypeError: when there is no such method, or the retention is out of range.
+        ValueError: when there is no such method, or the retention is out of range.
+        TypeError: when the retention is no number.
     """
     fields = {field.name for field in dataclasses.fields(method_class(name))}
     share = next((field for field in ("retention", "inner_retention") if field in fields), None)

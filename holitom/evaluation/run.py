@@ -48,8 +48,11 @@ def evaluate(
     log are not computed again.
 
     Args:
+        pipeline: model and preprocessor.
+        clips: with their questions.
         methods: put :data:`UNCOMPRESSED` first to have something to compare with.
         log: where rows go.
+        max_new_tokens: longest answer, in tokens.
         name: what rows call a method.
         done: told the name of each finished clip.
         refused: told of a method that cannot do what it is asked for, which is then left out; None: raise.

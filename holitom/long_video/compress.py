@@ -101,6 +101,7 @@ class CompressedVideo:
         Args:
             session: an open session of this video's method on the model, in which the call is then made.
             preprocessor: of the same checkpoint.
+            question: what is asked.
         """
         device = input_device(session.model)
         prompt = to_device(preprocessor.prompt(question, len(self.tokens)), device)

@@ -46,7 +46,7 @@ class Method:
             ``eager`` attention, with a mask of floating point numbers, for which SDPA has no flash kernel; models of
             which every decoder layer sees all tokens; and a dynamic cache. Elsewhere it is refused.
 
-    Class attributes:
+    Attributes:
         name: what the command line calls it.
         paper: the paper's address.
         venue: where it was published, and the year.

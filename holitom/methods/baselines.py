@@ -117,7 +117,8 @@ class RandomInner(Method):
         seed: of the choice, which depends on the number of tokens alone.
 
     Raises:
-        TypeError, ValueError: naming the parameter that is out of range.
+        TypeError: naming the parameter of a wrong type.
+        ValueError: naming the parameter that is out of range.
     """
 
     name: ClassVar[str] = "randominner"

@@ -44,7 +44,8 @@ class EarlyTom(SinkAware):
         inner_retention: share of the tokens that stays there.
 
     Raises:
-        TypeError, ValueError: naming the parameter that is out of range.
+        TypeError: naming the parameter of a wrong type.
+        ValueError: naming the parameter that is out of range.
     """
 
     name: ClassVar[str] = "earlytom"

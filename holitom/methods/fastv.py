@@ -27,7 +27,8 @@ class FastV(Method):
         keep: the number of tokens that stay, instead of a share, as the official code takes it (at most V stay).
 
     Raises:
-        TypeError, ValueError: naming the parameter that is out of range.
+        TypeError: naming the parameter of a wrong type.
+        ValueError: naming the parameter that is out of range.
     """
 
     name: ClassVar[str] = "fastv"

@@ -65,7 +65,8 @@ class HoliTom(ContentBudget, Segmenting, SinkAware, ExactMethod):
             are fewer of them than the budget, the static sources with the largest scores stay unmerged.
 
     Raises:
-        TypeError, ValueError: naming the parameter that is out of range.
+        TypeError: naming the parameter of a wrong type.
+        ValueError: naming the parameter that is out of range.
     """
 
     name: ClassVar[str] = "holitom"

@@ -28,7 +28,8 @@ class PyramidDrop(Method):
         shares: what stays after each, of the tokens that entered; at least one token does.
 
     Raises:
-        TypeError, ValueError: naming the parameter that is out of range.
+        TypeError: naming the parameter of a wrong type.
+        ValueError: naming the parameter that is out of range.
     """
 
     name: ClassVar[str] = "pyramiddrop"

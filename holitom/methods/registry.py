@@ -125,7 +125,8 @@ def parse(setting: str | Mapping[str, Any]) -> Method:
     it, as :meth:`Method.settings` writes it; a chain has one for each part under ``tower``, ``before`` or ``inside``.
 
     Raises:
-        ValueError, TypeError: naming the unknown method or parameter and the nearest valid ones, or the value.
+        ValueError: naming the unknown method or parameter and the nearest valid ones, or the value.
+        TypeError: naming the parameter of a wrong type.
     """
     if isinstance(setting, Mapping):
         return _from_mapping(setting)
@@ -155,7 +156,8 @@ def build(name: str, settings: Mapping[str, Any]) -> Method:
     """A method from its name and parameters, checked against its fields and their types.
 
     Raises:
-        ValueError, TypeError: naming what is unknown or of the wrong type.
+        ValueError: naming the method or parameter that is unknown, or the value.
+        TypeError: naming the parameter of a wrong type.
     """
     cls: Any = method_class(name)
     known = list(kinds_of(cls))

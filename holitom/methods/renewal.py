@@ -50,7 +50,8 @@ class Renewal(Method):
             patch stays within ``change`` of its mean.
 
     Raises:
-        TypeError, ValueError: naming the parameter that is out of range.
+        TypeError: naming the parameter of a wrong type.
+        ValueError: naming the parameter that is out of range.
     """
 
     name: ClassVar[str] = "renewal"

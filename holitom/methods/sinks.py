@@ -24,7 +24,7 @@ class SinkAware(Method):
     Args:
         sink: strength; 0: off, 1: as published for this method.
 
-    Class attributes:
+    Attributes:
         sink_loss: what a full sink loses at strength 1, in mean patch scores.
         sink_static: what is added there to a cosine over time.
         sink_peaks: what is taken there from a density-peak score.

@@ -23,8 +23,8 @@ class Spread(ContentBudget):
     video's mean; what is picked next is the token with the largest distance to its nearest pick times the norm of its
     centred feature. Every other token joins its nearest pick if that is nearer than ``join``. Needs no patch scores and
     no segments, has no threshold on raw cosines, and what it keeps at a smaller retention is a part of what it keeps at
-    a larger one. Outputs stand in the order of their picks' places. The time between picks is part of what they say, so
-    they keep their ``positions`` unless told otherwise.
+    a larger one. Outputs stand in the order of their picks' places, which they keep by default, because the time
+    between picks is part of what they say.
 
     Args:
         retention: share of the visual tokens that enter the LLM: exactly ``exact_count(T, (h, w), retention)``.
@@ -37,6 +37,7 @@ class Spread(ContentBudget):
             ``"auto"``: in order for features on a CPU, and for up to 8,192 tokens on a GPU with Triton, where that is
             one operation; else in rounds.
         exact: accepted for uniformity; the count is exact in any case.
+        positions: as for every method; the default is ``"original"`` here.
 
     Raises:
         ValueError: naming the parameter that is out of range.

@@ -38,7 +38,8 @@ class STTM(Method):
         head_dim: compare slices of so many channels and take the mean of their cosines; None: all channels at once.
 
     Raises:
-        TypeError, ValueError: naming the parameter that is out of range.
+        TypeError: naming the parameter of a wrong type.
+        ValueError: naming the parameter that is out of range.
     """
 
     name: ClassVar[str] = "sttm"

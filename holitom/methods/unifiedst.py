@@ -47,7 +47,8 @@ class UnifiedST(Method):
         exact: accepted for uniformity; the count is exact in any case.
 
     Raises:
-        TypeError, ValueError: naming the parameter that is out of range.
+        TypeError: naming the parameter of a wrong type.
+        ValueError: naming the parameter that is out of range.
     """
 
     name: ClassVar[str] = "unifiedst"

@@ -41,7 +41,8 @@ class VisionZip(SinkAware, ExactMethod):
             that anchor nothing, excess outputs are those with the lowest-scored anchors; ordered by position.
 
     Raises:
-        TypeError, ValueError: naming the parameter that is out of range.
+        TypeError: naming the parameter of a wrong type.
+        ValueError: naming the parameter that is out of range.
     """
 
     name: ClassVar[str] = "visionzip"

@@ -87,11 +87,12 @@ class Adapter:
     Args:
         model: a transformers model with ``get_decoder()``, ``base_model.get_video_features`` and a video token.
 
-    Class attributes:
+    Attributes:
         inner: whether tokens may be merged inside the LLM (every decoder layer must be full attention, which the config
             is asked as well).
         scores_from: what the patch scores are, for the table of models.
-        encoder, modality: the method of ``base`` that encodes videos, and what ``generate()`` files its output under.
+        encoder: the method of ``base`` that encodes videos.
+        modality: what ``generate()`` files its output under.
         windows: whether a video may be encoded a few frames at a time, its tokens being one unbroken row of the prompt;
             then :meth:`unpack` and :meth:`pack` are overridden.
         families: what people call the models, by transformers class, for the same table.

@@ -109,7 +109,9 @@ def tells_time(first: list[int], before: list[int], label: list[int]) -> bool:
     """Whether two labels are the same but for up to five tokens in their middle, as ``Frame from 00:59:`` and 01:00.
 
     Args:
-        as for :func:`counts_up`.
+        first: as for :func:`counts_up`.
+        before: as for it.
+        label: as for it.
     """
     text = label[1:]
     if len(text) < 7 or len(before) < len(text):

@@ -12,6 +12,7 @@ def mean_of_blocks(values: Tensor, grid: tuple[int, int], side: int) -> Tensor:
     Args:
         values: (F, rows * columns) or (F, rows * columns, K), row by row.
         grid: (rows, columns).
+        side: rows and columns of a square, in patches.
 
     Returns:
         (F, N) or (F, N, K) with N = (rows // side) * (columns // side), row by row; incomplete squares are left out.

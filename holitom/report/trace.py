@@ -143,6 +143,12 @@ def trace(
     A first call, not timed, notes similarities and scores and warms the model up.
 
     Args:
+        pipeline: model and preprocessor.
+        video: a path, or what :func:`~holitom.read_video` returned.
+        question: what is asked.
+        methods: to compare with the uncompressed answer, at least one.
+        frames: to sample; None: what the checkpoint asks for.
+        max_new_tokens: longest answer, in tokens.
         model: its name, for the page.
         tell: called with what is being done.
         listen: called with each new piece of an answer, and with the answer when it is complete; 0 is the uncompressed

@@ -110,6 +110,7 @@ def attention_of_first(query: Tensor, key: Tensor, scale: float) -> Tensor:
     Args:
         query: (F, H, P, d).
         key: (F, G, P, d), G divides H.
+        scale: factor on the logits, as the model's attention has it.
 
     Returns:
         (F, P) float32.
@@ -128,6 +129,7 @@ def attention_received(query: Tensor, key: Tensor, scale: float, real: Tensor | 
     Args:
         query: (F, H, P, d).
         key: (F, G, P, d), G divides H.
+        scale: factor on the logits, as the model's attention has it.
         real: (F, P) bool, what is not padding; None: everything.
 
     Returns:

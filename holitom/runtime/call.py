@@ -58,8 +58,8 @@ class Call:
         layouts: the videos encoded for it; None: unknown.
         reads_prefix: whether it ends in front of the first inner stage (``prefix.py``).
 
-    What follows is known from the decoder on:
-        decoder: its module.
+    Attributes:
+        decoder: its module; this and what follows is known from the decoder on.
         depth: its number of layers.
         cache: its KV cache, or None.
         memory: what is remembered with the cache (without one: for this call only); None: nothing is compressed.

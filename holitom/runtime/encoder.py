@@ -94,7 +94,9 @@ def encode(
 
     Args:
         session: the one at work.
-        encoder: with its arguments.
+        encoder: the model's method that encodes videos.
+        args: its positional arguments.
+        kwargs: its named arguments.
         owner: whose watching of attention modules it is.
 
     Returns:

@@ -100,7 +100,8 @@ def checked(question: Question | None) -> list[list[int]] | None:
     """Questions as lists of ids; a single one stands for all rows.
 
     Raises:
-        TypeError, ValueError: for what is no such thing.
+        TypeError: for other things than token ids.
+        ValueError: for a question without ids.
     """
     if question is None:
         return None

@@ -107,6 +107,7 @@ class PromptRecord:
     """One row of the latest prompt.
 
     Args:
+        row: its index in the batch.
         tokens: real tokens of the full prompt (without padding).
         by_layer: real tokens that each decoder layer processed.
         videos: the row's videos, in order.

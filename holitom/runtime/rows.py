@@ -103,6 +103,9 @@ class Groups:
         Args:
             run: the attention function that the model has chosen.
             module: its module.
+            query: (1, H, R, d).
+            key: (1, G, R, d).
+            value: (1, G, R, d).
             mask: left out, because keys that are padding are not among those that are seen.
             kwargs: its further arguments.
         """

@@ -34,6 +34,8 @@ def row_merge(length: int, padding: int, spans: list[Span], device: torch.device
     Args:
         length: the row's columns.
         padding: leading columns to drop.
+        spans: the row's videos, with their maps.
+        device: of the map.
 
     Returns:
         A Merge of ``length`` sources, and for each span the (M,) output columns of its outputs.

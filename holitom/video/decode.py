@@ -38,7 +38,8 @@ class Sampling:
         playlists: whether a playlist may be opened, and so what it names.
 
     Raises:
-        TypeError, ValueError: a parameter is out of its range.
+        TypeError: a parameter is of another kind.
+        ValueError: a parameter is out of its range.
     """
 
     frames: int | FrameRate | None
@@ -134,8 +135,8 @@ def read_video(
 
     Raises:
         VideoError: the file is missing, empty, no video, too large, or not one frame of it can be decoded.
-        TypeError: the source is of another kind.
-        TypeError, ValueError: a parameter is out of its range.
+        TypeError: the source, or a parameter, is of another kind.
+        ValueError: a parameter is out of its range.
     """
     if frames is None and fps is None:
         frames = 32

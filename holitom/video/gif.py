@@ -32,7 +32,8 @@ class GifBlocks:
         """Reads the blocks of a file.
 
         Raises:
-            IndexError, struct.error, ValueError: when it is shorter than a header.
+            struct.error: when it is shorter than a header.
+            ValueError: when it is empty.
         """
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             width, height, flags = struct.unpack_from("<HHB", data, 6)

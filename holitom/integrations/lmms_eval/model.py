@@ -35,6 +35,7 @@ class Holitom(lmms):  # type: ignore[misc]
         sampling: where frames are taken, a rule of :func:`holitom.video.sample_indexes`; the default is the rule of
             lmms-eval's own models, which published results were made with.
         batch_size: conversations at a time.
+        max_batch_size: not used; lmms-eval passes it.
         device: as for :meth:`holitom.Pipeline.from_pretrained`.
         dtype: as for it.
         attn_implementation: as for it.

@@ -23,7 +23,8 @@ def method_of(name: str, settings: Mapping[str, Any]) -> Method:
     Settings go to the method, of a chain ``outer|inner`` to the outer one.
 
     Raises:
-        ValueError, TypeError: naming the unknown method or setting and what there is.
+        ValueError: naming the unknown method or setting and what there is.
+        TypeError: naming the setting of a wrong type.
     """
     if name == "none":
         if settings:
@@ -39,10 +40,12 @@ def conversation_of(messages: Iterable[Mapping[str, Any]], read: Callable[[str],
     """A conversation from lmms-eval's messages, in which media are PIL images, or paths of videos.
 
     Args:
+        messages: lmms-eval's, each with a role and contents.
         read: decodes the video at a path.
 
     Raises:
-        ValueError, TypeError: for sound, parts of a video, and media of other kinds.
+        ValueError: for sound and parts of a video.
+        TypeError: for media of other kinds.
     """
     return [{**message, "content": [_part(part, read) for part in _parts(message["content"])]} for message in messages]
 

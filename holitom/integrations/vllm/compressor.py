@@ -125,6 +125,8 @@ class Compressor:
 
         Args:
             features: (T * N, D) as they would enter the LLM.
+            frames: T.
+            grid: (rows, columns) with N = rows * columns.
             scores: (T, N).
             keys: (T, N, K).
 

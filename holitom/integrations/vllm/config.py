@@ -58,8 +58,9 @@ class ServingConfig:
         method: the method, with all its settings.
 
     Raises:
-        TypeError, ValueError: for a method that has no stage before the LLM, merges inside it, or whose token count
-            depends on the content; each says what works.
+        TypeError: for what is no method.
+        ValueError: for a method that has no stage before the LLM, merges inside it, or whose token count depends on the
+            content; each says what works.
     """
 
     method: Method
@@ -107,7 +108,8 @@ class ServingConfig:
         """The method ``name`` with some settings, the others as serving needs them.
 
         Raises:
-            TypeError, ValueError: naming the unknown method or setting, or the value, and what would work.
+            TypeError: naming the setting of a wrong type.
+            ValueError: naming the unknown method or setting, or the value, and what would work.
         """
         if "|" in name and "tower" in method_class(name.split("|")[0].split(":")[0].strip()).stages:
             raise ValueError(f"{name!r} merges inside the vision tower; {_NOT_IN_THE_TOWER}. Use one of {_servable()}")
@@ -129,10 +131,12 @@ class ServingConfig:
         """From text (``"visionzip:retention=0.1"``) or a mapping (``{"method": "visionzip", "retention": 0.1}``).
 
         Args:
+            setting: text or a mapping.
             more: further settings, which must not be given twice.
 
         Raises:
-            TypeError, ValueError: naming what is wrong and what would work.
+            TypeError: for settings of a wrong type.
+            ValueError: naming what is wrong and what would work.
         """
         if isinstance(setting, str) and "|" in setting:
             return cls.of(setting)
@@ -158,7 +162,8 @@ class ServingConfig:
         """From a Hugging Face config that ``hf_overrides`` has put the settings into.
 
         Raises:
-            TypeError, ValueError: when there are none, or as :meth:`parse`.
+            TypeError: as :meth:`parse`.
+            ValueError: when there are none, or as :meth:`parse`.
         """
         setting = getattr(config, KEY, None)
         if setting is None:

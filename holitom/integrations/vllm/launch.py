@@ -118,7 +118,9 @@ def command(launcher: Launcher, model: str, config: ServingConfig, more: Sequenc
     """The command that serves a model with a method.
 
     Args:
+        launcher: how this machine starts vLLM's server.
         model: a folder or hub id of a supported architecture.
+        config: the method and its settings.
         more: vLLM's own arguments. An ``--hf-overrides`` among them is merged with the one that a method needs.
 
     Raises:

@@ -53,6 +53,7 @@ def prompt_positions(tokens: int, media: Iterable[Media]) -> tuple[Tensor, int]:
     """(3, tokens) int64 positions of a prompt, with marks where videos wait, and vLLM's delta for what follows.
 
     Args:
+        tokens: length of the prompt.
         media: in the order of the prompt.
     """
     positions = np.empty((3, tokens), dtype=np.int64)

@@ -55,7 +55,8 @@ def for_request(server: ServingConfig, asked: str | Mapping[str, Any]) -> Servin
         asked: ``"spread:retention=0.05"``, ``{"method": "spread"}``, ``{"retention": 0.05}``.
 
     Raises:
-        TypeError, ValueError: naming the value and what would work.
+        TypeError: naming what has a wrong type.
+        ValueError: naming the value and what would work.
     """
     name: Any
     if isinstance(asked, str):

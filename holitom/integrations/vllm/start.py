@@ -46,7 +46,8 @@ class Checks(VerifyAndUpdateConfig):  # type: ignore[misc]
         """Reads the settings and switches vLLM's path for pruned videos on.
 
         Raises:
-            TypeError, ValueError: for wrong settings, and for options of vLLM that do not go with them.
+            TypeError: for settings of a wrong type.
+            ValueError: for wrong settings, and for options of vLLM that do not go with them.
         """
         if ".".join(vllm.__version__.split(".")[:2]) not in TESTED:
             logger.warning("holitom was tested with vLLM %s, this is %s", ", ".join(TESTED), vllm.__version__)

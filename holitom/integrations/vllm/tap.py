@@ -79,6 +79,9 @@ def patch_record(
     Args:
         query: (T, H, P, d), this rank's heads.
         key: (T, H, P, d).
+        scale: factor on the logits, as the model's attention has it.
+        needs: what the method reads: ``"scores"``, ``"keys"``.
+        ranks: how many processes share the heads.
         total: sums a tensor over the ranks.
     """
 
