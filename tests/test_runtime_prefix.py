@@ -107,6 +107,23 @@ def test_videos_of_different_lengths_in_one_batch(name, method):
         assert [record_of(prompt) for prompt in session.prompts] == records
 
 
+@pytest.mark.parametrize(("name", "method"), CASES)
+@torch.inference_mode()
+def test_forward_goes_on_as_generate_does(name, method):
+    model, many = model_of(name), {"output_logits": True, "return_dict_in_generate": True}
+    with Session(METHODS[method], model) as session:
+        inputs, tail = parts(name)
+        prefix = hold(session, inputs)
+        for question in QUESTIONS[:2]:
+            want = model.generate(**asked(name, question), max_new_tokens=2, do_sample=False, **many).logits
+            given = resume(session, [prefix], [[*tail, *words(*question)]], PAD)
+            got = model(**given, use_cache=True).logits[:, -1]
+            torch.testing.assert_close(got, want[0], atol=1e-4, rtol=1e-4)
+            mask = torch.nn.functional.pad(given.pop("attention_mask"), (0, 1), value=1)
+            got = model(**{**given, "input_ids": want[0].argmax(-1)[:, None]}, attention_mask=mask).logits[:, -1]
+            torch.testing.assert_close(got, want[1], atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize("name", ["llava_onevision", "qwen2_5_vl"])
 @pytest.mark.parametrize("method", OTHERS)
 @torch.inference_mode()

@@ -127,6 +127,7 @@ class CacheMemory:
         dropped: tokens by which the first layer's sequence is shorter than the full prompt.
         offset: (B, 1) int64, added to the number of real tokens before a new one it gives that one's position; None:
             unknown, the model's own positions count.
+        planes: how many planes of equal positions a new token needs where the call brings none; None: one for all rows.
         end: the tokens of the first layer up to its last video; those behind may be cropped. At first: none may.
         unfinished: what the first call on this cache completes.
         open: whether a call is at work that may add tokens.
@@ -140,6 +141,7 @@ class CacheMemory:
     rows: int
     dropped: int = 0
     offset: Tensor | None = None
+    planes: int | None = None
     end: int = sys.maxsize
     unfinished: Unfinished | None = None
     open: bool = False
@@ -151,7 +153,8 @@ class CacheMemory:
         if self.offset is None:
             return given
         places = count + self.offset.to(count.device)
-        return places if given is None or given.dim() == 2 else places.expand(len(given), -1, -1)
+        planes = self.planes if given is None or given.dim() == 2 else len(given)
+        return places if planes is None else places.expand(planes, -1, -1)
 
     def numbered(self, count: Tensor, given: Tensor | None) -> Tensor:
         """Position ids as the decoder takes them: contiguous where they are to be compact, or not known."""

@@ -260,7 +260,7 @@ def _note_following(call: Call, kwargs: dict[str, Any], maps: list[Merge]) -> No
     """
     memory, given = call.memory, _given_positions(kwargs, kwargs["inputs_embeds"].shape[1])
     assert memory is not None
-    memory.offset = None
+    memory.offset, memory.planes = None, 3 if given.dim() == 3 else None
     if given.dim() == 2 and memory.positions == "compact":
         return
     axes = (given[None] if given.dim() == 2 else given[-3:]).expand(-1, call.rows, -1)
@@ -271,7 +271,8 @@ def _note_following(call: Call, kwargs: dict[str, Any], maps: list[Merge]) -> No
             raise ValueError("the start of a prompt must end with a token of text behind its last video")
         return
     most, farthest = getattr(call.decoder.config, "max_position_embeddings", None), max(ends[0])
-    if given.dim() == 2 and most and farthest >= most:
+    if given.dim() == 2 and most and farthest >= most and not call.session.warned:
+        call.session.warned = True
         _log.warning("kept places reach position %d of a model made for %d: try positions='compact'", farthest, most)
     past = cached_length(call.cache, 0)
     before = memory.stages[0].first(past)

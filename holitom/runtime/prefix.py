@@ -166,6 +166,7 @@ def resume(session: Session, prefixes: Sequence[Prefix], questions: Sequence[Seq
     later = [Stage(layer) for layer in session.layers]
     memory = CacheMemory(session.method, session.positions, [first, *later], len(prefixes), end=kept)
     offsets = [prefix.offset for prefix in prefixes]
+    memory.planes = prefixes[0]._memory.planes
     memory.offset = None if None in offsets else torch.cat(offsets).to(device)  # type: ignore[arg-type]
     memory.unfinished = _wait(session, prefixes, [len(question) for question in questions], kept, asked)
     remember(cache, memory)

@@ -72,6 +72,7 @@ class Session:
         self.prompts: list[PromptRecord] = []
         self.thread: int | None = None  # the one that has attached it
         self.shared = False  # whether it serves threads that have opened none
+        self.warned = False  # that positions reach beyond what the model was made for
 
     # what a user asks ------------------------------------------------------------------------------------------
 
