@@ -97,6 +97,20 @@ def _(rows: Tensor, source: Tensor, first: Tensor, weight: Tensor, wide: bool = 
     return rows.new_empty(len(first) - 1, rows.shape[1], dtype=dtype)
 
 
+def in_order(origin: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Numbers rows, each known by one of its sources, in the order of these.
+
+    Args:
+        origin: (S,) int64, for each source the one that its row is known by, whose own origin is itself.
+        count: R, how many rows there are.
+
+    Returns:
+        (S,) int64, the row of each source; (R,) int64, ascending, what each is known by. No synchronisation.
+    """
+    rank = (origin == torch.arange(len(origin), device=origin.device)).cumsum(0)
+    return rank[origin] - 1, torch.searchsorted(rank, torch.arange(1, count + 1, device=origin.device))
+
+
 def joined(edges: Edges, onward: Edges, between: int, outputs: int) -> Edges:
     """Every edge meets all edges that go on from where it leads; those between the same rows become one.
 

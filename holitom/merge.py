@@ -160,6 +160,11 @@ class Merge:
             out = sum_rows(rows, *self._bags)
         return out.to(x.dtype).reshape(self.outputs, *x.shape[1:])
 
+    @property
+    def drops_none(self) -> bool:
+        """Whether each source goes to one output. A GPU is asked, unless the map's maker knew."""
+        return self.shares is None and (self._kept == self.inputs or not bool((self.target < 0).any()))
+
     def gather(self, x: Tensor) -> Tensor:
         """(S, ...) -> (M, ...): the rows of the anchors, for what cannot be averaged, as position ids."""
         return x[self.anchor]
@@ -170,8 +175,7 @@ class Merge:
         Raises:
             ValueError: for other than M rows, or where a source is dropped or feeds several outputs.
         """
-        whole = self.shares is None and (self._kept == self.inputs or not bool((self.target < 0).any()))
-        if not whole or rows.shape[0] != self.outputs:
+        if not self.drops_none or rows.shape[0] != self.outputs:
             raise ValueError(f"{self!r} cannot expand {len(rows)} rows: it needs each source to go to one output")
         return rows[self.target]
 
@@ -184,12 +188,12 @@ class Merge:
         if then.inputs != self.outputs:
             raise ValueError(f"compose: {self.outputs} outputs do not fit the {then.inputs} sources of the next map")
         if self.shares is not None or then.shares is not None:
-            return self._compose_shares(then)
-        kept = self.target >= 0
+            edges = joined(self.edges(), then.edges(), then.inputs, then.outputs)  # every edge meets all that go on
+            return Merge.from_edges(*edges, self.anchor[then.anchor], self.inputs)
         via = self.target.clamp(min=0)
         if not then.inputs:
             return Merge(self.target, self.weight, self.anchor)
-        target = torch.where(kept, then.target[via], self.target)
+        target = torch.where(self.target >= 0, then.target[via], self.target)
         return Merge(target, self.weight * then.weight[via], self.anchor[then.anchor])
 
     def edges(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -313,8 +317,3 @@ class Merge:
         from holitom.report.reprs import merge_html  # only where a notebook asks for a picture
 
         return merge_html(self)
-
-    def _compose_shares(self, then: Merge) -> Merge:
-        """compose() where sources may feed several outputs: every edge meets all edges that go on from its output."""
-        edges = joined(self.edges(), then.edges(), then.inputs, then.outputs)
-        return Merge.from_edges(*edges, self.anchor[then.anchor], self.inputs)

@@ -11,11 +11,13 @@ import torch
 from method_zoo import VARIANTS, make_video
 
 from holitom.cost.launches import Launches, counting, fetch, place
-from holitom.methods import names, spell
+from holitom.methods import names, parse, spell
 from holitom.methods.base import Method
 from holitom.methods.flashvid import FlashVID
+from holitom.models.towers import Tower, TowerVideo
 from holitom.ops import trees
-from holitom.tokens import VideoTokens
+from holitom.runtime.tower import TowerPass
+from holitom.tokens import TowerStates, VideoTokens
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 from clip import clip
@@ -97,6 +99,59 @@ def test_trees_of_a_long_video_are_clustered_in_parts(seed: int, monkeypatch: py
         assert fetch(merge.target).tolist() == want.target.tolist()
         assert fetch(merge.anchor).tolist() == want.anchor.tolist()
         torch.testing.assert_close(fetch(merge.weight), want.weight)
+
+
+def patches(static: float, frames: int = 32, grid: tuple[int, int] = (14, 14)) -> torch.Tensor:
+    """(T, P, 64) states of which a share stays the same but for a little noise."""
+    random = torch.Generator().manual_seed(0)
+    hidden, moving = torch.randn(1, grid[0] * grid[1], 64, generator=random), round((1 - static) * grid[0] * grid[1])
+    hidden = hidden + 0.02 * torch.randn(frames, grid[0] * grid[1], 64, generator=random)
+    hidden[:, :moving] = torch.randn(frames, moving, 64, generator=random)
+    return hidden.to(torch.bfloat16)
+
+
+@pytest.mark.parametrize("static", [0.0, 0.6])
+@pytest.mark.parametrize("leading", [0, 1])
+@pytest.mark.parametrize("text", ["renewal", "renewal:max_frames=10", "renewal:budget=0.5", "renewal:cut=segments"])
+def test_rows_of_the_tower_are_chosen_on_the_device(text: str, leading: int, static: float) -> None:
+    method, hidden = parse(text), patches(static)
+    options: dict[str, object] = {}
+    if leading:
+        order = torch.cat([torch.zeros(1, dtype=torch.int64), 1 + torch.randperm(196)])
+        hidden = torch.cat([torch.zeros(32, 1, 64), hidden.float()], 1)[:, order]
+        options = {"leading": 1, "order": order}
+    want = method.merge_tower(TowerStates(hidden, 1, 26, (14, 14), **options))
+    with counting() as found:
+        merge = method.merge_tower(TowerStates(place(hidden), 1, 26, (14, 14), **options))
+    assert (merge.outputs < 0.6 * merge.inputs) if static else (merge.outputs == merge.inputs)
+    for name in ("target", "anchor", "weight"):
+        assert torch.equal(fetch(getattr(merge, name)), getattr(want, name)), name
+    if text == "renewal":
+        assert found.waits.total() == 1, found.waits
+        assert found.operations.total() <= RENEWAL[bool(static)] + 6 * leading, found
+
+
+RENEWAL = {False: 43, True: 57}  # operations where it stands aside, and where it merges
+
+
+def test_the_tower_asks_for_nothing_else_where_renewal_stands_aside() -> None:
+    """Between two blocks. Where it merges, moving the states takes some, and what rows are asked in one more wait."""
+    tower = Tower([torch.nn.Identity()] * 3, [None] * 3, (2,), [TowerVideo.contiguous(0, 32, (14, 14))])
+    for static, more in ((0.0, 0), (0.6, 20)):
+        hidden = place(patches(static).flatten(0, 1))
+        with TowerPass(parse("renewal"), tower) as work:
+            work.frames = range(0, 32 * 196 + 1, 196)
+            with counting() as found:
+                flat = work._merge(1, hidden, None)
+            assert found.waits.total() == 1, found.waits
+            assert found.operations.total() <= RENEWAL[bool(static)] + more, found
+            if not static:
+                assert flat is hidden
+                assert work.rows is None
+                continue
+            with counting() as found:
+                work._asked()
+            assert (found.operations.total(), found.waits.total()) == (3, 1), found
 
 
 def counted(task) -> Launches:

@@ -15,6 +15,7 @@ import torch
 from holitom.edges import sum_rows
 from holitom.ops import density_groups, farthest, spread
 from holitom.ops.density_groups import Group
+from holitom.ops.renewal import cut_positions, patch_distances
 from holitom.ops.similarity import neighbour_cosine
 from holitom.runtime.attention import attention_received
 
@@ -111,6 +112,21 @@ def test_sum_rows(kernels, dtype):
     got = kernels.sum_rows(rows, source, first, weight)
     torch.testing.assert_close(got, sum_rows(rows, source, first, weight))
     assert got[1].eq(0).all()
+
+
+@pytest.mark.parametrize("grid", [(4, 5), (1, 20), (7, 6)])
+@pytest.mark.parametrize("rings", [0, 1, 2])
+def test_cut_positions(kernels, grid, rings):
+    random = torch.Generator().manual_seed(rings)
+    hidden = torch.randn(1, grid[0] * grid[1], 8, generator=random).repeat(9, 1, 1)
+    hidden[:, :3] += 0.5 * torch.randn(9, 3, 8, generator=random).cumsum(0)
+    hidden[4:, -1] += 1
+    (apart,) = patch_distances(hidden, 32)
+    apart[5, 2, 3] = torch.nan
+    for threshold in torch.tensor([0.0, 0.1, 0.3]):
+        want, got = (cut(apart, threshold, *grid, rings) for cut in (cut_positions, kernels.cut_positions))
+        assert got.tolist() == want.tolist()
+        assert want[-1].unique().numel() > 1
 
 
 @pytest.mark.parametrize("step", [1, 2])

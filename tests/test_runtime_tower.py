@@ -48,7 +48,7 @@ class Random(Method):
         begins = np.zeros((frames, patches), dtype=np.int64)
         for frame in range(1, frames):
             begins[frame] = np.where(random.random(patches) < 0.4, frame, begins[frame - 1])
-        return merge_rows(begins)
+        return merge_rows(torch.from_numpy(begins))
 
 
 @dataclass(frozen=True)
@@ -398,7 +398,7 @@ def test_on_a_gpu_frames_are_asked_in_few_calls():
     begins = np.zeros((32, 729), dtype=np.int64)
     for frame in range(1, 32):
         begins[frame] = np.where(random.random(729) < 0.3 * random.gamma(1.0, 1.0), frame, begins[frame - 1])
-    merge = merge_rows(begins)
+    merge = merge_rows(torch.from_numpy(begins))
     rows = torch.bincount(merge.anchor // 729, minlength=32).sort(descending=True).values.tolist()
     calls = runtime_rows._calls(rows, runtime_rows._GPU_CALL / 729)
     assert len(calls) <= 5

@@ -28,13 +28,17 @@ def promised(device: torch.device) -> bool:
 
 @cache
 def _compiled() -> Any:
-    """Imports Triton and builds a small kernel: it needs a C compiler, and a GPU that it knows."""
+    """Imports Triton and builds two small kernels: it needs a C compiler, and a GPU that it knows."""
     try:
         found = importlib.import_module("holitom.kernels.compiled")
         apart = torch.ones(1, 3, 3, device="cuda")
         index, _, _ = found.pick_farthest(apart, torch.tensor([[1.0, 3.0, 2.0]]).to("cuda"), None, 2, 1, 0.0)
         if index.tolist() != [[1, 0]]:
             raise RuntimeError(f"a kernel that should pick [[1, 0]] picked {index.tolist()}")
+        far = torch.tensor([[0.0, 0.0, 1.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]).to("cuda")
+        begins = found.cut_positions(torch.stack([far, 0 * far, 0 * far]), far[0, 2] / 2, 1, 3, 1)
+        if begins.tolist() != [[0, 0, 0], [0, 0, 0], [2, 2, 0]]:
+            raise RuntimeError(f"a kernel that should cut before frame 2 cut so: {begins.tolist()}")
     except Exception as error:  # whatever it is, plain operations give the same, later
         _log.warning("Triton's kernels cannot be used here, so that some methods take longer: %r", error)
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -282,7 +283,7 @@ class _Work:
             frames=sum(record.frames for record in known),
             merges=merges,
             rows=rows,
-            pairs=pairs,
+            count=partial(list, pairs),
             projected=sum(projected) if through_rows else None,
         )
 

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar, Literal
 
-import numpy as np
 import torch
+from torch import Tensor
 
 from holitom.merge import Merge
 from holitom.methods.base import Method
 from holitom.ops.renewal import (
+    begins_of,
     cut_positions,
     cut_segments,
-    dilate,
     merge_rows,
     noise_floor,
     patch_distances,
-    rows_of,
     within_budget,
 )
 from holitom.tokens import TowerStates, check_share
@@ -88,26 +86,30 @@ class Renewal(Method):
         return (self.layer,)
 
     def merge_tower(self, states: TowerStates) -> Merge:
-        """See :meth:`Method.merge_tower`. A frame's class token is always renewed."""
+        """See :meth:`Method.merge_tower`. A frame's class token is always renewed.
+
+        Everything is chosen on the device, which is waited for once; with ``budget`` or ``cut="segments"``, on the
+        host.
+        """
         hidden = states.hidden
         frames, total = hidden.shape[:2]
-        begins = np.repeat(np.arange(frames)[:, None], total, 1)
-        order = torch.arange(total) if states.order is None else states.order.cpu().argsort()
-        order = order[states.leading :]  # the patches of a frame, row by row
-        windows = patch_distances(hidden[:, order.to(hidden.device)], self.max_frames)
-        around = partial(dilate, grid=states.grid, rings=self.guard)
+        patches, order = hidden[:, states.leading :], None  # of a frame, row by row
+        if states.order is not None:
+            order = states.order.cpu().argsort()[states.leading :].to(hidden.device, non_blocking=True)
+            patches = hidden[:, order]
+        windows = patch_distances(patches, self.max_frames)
         rule = cut_positions if self.cut == "positions" else cut_segments
 
-        def cut(threshold: float) -> np.ndarray:
-            parts = [rule(window, threshold, around) for window in windows]
-            return np.concatenate([part + number * self.max_frames for number, part in enumerate(parts)])
+        def cut(threshold: Tensor) -> Tensor:
+            return begins_of(windows, lambda window: rule(window, threshold, *states.grid, self.guard))
 
-        if self.budget is not None:
-            found = within_budget(cut, self.budget * frames * len(order))
+        if self.budget is None:
+            begins = cut(noise_floor(windows, self.noise if self.change else 0.0) + self.change)
         else:
-            allowed = min(self.noise, noise_floor(windows)) if self.change else 0.0
-            found = cut(self.change + allowed)
-        begins[:, order.numpy()] = found
-        if rows_of(begins) > WORTHWHILE * begins.size:
-            return Merge.identity(begins.size, hidden.device)
-        return merge_rows(begins).to(hidden.device)
+            windows = [window.cpu() for window in windows]
+            begins = within_budget(cut, self.budget * frames * patches.shape[1]).to(hidden.device)
+        if states.leading or order is not None:
+            every = torch.arange(frames, device=hidden.device)[:, None].repeat(1, total)
+            every[:, order if order is not None else slice(states.leading, None)] = begins
+            begins = every
+        return merge_rows(begins, WORTHWHILE)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -21,12 +22,14 @@ class TowerVideo:
         grid: (rows, columns) of patches of a frame; P = leading + rows * columns.
         leading: class tokens in front of a frame's patches.
         order: (P,) int64 on the CPU, the place in the frame of each state, class tokens first; None: as they stand.
+        first: the first source, where all others follow it in order; None: they do not.
     """
 
     sources: Tensor
     grid: tuple[int, int]
     leading: int = 0
     order: Tensor | None = None
+    first: int | None = None
 
     @classmethod
     def contiguous(
@@ -34,7 +37,12 @@ class TowerVideo:
     ) -> TowerVideo:
         """A video of T frames whose patches follow each other from state ``first`` on."""
         size = leading + grid[0] * grid[1]
-        return cls(first + torch.arange(frames * size).view(frames, size), grid, leading, order)
+        return cls(first + torch.arange(frames * size).view(frames, size), grid, leading, order, first)
+
+    @property
+    def index(self) -> slice | Tensor:
+        """The sources (T*P,) as an index of states: a slice where they follow each other."""
+        return self.sources.flatten() if self.first is None else slice(self.first, self.first + self.sources.numel())
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,9 +85,9 @@ class TowerRecord:
         place: (P,) int64, the place in the frame of each source of a frame, class tokens first.
         frames: T.
         merges: the block in front of which each map acts, and the map of the video's T*P patches in force from there.
-        rows: the video's rows in each block that is read.
-        pairs: its pairs of queries and keys in each of them. Empty where all blocks worked on all patches.
+        rows: the video's rows in each block that is read. Empty where all blocks worked on all patches.
         projected: the rows that went through the projector; None: all patches.
+        count: tells the video's pairs of queries and keys in each of these blocks.
     """
 
     frames: int
@@ -88,8 +96,13 @@ class TowerRecord:
     place: Tensor
     merges: list[tuple[int, Merge]] = field(default_factory=list)
     rows: list[int] = field(default_factory=list)
-    pairs: list[int] = field(default_factory=list)
     projected: int | None = None
+    count: Callable[[], list[int]] = list
+
+    @cached_property
+    def pairs(self) -> list[int]:
+        """The video's pairs of queries and keys in each block that is read. Counted when it is asked for first."""
+        return self.count()
 
     @property
     def merge(self) -> Merge | None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from holitom.ops.ranking import top_indexes
-from holitom.ops.renewal import cut_positions, noise_floor, patch_distances
+from holitom.ops.renewal import begins_of, cut_positions, noise_floor, patch_distances
 from holitom.ops.spread import sketch
 
 WIDTH = 64  # channels that are compared
@@ -35,9 +35,10 @@ def new_tokens(features: Tensor, change: float) -> np.ndarray:
     short = sketch(features, WIDTH).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
     short = short / short.abs().amax().clamp(min=torch.finfo(torch.float32).tiny)
     windows = patch_distances(short, FRAMES)
-    threshold = change + min(NOISE, noise_floor(windows))
-    begins = [cut_positions(window, threshold, lambda new: new) for window in windows]
-    return np.concatenate([begin == np.arange(len(begin))[:, None] for begin in begins])
+    threshold = noise_floor(windows, NOISE) + change
+    begins = begins_of(windows, lambda window: cut_positions(window, threshold, 1, len(window), 0))
+    found: np.ndarray = (begins == torch.arange(len(begins), device=begins.device)[:, None]).cpu().numpy()
+    return found
 
 
 def new_first(scores: Tensor, new: np.ndarray) -> Tensor:

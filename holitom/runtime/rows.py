@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from holitom.edges import send
 
 _CPU_CALL = 1 << 12  # so many pairs of queries and keys take as long as one more call does, on a CPU
 _GPU_CALL = 1 << 19  # and elsewhere
@@ -23,14 +26,20 @@ class Rows:
     Args:
         target: (S,) the row of each state.
         anchor: (R,) ascending, the state whose place a row takes.
-        calls: how they are asked for, by the borders of groups.
-        counts: each video's rows and pairs, by the borders of groups.
+        calls: how they are asked for, by the id of the borders of groups.
     """
 
     target: Tensor
     anchor: Tensor
-    calls: dict[tuple[int, ...], Groups] = field(default_factory=dict)
-    counts: dict[tuple[int, ...], list[tuple[int, int]]] = field(default_factory=dict)
+    calls: dict[int, Groups] = field(default_factory=dict)
+
+    @cached_property
+    def on_host(self) -> tuple[Tensor, Tensor]:
+        """Target and anchor on the CPU, in one copy."""
+        if self.target.device.type == "cpu":
+            return self.target, self.anchor
+        target, anchor = torch.split(torch.cat([self.target, self.anchor]).cpu(), [len(self.target), len(self.anchor)])
+        return target, anchor
 
     def expand(self, rows: Tensor) -> Tensor:
         """(R, ...) -> (S, ...)."""
@@ -62,7 +71,7 @@ class Groups:
     @classmethod
     def of(cls, rows: Rows, borders: list[int], seen: list[Tensor | None]) -> Groups:
         """Args: borders: of the groups among the S states. seen: for each group, its states that are no padding."""
-        anchor, target, device = rows.anchor.cpu(), rows.target.cpu(), rows.anchor.device
+        (target, anchor), device = rows.on_host, rows.anchor.device
         bounds = torch.searchsorted(anchor, torch.tensor(borders)).tolist()
         by_keys: dict[int, list[tuple[int, int, Tensor]]] = {}
         for number, (first, last) in enumerate(pairwise(bounds)):
@@ -84,8 +93,7 @@ class Groups:
                 queries.append(index.minimum(lasts - 1).flatten())
                 visible_rows += [group[2] for group in groups[begin:end]]
                 calls.append((*index.shape, count))
-        found = (torch.cat(queries), torch.cat(visible_rows), place)
-        wide, narrow, back = (index.to(device) for index in found)
+        wide, narrow, back = send([torch.cat(queries), torch.cat(visible_rows), place], device)
         return cls(wide, narrow, calls, back)
 
     def attend(
@@ -144,18 +152,28 @@ def _calls(widths: Sequence[int], costs: float) -> list[tuple[int, int]]:
     return cuts[::-1]
 
 
-def count_pairs(anchor: Tensor, borders: Sequence[int], sources: Tensor) -> tuple[int, int]:
-    """A video's rows, and their pairs with the states that they see.
+def count_pairs(blocks: Sequence[tuple[Tensor | None, Tensor | range]], sources: Tensor) -> list[int]:
+    """Of a video's rows in each block, the pairs with the states that they see. A GPU is waited for.
 
     Args:
-        anchor: (R,) of all rows.
-        borders: of the groups of states that see each other.
+        blocks: (R,) anchors of all rows, None: each state is one; and the borders of the groups of states that see
+            each other.
         sources: (T * P,) the video's.
     """
-    group = torch.bucketize(torch.arange(borders[-1]), torch.tensor(borders[1:]), right=True)
-    mine = anchor[torch.isin(anchor, sources)]
-    asked, seen = (group[states].bincount(minlength=len(borders)) for states in (mine, sources))
-    return len(mine), int(asked @ seen)
+    known, found = dict[tuple[int, int], int](), list[int]()
+    for anchor, borders in blocks:
+        key = id(anchor), id(borders)
+        if key not in known:
+            ends = torch.as_tensor(borders).cpu()
+            group = torch.bucketize(torch.arange(int(ends[-1])), ends[1:], right=True)
+            mine = sources
+            if anchor is not None:
+                mine = anchor.cpu()
+                mine = mine[torch.isin(mine, sources)]
+            asked, seen = (group[states].bincount(minlength=len(ends)) for states in (mine, sources))
+            known[key] = int(asked @ seen)
+        found.append(known[key])
+    return found
 
 
 def real_keys(mask: Any) -> list[Tensor | None] | None:

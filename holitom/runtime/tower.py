@@ -12,11 +12,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from holitom.edges import in_order
 from holitom.merge import Merge
 from holitom.methods.base import Method
 from holitom.models.base import VideoLayout
@@ -59,9 +61,10 @@ class TowerPass:
         self.rows: Rows | None = None
         self.shape: torch.Size | None = None
         self.borders: Tensor | None = None
-        self.read: dict[int, tuple[Tensor, list[int]]] = {}
+        self.frames = range(0)
+        self.read: dict[int, tuple[Any, list[int]]] = {}
         self.seen: list[Tensor | None] | None = None
-        self.counts: dict[tuple[int, ...], list[tuple[int, int]]] = {}
+        self.blocks: list[tuple[Tensor | None, Tensor | range]] = []  # anchors and borders, to count by
         self._handles: list[Any] = []
         replayed = any(getattr(block, "gradient_checkpointing", False) and block.training for block in tower.blocks)
         if self.layers and replayed and torch.is_grad_enabled():
@@ -110,11 +113,13 @@ class TowerPass:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if not self.layers and self.tower.unread:
-            for video, record in zip(self.tower.videos, self.records, strict=True):
-                used = self.depth - len(self.tower.unread)
+        used = self.depth - len(self.tower.unread)
+        for video, record in zip(self.tower.videos, self.records, strict=True):
+            if self.layers:
+                record.count = partial(count_pairs, self.blocks, video.sources.flatten())
+            elif self.tower.unread:
                 record.rows = [video.sources.numel()] * used
-                record.pairs = [video.sources.numel() * video.sources.shape[1]] * used
+                record.count = partial(list, [video.sources.numel() * video.sources.shape[1]] * used)
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
@@ -132,21 +137,25 @@ class TowerPass:
         self._handles.append(register(hook, **options))
 
     def _before(self, number: int, block: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
-        """States (F, P, D) or packed (S, D) -> rows (1, R, D) or (R, D), with what belongs to each of them."""
+        """States (F, P, D) or packed (S, D) -> rows (1, R, D) or (R, D), with what belongs to each of them.
+
+        Where nothing has merged, only the borders of the states that see each other are noted.
+        """
         arguments = dict(bound_arguments(block.forward, args, kwargs))
         hidden = arguments.pop("hidden_states")
         if number == 0:
             self.shape, self.rows = hidden.shape, None
-            self.seen = real_keys(arguments.get("attention_mask"))
+            self.frames = range(0, hidden.shape[:-1].numel() + 1, hidden.shape[-2])
         assert self.shape is not None
         packed = len(self.shape) == 2
         if packed:
             self.borders = arguments["cu_seqlens"]
-        flat = hidden.flatten(0, -2)
-        if number in self.layers:
-            flat = self._merge(number, flat, block)
-        elif self.rows is not None and len(flat) == len(self.rows.target):
-            flat = self.rows.anchors(flat)  # an earlier block was read: its output is a state for each patch
+        if self.rows is not None or number in self.layers:
+            flat = hidden.flatten(0, -2)
+            if number in self.layers:
+                flat = self._merge(number, flat, arguments.get("attention_mask"))
+            elif self.rows is not None and len(flat) == len(self.rows.target):
+                flat = self.rows.anchors(flat)  # an earlier block was read: its output is a state for each patch
         self._count()
         if self.rows is None:
             return None
@@ -208,43 +217,43 @@ class TowerPass:
             record.projected = record.rows[-1]
         return self._full(output)
 
-    def _merge(self, number: int, flat: Tensor, block: nn.Module) -> Tensor:
+    def _merge(self, number: int, flat: Tensor, mask: Any) -> Tensor:
         """Asks the method about each video, and moves the states of all into rows."""
         before, device = self.rows, flat.device
         full = flat if before is None or len(flat) == len(before.target) else before.expand(flat)
         states = len(full)
         keys = joined_keys(self.keys, states)
-        maps, changed = [], False
         for video, record in zip(self.tower.videos, self.records, strict=True):
-            sources = video.sources.to(device)
-            merged = record.merges[-1][1] if record.merges else None
+            shape, merged = video.sources.shape, record.merges[-1][1] if record.merges else None
             seen = TowerStates(
-                full[sources].detach(),
+                full[video.index].detach().reshape(*shape, -1),
                 number,
                 self.depth,
                 video.grid,
                 video.leading,
                 video.order,
                 merged=merged,
-                keys=None if keys is None else keys[sources],
+                keys=None if keys is None else keys[video.index].reshape(*shape, -1),
             )
             with torch.no_grad():
                 merge = self.method.merge_tower(seen)
-            if merge.shares is not None or bool((merge.target < 0).any()):
+            if not merge.drops_none:
                 raise ValueError(
                     f"{self.method.name}.merge_tower dropped patches or split them: every patch needs a row"
                 )
-            changed |= merge.outputs != merge.inputs
             record.merges.append((number, merge))
-            maps.append((sources.flatten(), merge))
-        if not changed:
+        maps = [record.merges[-1][1] for record in self.records]
+        if all(merge.outputs == merge.inputs for merge in maps):
             return flat
-        target = torch.arange(states, device=device)  # what is in no video is its own row
+        if before is None:
+            self.seen = real_keys(mask)
+        state = torch.arange(states, device=device)
+        origin = state.clone()  # what is in no video is its own row
         weight = torch.ones(states, dtype=torch.float32, device=device)
-        for sources, merge in maps:
-            target[sources] = sources[merge.anchor][merge.target]
-            weight[sources] = merge.weight
-        anchor, target = torch.unique(target, return_inverse=True)
+        for video, merge in zip(self.tower.videos, maps, strict=True):
+            origin[video.index] = state[video.index][merge.anchor][merge.target]
+            weight[video.index] = merge.weight
+        target, anchor = in_order(origin, states + sum(merge.outputs - merge.inputs for merge in maps))
         self.rows = Rows(target, anchor)
         return Merge(target, weight, anchor)._knowing(states).apply(full)
 
@@ -252,34 +261,29 @@ class TowerPass:
         self.keys.append(key.float().mean(1))
 
     def _count(self) -> None:
-        """Writes down each video's rows, and its pairs of queries and keys, in this block."""
-        borders = tuple(self._groups())
-        counts = self.counts if self.rows is None else self.rows.counts
-        if borders not in counts:
-            anchor = torch.arange(borders[-1]) if self.rows is None else self.rows.anchor.cpu()
-            counts[borders] = [count_pairs(anchor, borders, video.sources.flatten()) for video in self.tower.videos]
-        for record, (count, pairs) in zip(self.records, counts[borders], strict=True):
-            record.rows.append(count)
-            record.pairs.append(pairs)
+        """Writes down each video's rows in this block, and what its pairs of queries and keys are counted by."""
+        for video, record in zip(self.tower.videos, self.records, strict=True):
+            record.rows.append(record.merges[-1][1].outputs if record.merges else video.sources.numel())
+        borders = self.frames if self.borders is None else self.borders
+        self.blocks.append((None if self.rows is None else self.rows.anchor, borders))
 
     # attention --------------------------------------------------------------------------------------------------
 
     def _groups(self) -> list[int]:
         """The borders of the states that see each other in this block."""
-        assert self.shape is not None
-        if self.borders is not None:
-            if id(self.borders) not in self.read:  # once: on a GPU, reading waits for all that came before
-                self.read[id(self.borders)] = self.borders, [int(border) for border in self.borders.tolist()]
-            return self.read[id(self.borders)][1]
-        return list(range(0, self.shape[:-1].numel() + 1, self.shape[1]))
+        if self.borders is None:
+            return list(self.frames)
+        if id(self.borders) not in self.read:  # once: on a GPU, reading waits for all that came before
+            self.read[id(self.borders)] = self.borders, [int(border) for border in self.borders.tolist()]
+        return self.read[id(self.borders)][1]
 
     def _asked(self) -> Groups:
         assert self.rows is not None
-        borders = self._groups()
-        key = tuple(borders)
-        if key not in self.rows.calls:
-            self.rows.calls[key] = Groups.of(self.rows, borders, self.seen or [None] * (len(borders) - 1))
-        return self.rows.calls[key]
+        key, calls = id(self.borders), self.rows.calls
+        if key not in calls:
+            borders = self._groups()
+            calls[key] = Groups.of(self.rows, borders, self.seen or [None] * (len(borders) - 1))
+        return calls[key]
 
     def attend(
         self, run: Callable[..., Any], module: nn.Module, query: Tensor, *args: Any, **kwargs: Any
