@@ -212,7 +212,7 @@ def _machine(machine: dict[str, Any]) -> str:
     return (
         f"{machine['device_name']}, {machine['cores']} cores, {machine['threads']} threads, "
         f"{machine['memory_bytes'] / 1e9:.0f} GB, load {machine['load_average'][0]:.1f} at the start; "
-        f"{machine['system']}; Python {machine['python']}, torch {machine['torch']}, "
+        f"Python {machine['python']}, torch {machine['torch']}, "
         f"transformers {machine['transformers']}, holitom {machine['holitom']}; {machine['time'][:10]}."
     )
 
