@@ -32,11 +32,11 @@ from holitom import HoliTom
 from holitom.bench import load
 from holitom.bench.measure import NEXT
 from holitom.bench.presets import config
-from holitom.bench.results import write_json
 from holitom.cost import ModelShape, kv_cache_bytes
 from holitom.methods import Method
 from holitom.methods.baselines import Uncompressed
 from holitom.models.transformers_names import cache_argument
+from holitom.resume import write_json
 
 SHOWN = ("uncompressed", "holitom", "spread")  # of RESULTS
 

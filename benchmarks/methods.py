@@ -28,10 +28,10 @@ from straightforward import STRAIGHTFORWARD
 from torch.profiler import ProfilerActivity, profile
 
 from holitom.bench.machine import machine
-from holitom.bench.results import write_json
 from holitom.cost import interleave
 from holitom.cost.launches import Launches, counting, place
 from holitom.methods import DyCoke, Method, method_class, names, parse, spell
+from holitom.resume import write_json
 from holitom.tokens import VideoTokens
 
 

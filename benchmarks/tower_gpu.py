@@ -22,10 +22,10 @@ import torch
 from holitom.bench import build, from_preset
 from holitom.bench.machine import machine
 from holitom.bench.measure import FIRST, TOWER, measure
-from holitom.bench.results import write_json
 from holitom.cost import interleave
 from holitom.methods import parse
 from holitom.models import adapter_for
+from holitom.resume import write_json
 from holitom.video.torchvision import hide_broken_torchvision
 
 METHODS = ("uncompressed:stock=true", "uncompressed", "holitom", "renewal|holitom:retention=0.1")

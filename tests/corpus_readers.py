@@ -55,6 +55,9 @@ class Counting(Ready):
 class Telling(Ready):
     """Tells with how many threads the process works, and how nice it is."""
 
+    def load(self) -> None:
+        import torch  # noqa: F401
+
     def read(self, item: Item) -> Video:
         import torch
 

@@ -13,6 +13,8 @@ import holitom
 PACKAGE = Path(holitom.__file__).parent
 ROOT = PACKAGE.parent
 LAYERS = (
+    "extras",
+    "resume",
     "kernels",
     "edges",
     "merge",

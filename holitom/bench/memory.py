@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from holitom.long_video.memory import give_back
 
 _STATUS, _RESET, _FREE = Path("/proc/self/status"), Path("/proc/self/clear_refs"), Path("/proc/meminfo")
 
@@ -36,7 +36,7 @@ def peak_memory(device: torch.device) -> Iterator[Peak]:
         yield peak
         peak.total = module.max_memory_allocated(device)
     elif device.type == "cpu" and _resettable():
-        _trim()
+        give_back()
         _resettable()  # once more, now that what earlier runs left behind is gone
         before = _resident("VmRSS")
         yield peak
@@ -76,12 +76,6 @@ def _resettable() -> bool:
     except OSError:
         return False
     return _STATUS.exists()
-
-
-def _trim() -> None:
-    """Hands back what the C library keeps of freed memory, which would hide what a run takes (glibc only)."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def _resident(name: str) -> int:

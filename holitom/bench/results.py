@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import statistics
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from holitom.bench.measure import NEXT, STAGES
 from holitom.cost import Sample, ratios
+from holitom.resume import check_settings, write_json
 
 BASELINE = "uncompressed"
 FORMAT = 1
@@ -135,21 +135,6 @@ def resume(path: Path, fresh: Report) -> Report:
     if not path.exists():
         return fresh
     found = load(path)
-    old, new = found.settings, fresh.settings
-    wrong = sorted(key for key in {*old, *new} - {"repeats"} if old.get(key) != new.get(key))
-    if wrong:
-        told = ", ".join(f"{key} was {old.get(key)!r} and is now {new.get(key)!r}" for key in wrong)
-        raise ValueError(f"{path} holds a run with other settings ({told}): give another --out, or the same settings")
-    found.settings = new
+    check_settings(path, {**found.settings, "repeats": fresh.settings["repeats"]}, fresh.settings)
+    found.settings = fresh.settings
     return found
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file at once or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    with part.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(content, indent=1) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)

@@ -225,8 +225,8 @@ def _show(report: Report, profiles: dict[str, Any] | None, as_json: bool) -> Non
 
 def _profile(workload: Workload, methods: list[Method], report: Report, folder: Path, quiet: bool) -> dict[str, Any]:
     from holitom.bench.profile import profile
-    from holitom.bench.results import write_json
     from holitom.evaluation import label
+    from holitom.resume import write_json
 
     found: dict[str, Any] = {}
     for each in methods:
@@ -263,9 +263,9 @@ def _sweep(
     as_json: bool,
 ) -> None:
     from holitom.bench.machine import machine
-    from holitom.bench.results import write_json
     from holitom.bench.sweep import sweep
     from holitom.report.bench import sweep_plot, sweep_rich
+    from holitom.resume import write_json
 
     where = machine(make(1).device)
 

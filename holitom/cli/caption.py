@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column
 
 from holitom import __version__
-from holitom.cli.checks import check_device, check_dtype, check_file, check_one_question, require
+from holitom.cli.checks import check_device, check_dtype, check_file, check_one_question
 from holitom.cli.choices import (
     DEVICE,
     FRAMES,
@@ -34,6 +34,7 @@ from holitom.cli.choices import (
 from holitom.cli.console import err, note, say
 from holitom.cli.loading import check_model, chosen_model, load, resolve
 from holitom.cli.threads import wait_briefly
+from holitom.extras import require
 
 if TYPE_CHECKING:
     from holitom.corpus import Engine, Plan, Stop, Store, Totals
@@ -296,13 +297,8 @@ def _progress(totals: Totals, quiet: bool) -> Iterator[Any]:
 
 def _line(totals: Totals) -> str:
     left = totals.seconds_left
-    parts = [
-        f"{totals.errors} errors",
-        f"{totals.rate:.2f} rows/s",
-        "" if left is None else f"{int(left // 3600)}:{int(left // 60) % 60:02d}:{int(left) % 60:02d} left",
-        f"{totals.saved_tokens:,} visual tokens saved",
-    ]
-    return ", ".join(part for part in parts if part)
+    clock = "" if left is None else f"{int(left // 3600)}:{int(left // 60) % 60:02d}:{int(left) % 60:02d} left, "
+    return f"{totals.errors} errors, {totals.rate:.2f} rows/s, {clock}{totals.saved_tokens:,} visual tokens saved"
 
 
 def _report(path: Path, totals: Totals, stopped: bool, settings: dict[str, Any], summary: str | None) -> None:

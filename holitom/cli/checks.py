@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
+
+from holitom.extras import require
 
 if TYPE_CHECKING:
     from holitom.methods.base import Method
@@ -136,25 +137,6 @@ def check_one_question(method: Method | None, questions: Sequence[str], windows:
             "`holitom methods`), or ask one question in each run and leave --window and --tokens out",
             param_hint="--method",
         )
-
-
-def require(module: str, what: str, install: str | None = None) -> None:
-    """Refuses to begin without an optional package.
-
-    Args:
-        module: that will be imported.
-        what: needs it.
-        install: what pip is to install; None: the module's name.
-
-    Raises:
-        ImportError: says how to install it.
-    """
-    try:
-        found = find_spec(module) is not None
-    except (ValueError, ImportError):  # a module without a spec, or one that was set to None
-        found = False
-    if not found:
-        raise ImportError(f"{what} needs {module}: pip install {install or module}")
 
 
 def _folder_problem(folder: Path, make: bool) -> str | None:

@@ -12,6 +12,7 @@ import typer
 from holitom.cli.choices import DEVICE, MODEL
 from holitom.cli.console import err, say
 from holitom.cli.loading import chosen_model, load, recommended
+from holitom.extras import require
 
 
 def demo(
@@ -32,10 +33,10 @@ def demo(
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that what follows is cleared away
     with Scratch() as scratch:  # uploads and samples lie here, and go with this process
-        from holitom.demo.app import app, launch, require, samples
-
-        require()
+        from holitom.demo.app import GRADIO, app, launch, samples
         from holitom.demo.work import QuestionQueue
+
+        require(*GRADIO)
 
         model = chosen_model(model)
         clips = samples(scratch.path / "samples")

@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from holitom.corpus.parquet import require_parquet
 from holitom.corpus.rows import COLUMNS, TEXT, Row
+from holitom.corpus.tables import PARQUET
+from holitom.extras import require
 
 SETTINGS = b"holitom"
 CHUNK = 65_536  # rows of an old file that are copied at a time
@@ -120,7 +121,7 @@ def format_of(path: Path) -> Format:
     if path.suffix.lower() not in known:
         raise ValueError(f"--out {path}: the name must end with .parquet or .jsonl")
     if path.suffix.lower() == ".parquet":
-        require_parquet()
+        require(*PARQUET)
     return known[path.suffix.lower()]()
 
 

@@ -242,7 +242,6 @@ def _work(line: socket.socket, reader: Reader, cores: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _die_with_parent()
-    use_cores(cores)
     if hasattr(os, "nice"):
         os.nice(NICENESS)
     channel, problem = Channel(line), None
@@ -251,6 +250,7 @@ def _work(line: socket.socket, reader: Reader, cores: int) -> None:
             reader.load()
         except Exception as error:
             problem = one_line(error)
+        use_cores(cores)
         channel.send(problem)
         while True:
             channel.send(attempt(reader, channel.receive()))

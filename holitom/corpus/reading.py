@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -58,13 +59,12 @@ class Reader(Protocol):
 def use_cores(number: int = 1) -> None:
     """For a process that is one of several: FFmpeg decodes in so many threads, all else is done in one.
 
-    The fewer, the less work in all; more only help where cores are idle.
+    The fewer, the less work in all; more only help where cores are idle. To be called when everything is loaded.
     """
-    import torch
-
     from holitom.video.container import decoder_threads
 
-    torch.set_num_threads(1)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
     decoder_threads.set(number)
 
 
@@ -143,6 +143,18 @@ class PromptReader:
         content = prompts_of(preprocessor, clip, self.questions, video_token)
         seconds = {"decode": decoded - began, "preprocess": time.perf_counter() - decoded}
         return Video(item.path, content, seconds, clip.warning)
+
+
+@dataclass(frozen=True)
+class PathReader:
+    """Hands videos on unread: a film of hours is decoded where its windows are merged, never in one piece."""
+
+    def load(self) -> None:
+        """Nothing is needed."""
+
+    def read(self, item: Item) -> Video:
+        """See :meth:`Reader.read`."""
+        return Video(item.path, item)
 
 
 def prompts_of(preprocessor: Any, clip: Any, questions: Sequence[str], video_token: int) -> Prompts:

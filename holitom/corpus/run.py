@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from types import FrameType
 from typing import Any
 
@@ -19,7 +19,6 @@ from holitom.corpus.reading import Failure, Reader, Video, one_line
 from holitom.corpus.rows import Key, Row
 from holitom.corpus.sources import Item
 from holitom.corpus.store import Store
-from holitom.long_video.memory import give_back
 
 logger = logging.getLogger(__name__)
 
@@ -125,6 +124,8 @@ def run(
         StoreError: when the output cannot be written any more.
         WorkerError: when worker processes cannot be started.
     """
+    from holitom.long_video.memory import give_back
+
     todo = plan.left(store.found)
     unread = [item for group in todo for item in plan.unread(group, store.found)]
     with Pool(reader, plan.workers, plan.prefetch, plan.timeout) as pool:
@@ -230,18 +231,4 @@ def _row(key: Key, said: Reply | Exception, shared: bool, video: Video, seconds:
     common |= {"seconds_answer": seconds, "warning": video.warning}
     if isinstance(said, Exception):
         return Row(*key, **common, error=one_line(said))
-    counts = said.counts
-    return Row(
-        *key,
-        **common,
-        answer=said.text,
-        prompt_tokens=counts.prompt,
-        visual_tokens_in=counts.visual_in,
-        visual_tokens_out=counts.visual_out,
-        prefill_flops=counts.prefill_flops,
-        full_prefill_flops=counts.full_prefill_flops,
-        paper_flops=counts.paper_flops,
-        full_paper_flops=counts.full_paper_flops,
-        kv_bytes=counts.kv_bytes,
-        full_kv_bytes=counts.full_kv_bytes,
-    )
+    return Row(*key, **common | asdict(said.counts), answer=said.text)

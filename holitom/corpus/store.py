@@ -23,6 +23,7 @@ from typing_extensions import Self
 
 from holitom.corpus.formats import format_of, sync_folder
 from holitom.corpus.rows import Key, Row
+from holitom.resume import differences
 
 logger = logging.getLogger(__name__)
 
@@ -261,15 +262,3 @@ def _lock(file: IO[bytes], path: Path) -> None:
         raise RuntimeError(
             f"another run is writing {path.name.removesuffix('.run')}: wait for it, or stop it"
         ) from error
-
-
-def differences(before: Any, now: Any, name: str = "") -> list[str]:
-    """Each setting that differs, as text; settings within settings as ``method.retention``."""
-    if before == now:
-        return []
-    if isinstance(before, dict) and isinstance(now, dict):
-        found = []
-        for key in sorted({*before, *now}):
-            found += differences(before.get(key), now.get(key), f"{name}.{key}" if name else key)
-        return found
-    return [f"{name} was {before!r} and is now {now!r}"]

@@ -11,9 +11,11 @@ from typing import Any
 
 import fsspec
 
-from holitom.corpus.parquet import require_parquet
+from holitom.extras import require
 
 TABLES = {".csv", ".tsv", ".jsonl", ".parquet"}
+PARQUET = ("pyarrow", "Parquet", "'holitom[corpora]', or use a .jsonl file")
+"""What :func:`holitom.extras.require` is asked for: the largest package after torch, which only corpora use."""
 
 
 def suffix_of(address: str) -> str:
@@ -100,7 +102,7 @@ def _read(address: str, asked: tuple[str, ...]) -> tuple[list[str], list[dict[st
 
 
 def _parquet(address: str) -> tuple[list[str], list[dict[str, Any]]]:
-    require_parquet()
+    require(*PARQUET)
     import pyarrow as pa
     import pyarrow.parquet as pq
 

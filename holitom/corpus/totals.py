@@ -74,20 +74,18 @@ class Totals:
         """
         sums = self.sums
         known = not self.uncounted
-        ran = {
-            "visual_tokens": int(sums["visual_tokens_out"]),
-            "prompt_tokens": int(sums["prompt_tokens"]) - self.saved_tokens,
-            "prefill_flops": int(sums["prefill_flops"]) if known else None,
-            "paper_flops": int(sums["paper_flops"]) if known else None,
-            "kv_cache_bytes": int(sums["kv_bytes"]) if known else None,
-        }
-        full = {
-            "visual_tokens": int(sums["visual_tokens_in"]),
-            "prompt_tokens": int(sums["prompt_tokens"]),
-            "prefill_flops": int(sums["full_prefill_flops"]) if known else None,
-            "paper_flops": int(sums["full_paper_flops"]) if known else None,
-            "kv_cache_bytes": int(sums["full_kv_bytes"]) if known else None,
-        }
+        costs = {"prefill_flops": "prefill_flops", "paper_flops": "paper_flops", "kv_cache_bytes": "kv_bytes"}
+        ran, full = (
+            {
+                "visual_tokens": int(sums[visual]),
+                "prompt_tokens": int(sums["prompt_tokens"]) - saved,
+                **{name: int(sums[before + column]) if known else None for name, column in costs.items()},
+            }
+            for visual, saved, before in (
+                ("visual_tokens_out", self.saved_tokens, ""),
+                ("visual_tokens_in", 0, "full_"),
+            )
+        )
         ratios = {
             name: part / whole if part is not None and (whole := full[name]) else None for name, part in ran.items()
         }

@@ -19,6 +19,7 @@ from holitom.corpus.run import Plan, answer_group
 from holitom.corpus.scratch import Scratch
 from holitom.corpus.sources import Item
 from holitom.corpus.store import Store
+from holitom.extras import require
 
 
 @dataclass(frozen=True)
@@ -58,10 +59,9 @@ def run_on_ray(
         ImportError: without Ray.
         StoreError: when the output cannot be written any more.
     """
-    try:
-        import ray
-    except ImportError as error:
-        raise ImportError("Ray is not installed: pip install 'holitom[ray]'") from error
+    require("ray", "a run on Ray", "'holitom[ray]'")
+    import ray
+
     with _connected(ray, address):
         _pass(plan, plan.left(store.found), make, store, stop, done, actors)
         left = [[item] for group in plan.left(store.found) for item in plan.unread(group, store.found)]
@@ -129,10 +129,10 @@ class _Read:
 
     def read(self, row: dict[str, Any]) -> dict[str, Any]:
         """Reads the videos of a group, as a task on any core of the cluster."""
-        use_cores()
         task: _Task = pickle.loads(row["task"])
         with Scratch():
             self.reader.load()
+            use_cores()
             videos = [attempt(self.reader, item) for item in self.plan.unread(task.group, task.found)]
         return {"task": pickle.dumps(replace(task, videos=videos), protocol=5)}
 

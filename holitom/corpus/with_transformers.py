@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from holitom.corpus.engine import Counts, LayerTokens, Reply
+from holitom.corpus.costs import LayerTokens, with_costs
+from holitom.corpus.engine import Counts, Reply
 from holitom.corpus.reading import Prompts, Video
 from holitom.cost import ModelShape, synchronize
 from holitom.generation import generate, on_device_of
@@ -110,12 +111,4 @@ class TransformersEngine:
         ran = LayerTokens.of(record.by_layer, visual, held if shared else None)
         whole = [prefix.record.tokens] * depth if shared else None
         full = LayerTokens.of([record.tokens] * depth, [record.visual] * depth, whole)
-        return replace(
-            plain,
-            prefill_flops=ran.flops(self._shape),
-            full_prefill_flops=full.flops(self._shape),
-            paper_flops=ran.paper_flops(self._shape),
-            full_paper_flops=full.paper_flops(self._shape),
-            kv_bytes=ran.kv_bytes(self._shape, dtype),
-            full_kv_bytes=full.kv_bytes(self._shape, dtype),
-        )
+        return with_costs(plain, ran, full, self._shape, dtype)

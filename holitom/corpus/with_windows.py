@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 
@@ -17,18 +16,6 @@ from holitom.methods.base import Method
 from holitom.pipeline import Pipeline
 from holitom.runtime.prefix import hold
 from holitom.video.remote import LIMITS, FetchLimits, fetched
-
-
-@dataclass(frozen=True)
-class PathReader:
-    """Hands videos on unread: a film of hours is decoded where its windows are merged, never in one piece."""
-
-    def load(self) -> None:
-        """Nothing is needed."""
-
-    def read(self, item: Item) -> Video:
-        """See :meth:`Reader.read`."""
-        return Video(item.path, item)
 
 
 class WindowsEngine(TransformersEngine):

@@ -9,20 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from holitom.demo.work import QuestionQueue
+from holitom.extras import require
 from holitom.methods.registry import names, tower_names
 from holitom.recommendation import Recommendation
 from holitom.video.synthetic.files import write_clips
 
+GRADIO = ("gradio", "the demo", "'holitom[demo]'")
 EMPTY = "<p>The film strip appears here: what stayed, what was merged, what was dropped.</p>"
 WAITING = 8  # questions; more are told to come back
-
-
-def require() -> None:
-    """Raises ImportError, with what to install, where gradio is missing."""
-    try:
-        import gradio  # noqa: F401
-    except ImportError as error:
-        raise ImportError("the demo needs gradio: pip install 'holitom[demo]'") from error
 
 
 def samples(folder: Path, number: int = 4) -> dict[str, tuple[str, str]]:
@@ -48,7 +42,7 @@ def app(queue: QuestionQueue, clips: dict[str, tuple[str, str]], own: Recommenda
     Raises:
         ImportError: without gradio, which the extra ``holitom[demo]`` installs.
     """
-    require()
+    require(*GRADIO)
     import gradio as gr
 
     first, limits = next(iter(clips)), queue.limits

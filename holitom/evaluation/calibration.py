@@ -15,6 +15,7 @@ import torch
 from holitom.evaluation.results import Log
 from holitom.evaluation.run import UNCOMPRESSED, first_word, label
 from holitom.evaluation.statistics import Interval
+from holitom.extras import require
 from holitom.generation import encode, generate, on_device_of, pixels_of, with_encoded
 from holitom.methods.base import Method
 from holitom.pipeline import Pipeline
@@ -229,11 +230,10 @@ def write_rows(rows: Sequence[Comparison], path: Path) -> None:
     Raises:
         ImportError: without pyarrow, which the extra ``holitom[corpora]`` installs.
     """
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError as error:
-        raise ImportError("Parquet files need pyarrow: pip install 'holitom[corpora]'") from error
+    require("pyarrow", "Parquet", "'holitom[corpora]'")
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     draft = path.with_suffix(".part")
     pq.write_table(pa.Table.from_pylist([asdict(row) for row in rows]), draft)
     os.replace(draft, path)

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from holitom.resume import check_settings
+
 
 @dataclass(frozen=True)
 class Row:
@@ -59,7 +61,7 @@ class Log:
         path.parent.mkdir(parents=True, exist_ok=True)
         lines = list(self._whole_lines())
         if lines:
-            self._check(lines[0], settings)
+            check_settings(path, lines[0], settings)
             self.rows = [kind(**line) for line in lines[1:]]
         else:
             self._append(settings)
@@ -91,11 +93,3 @@ class Log:
         if good < len(data):
             with self.path.open("r+b") as file:
                 file.truncate(good)
-
-    def _check(self, header: dict[str, Any], settings: dict[str, Any]) -> None:
-        wrong = {key for key in {*header, *settings} if header.get(key) != settings.get(key)}
-        if wrong:
-            told = ", ".join(f"{key} was {header.get(key)!r} and is now {settings.get(key)!r}" for key in sorted(wrong))
-            raise ValueError(
-                f"{self.path} holds a run with other settings ({told}): give another --out, or the same settings"
-            )

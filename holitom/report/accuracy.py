@@ -9,6 +9,7 @@ from rich.console import Group
 from rich.table import Table
 
 from holitom.evaluation import KINDS, LEAKING
+from holitom.report.plots import finish, new_figure
 
 
 def accuracy_rich(table: dict[str, Any]) -> Group:
@@ -56,12 +57,7 @@ def accuracy_plot(table: dict[str, Any], path: Path, title: str) -> None:
     Raises:
         ImportError: without matplotlib, which the extra ``holitom[plot]`` installs.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("plots need matplotlib: pip install 'holitom[plot]'") from error
-
-    figure = Figure(figsize=(8, 5), layout="constrained")
+    figure = new_figure(8, 5)
     axes = figure.subplots()
     names = list(dict.fromkeys(method.partition(":")[0] for method in table))
     markers = "osD^vP*X<>hp"
@@ -81,12 +77,8 @@ def accuracy_plot(table: dict[str, Any], path: Path, title: str) -> None:
             label=name if method == next(m for m in table if m.partition(":")[0] == name) else None,
         )
     axes.set_xscale("log")
-    axes.set_xlabel("prefill FLOPs (causal), % of uncompressed")
-    axes.set_ylabel("mean accuracy over tasks, %")
     axes.set_title(title)
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
-    figure.savefig(path, dpi=120)
+    finish(figure, axes, path, "prefill FLOPs (causal), % of uncompressed", "mean accuracy over tasks, %")
 
 
 def risk_plot(report: dict[str, Any], path: Path) -> None:
@@ -95,12 +87,7 @@ def risk_plot(report: dict[str, Any], path: Path) -> None:
     Raises:
         ImportError: without matplotlib, which the extra ``holitom[plot]`` installs.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("plots need matplotlib: pip install 'holitom[plot]'") from error
-
-    figure = Figure(figsize=(8, 5), layout="constrained")
+    figure = new_figure(8, 5)
     axes = figure.subplots()
     names = list(dict.fromkeys(method.partition(":")[0] for method in report["methods"]))
     for number, name in enumerate(names):
@@ -117,8 +104,4 @@ def risk_plot(report: dict[str, Any], path: Path) -> None:
             label=name,
         )
     axes.axhline(100 * report["bound"], color="grey", linestyle=":", label="bound")
-    axes.set_xlabel("visual tokens that enter the LLM, %")
-    axes.set_ylabel("answers that differ from the full prompt's, %")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
-    figure.savefig(path, dpi=120)
+    finish(figure, axes, path, "visual tokens that enter the LLM, %", "answers that differ from the full prompt's, %")

@@ -13,6 +13,7 @@ from rich.text import Text
 from holitom.bench.measure import COMPRESSION, FIRST, NEXT, PREFILL, STAGES, TOWER
 from holitom.bench.results import BASELINE, Report
 from holitom.cost import ratios
+from holitom.report.plots import finish, new_figure
 
 STOCK = "uncompressed:stock=true"
 COLOURS = {TOWER: "#adb5bd", COMPRESSION: "#e8590c", PREFILL: "#1971c2"}
@@ -219,11 +220,7 @@ def sweep_plot(found: Mapping[str, Any], path: Path) -> None:
         axes.plot([frames for frames, _ in points], [seconds for _, seconds in points], marker="o", label=told)
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
-    axes.set_xlabel("frames")
-    axes.set_ylabel("time to first token, s")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
-    figure.savefig(path, dpi=110)
+    finish(figure, axes, path, "frames", "time to first token, s", dpi=110)
 
 
 def sweep_rich(found: Mapping[str, Any]) -> Group:
@@ -245,11 +242,7 @@ def sweep_rich(found: Mapping[str, Any]) -> Group:
 
 
 def _figure(measured: list[Any], width: float = 8) -> Any:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("plots need matplotlib: pip install 'holitom[plot]'") from error
-    return Figure(figsize=(width, 1.2 + 0.22 * max(len(measured), 6)), layout="constrained")
+    return new_figure(width, 1.2 + 0.22 * max(len(measured), 6))
 
 
 def _finish(figure: Any, panels: Iterable[Any], report: Report) -> None:

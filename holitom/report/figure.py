@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from holitom.report.overlay import BAR, Picture, paint
+from holitom.report.plots import new_figure
 from holitom.report.trace import shown_frames, stages_of
 from holitom.runtime.records import VideoRecord
 
@@ -39,11 +40,6 @@ def plot(
         ImportError: without matplotlib, which the extra ``holitom[plot]`` installs.
         ValueError: when ``frames`` are no pictures, or nothing is known of the tower.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("plots need matplotlib: pip install 'holitom[plot]'") from error
-
     stage, grid = stages_of(record)[-1 if late else 0], record.grid
     merge, told = stage.merge, f"tokens {stage.label}"
     if tower:
@@ -59,7 +55,7 @@ def plot(
     per_row = min(per_row, count)
     lines = -(-count // per_row)
     high, wide = painted.shape[1:3]
-    figure = Figure(figsize=(1.5 * per_row, (1.5 * high / wide + 0.25) * lines + 0.4), layout="constrained")
+    figure = new_figure(1.5 * per_row, (1.5 * high / wide + 0.25) * lines + 0.4)
     axes = list(figure.subplots(lines, per_row, squeeze=False).flat)
     for axis in axes:
         axis.set_axis_off()

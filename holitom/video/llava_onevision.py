@@ -18,7 +18,7 @@ from holitom.video.checkpoint import CheckpointFiles
 from holitom.video.clip import Clip
 from holitom.video.image_tokens import AnyRes
 from holitom.video.pixels import PixelRecipe, shrunk
-from holitom.video.prepare import Preprocessor, pad_left, require_one_length
+from holitom.video.prepare import Preprocessor, require_one_length
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,3 +196,12 @@ def _expanded(text: str, token: str, counts: Sequence[int]) -> str:
             "it does not support these media"
         )
     return pieces[0] + "".join(token * count + piece for count, piece in zip(counts, pieces[1:], strict=True))
+
+
+def pad_left(rows: Sequence[Sequence[int]], pad: int) -> dict[str, torch.Tensor]:
+    """Token ids of unequal length as ``input_ids`` and ``attention_mask``, (B, L) int64."""
+    length = max(map(len, rows))
+    return {
+        "input_ids": torch.tensor([[pad] * (length - len(row)) + list(row) for row in rows]),
+        "attention_mask": torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in rows]),
+    }

@@ -6,16 +6,18 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from holitom.video.chat import Conversation, Media, user_turn
 from holitom.video.checkpoint import CheckpointFiles
 from holitom.video.clip import Clip
 from holitom.video.sampling import FrameRate
+
+if TYPE_CHECKING:
+    import torch
 
 logger = logging.getLogger(__name__)
 
@@ -142,12 +144,3 @@ def require_one_length(clips: Sequence[Clip], model_type: str) -> None:
             f"the videos of one batch must have the same number of frames for {model_type}, got {lengths}: "
             f"read them with frames={lengths[0]}, or prepare them one by one"
         )
-
-
-def pad_left(rows: Sequence[Sequence[int]], pad: int) -> dict[str, torch.Tensor]:
-    """Token ids of unequal length as ``input_ids`` and ``attention_mask``, (B, L) int64."""
-    length = max(map(len, rows))
-    return {
-        "input_ids": torch.tensor([[pad] * (length - len(row)) + list(row) for row in rows]),
-        "attention_mask": torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in rows]),
-    }

@@ -5,22 +5,25 @@ from __future__ import annotations
 import io
 import os
 import re
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import IO, Any, TypeAlias
+from typing import IO, TYPE_CHECKING, Any, TypeAlias, TypeGuard, cast
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 from holitom.video.errors import VideoError
 from holitom.video.remote import LIMITS, FetchLimits, fetched
+
+if TYPE_CHECKING:
+    import torch
 
 Source: TypeAlias = (
     "str | os.PathLike[str] | bytes | IO[bytes] | NDArray[Any] | torch.Tensor | Sequence[str | os.PathLike[str] | Any]"
@@ -71,7 +74,7 @@ def located(source: Any, limits: FetchLimits = LIMITS) -> Located:
         raise TypeError(f"source is a file that is open as text: open it with mode 'rb', or give {TAKEN}")
     if callable(getattr(source, "read", None)):
         return _file(source, limits)
-    if isinstance(source, (np.ndarray, torch.Tensor)):
+    if isinstance(source, np.ndarray) or _is_tensor(source):
         return Located("<array>", pictures=list(_in_bytes(source, "<array>")))
     if isinstance(source, (list, tuple)):
         return Located("<list>", pictures=[_picture(item, place) for place, item in enumerate(_filled(source))])
@@ -158,7 +161,7 @@ def _picture(item: Any, place: int) -> Any:
         return item
     if isinstance(item, (str, os.PathLike)):
         return _existing(Path(item), os.fsdecode(item))
-    if isinstance(item, (np.ndarray, torch.Tensor)):
+    if isinstance(item, np.ndarray) or _is_tensor(item):
         return _in_bytes(item[None], f"<list>[{place}]")[0]
     raise TypeError(
         f"a list of pictures holds PIL images, paths of images or arrays (H, W, 3), got {type(item).__name__} "
@@ -166,12 +169,17 @@ def _picture(item: Any, place: int) -> Any:
     )
 
 
+def _is_tensor(given: Any) -> TypeGuard[torch.Tensor]:
+    """Also where torch is not loaded, which reading does without."""
+    return "torch" in sys.modules and isinstance(given, sys.modules["torch"].Tensor)
+
+
 def _in_bytes(given: NDArray[Any] | torch.Tensor, name: str) -> NDArray[np.uint8]:
     """(T, H, W, 3) uint8 of uint8, of integers from 0 to 255, or of floats from 0 to 1."""
-    if isinstance(given, torch.Tensor):
+    if _is_tensor(given):
         given = given.detach().cpu()
         given = (given.float() if given.is_floating_point() else given).numpy()
-    frames: NDArray[Any] = given
+    frames = cast("NDArray[Any]", given)
     if frames.ndim == 4 and frames.shape[-1] != 3 and frames.shape[1] == 3:
         frames = frames.transpose(0, 2, 3, 1)
     if frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape:

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from holitom.corpus import Reply
-from holitom.corpus.engine import Counts, LayerTokens
+from holitom.corpus.costs import LayerTokens, with_costs
+from holitom.corpus.engine import Counts, Reply
 from holitom.corpus.reading import Video, behind_video, loaded
 from holitom.corpus.sources import Item
 from holitom.cost import ModelShape
@@ -147,16 +147,6 @@ class VllmEngine:
         if self._shape is None:
             return plain
         depth = self._shape.depth
-        ran = LayerTokens.of([entered] * depth, [plain.visual_out] * depth, [cached] * depth)
+        ran = LayerTokens.of([entered] * depth, [plain.visual_tokens_out] * depth, [cached] * depth)
         full = LayerTokens.of([prompt] * depth, [asked.visual] * depth, [cached + gone if cached else 0] * depth)
-        return Counts(
-            plain.prompt,
-            plain.visual_in,
-            plain.visual_out,
-            prefill_flops=ran.flops(self._shape),
-            full_prefill_flops=full.flops(self._shape),
-            paper_flops=ran.paper_flops(self._shape),
-            full_paper_flops=full.paper_flops(self._shape),
-            kv_bytes=ran.kv_bytes(self._shape, self._dtype),
-            full_kv_bytes=full.kv_bytes(self._shape, self._dtype),
-        )
+        return with_costs(plain, ran, full, self._shape, self._dtype)

@@ -1,0 +1,24 @@
+"""Optional packages, and what is said where one is missing."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+
+def require(module: str, what: str, install: str | None = None) -> None:
+    """Refuses to begin without an optional package.
+
+    Args:
+        module: that will be imported.
+        what: needs it.
+        install: what pip is to install; None: the module's name.
+
+    Raises:
+        ImportError: says how to install it.
+    """
+    try:
+        found = find_spec(module) is not None
+    except (ValueError, ImportError):  # a module without a spec, or one that was set to None
+        found = False
+    if not found:
+        raise ImportError(f"{what} needs {module}: pip install {install or module}")
