@@ -158,7 +158,7 @@ class Pipeline:
             tokens: read the video in windows (60 seconds by default), and keep so many visual tokens of it.
             max_new_tokens: the longest answer.
             streamer: a streamer of transformers, or a function called with each new piece of text.
-            progress: told how far reading in windows is.
+            progress: called while a video is read in windows.
             generation: further arguments of ``generate()``: ``do_sample``, ``num_beams``, ``num_return_sequences``,
                 ``return_dict_in_generate``, ...
 

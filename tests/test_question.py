@@ -225,7 +225,7 @@ def test_the_question_of_another_prompt_is_refused():
         session.question = questions(prompt(2))
         model.generate(**batch("llava_onevision", prompt(2)), max_new_tokens=1)
         session.question = questions(prompt(2), prompt(2))
-        with pytest.raises(ValueError, match="has 1 rows, but the session was told 2 questions"):
+        with pytest.raises(ValueError, match="has 1 rows, but the session was given 2 questions"):
             model.generate(**batch("llava_onevision", prompt(2)), max_new_tokens=1)
 
 

@@ -184,7 +184,7 @@ def test_the_default_dtype_changes_nothing(model, method, dtype):
         assert torch.equal(session.videos[0].merge.anchor, kept)
 
 
-# families whose costs nobody has written down
+# families whose costs are not known
 
 
 @torch.inference_mode()

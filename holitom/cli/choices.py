@@ -61,7 +61,7 @@ def choose(method: str | None, retention: float | None, model: str = "", positio
     Args:
         method: as the command line writes it; ``none``: no method; None: the one that the model recommends, or HoliTom.
         retention: for the method's first stage; None: as the method says, or as the model recommends.
-        model: whose recommendation counts for what nobody set.
+        model: whose recommendation counts for what is not set.
         positions: ``compact`` or ``original``; None: as the method says.
 
     Raises:

@@ -23,7 +23,7 @@ def demo(
     port: Annotated[
         int | None, typer.Option(min=1, max=65535, help="The port.  [default: a free one from 7860]")
     ] = None,
-    share: Annotated[bool, typer.Option("--share", help="Open it to strangers, through Gradio's servers.")] = False,
+    share: Annotated[bool, typer.Option("--share", help="Open it to the internet, through Gradio's servers.")] = False,
     device: Annotated[str | None, typer.Option(help=DEVICE)] = None,
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     attention: Annotated[str | None, typer.Option(help="sdpa, eager, flash_attention_2, ...")] = None,

@@ -39,7 +39,7 @@ class Format(ABC):
         """Adds rows to the file at ``path``, which is the old one or the new one at any moment, and never half of it.
 
         Raises:
-            OSError: when there is no room; the old file stays.
+            OSError: when the disk is full; the old file stays.
         """
         new = path.with_name(f"{path.name}.part")
         try:
@@ -174,5 +174,5 @@ def _row_of(path: Path, number: int) -> Iterator[None]:
         yield
     except (json.JSONDecodeError, TypeError, KeyError) as error:
         raise ValueError(
-            f"{path}, line {number} is no row of this command ({error}): give another --out, or mend the file"
+            f"{path}, line {number} is no row of this command ({error}): give another --out, or repair the file"
         ) from error

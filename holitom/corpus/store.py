@@ -138,7 +138,7 @@ class Store:
         except OSError as error:
             raise StoreError(
                 f"{self.path} cannot be written ({error.strerror or error}): the {len(self._pending)} rows that are "
-                f"not in it yet are safe in {self.run}. Make room and run the same command again"
+                f"not in it yet are safe in {self.run}. Free some space and run the same command again"
             ) from error
         self._pending = []
         self._written = time.monotonic()
@@ -239,7 +239,7 @@ class Store:
             self._file.truncate(self._good)
             raise StoreError(
                 f"{self.run} cannot be written ({error.strerror or error}): {len(self.found)} rows are saved, those of "
-                "the batch at hand are not. Make room and run the same command again; it goes on from there"
+                "the batch at hand are not. Free some space and run the same command again; it goes on from there"
             ) from error
         self._good += len(line)
 

@@ -16,7 +16,7 @@ from holitom.video.synthetic.files import write_clips
 
 GRADIO = ("gradio", "the demo", "'holitom[demo]'")
 EMPTY = "<p>The film strip appears here: what stayed, what was merged, what was dropped.</p>"
-WAITING = 8  # questions; more are told to come back
+WAITING = 8  # questions; more are refused
 
 
 def samples(folder: Path, number: int = 4) -> dict[str, tuple[str, str]]:
@@ -137,14 +137,14 @@ def launch(
     share: bool = False,
     wait: bool = True,
 ) -> str:
-    """Serves the app, only to this machine unless told otherwise; returns its address.
+    """Serves the app, by default to this machine alone; returns its address.
 
     Args:
         blocks: from :func:`app`.
         megabytes: that an upload may have.
         host: the address to listen on.
         port: None: a free one from 7860.
-        share: lets Gradio's servers pass strangers through.
+        share: opens it to the internet, through Gradio's servers.
         wait: until interrupted.
 
     Raises:

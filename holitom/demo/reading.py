@@ -1,4 +1,4 @@
-"""How the demo reads what strangers upload: in processes that are ended when a clip takes too long."""
+"""How the demo reads uploads: in processes that are ended when a clip takes too long."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Upload(Item):
-    """A clip that somebody uploaded.
+    """An uploaded clip.
 
     Args:
         frames: to sample.

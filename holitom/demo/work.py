@@ -110,7 +110,7 @@ class QuestionQueue:
             yield replace(now, status=_sentence(error, video), failed=True)
             return
         while not self._busy.acquire(timeout=1.0):
-            yield replace(now, status="waiting for the model, which answers somebody else ...")
+            yield replace(now, status="waiting for an earlier question ...")
         try:
             yield from self._answer(now, clip, question.strip(), method, max_new_tokens)
         finally:

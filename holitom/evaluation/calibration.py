@@ -1,4 +1,4 @@
-"""What compression changes on somebody's own videos, without labels: answers and first tokens beside the full ones."""
+"""What compression changes on videos without labels: answers and first tokens beside the full ones."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def compare(
         log: of :class:`Comparison`, where rows go.
         frames: how many to sample of each video; None: the checkpoint's number.
         max_new_tokens: the longest answer.
-        done: told the name of the video after each question.
+        done: called with the name of the video after each question.
 
     Returns:
         All rows of the log.

@@ -54,8 +54,8 @@ def evaluate(
         log: where rows go.
         max_new_tokens: longest answer, in tokens.
         name: what rows call a method.
-        done: told the name of each finished clip.
-        refused: told of a method that cannot do what it is asked for, which is then left out; None: raise.
+        done: called with the name of each finished clip.
+        refused: called with a method that cannot do what it is asked for, which is then left out; None: raise.
 
     Returns:
         All rows of the log.

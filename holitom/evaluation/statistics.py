@@ -51,7 +51,7 @@ def counts(rows: Sequence[Row], clips: Sequence[str], tasks: Sequence[str]) -> t
 
 
 def mean_accuracy(right: NDArray[Any], asked: NDArray[Any]) -> NDArray[Any]:
-    """The mean over tasks of each task's accuracy: (..., clips, tasks) -> (...). Tasks nobody asked do not count."""
+    """The mean over tasks of each task's accuracy, (..., clips, tasks) -> (...), of tasks with questions."""
     known = asked.sum(-2)
     share = right.sum(-2) / np.maximum(known, 1)
     mean: NDArray[Any] = share.sum(-1) / np.maximum((known > 0).sum(-1), 1)

@@ -1,4 +1,4 @@
-"""How many tokens each window gets, while nobody knows yet what the later ones hold."""
+"""How many tokens each window gets, before the later ones have been read."""
 
 from __future__ import annotations
 

@@ -130,7 +130,7 @@ def compress_video(
         video: what :func:`holitom.video.open_video` takes; or a clip or a stream, whose frames are taken as they are.
         method: its stage before the LLM merges; its stage inside works when the question is asked.
         reading: window, budget and sampling.
-        progress: told after each batch of frames.
+        progress: called after each batch of frames.
 
     Raises:
         holitom.video.VideoError: when the video cannot be read.

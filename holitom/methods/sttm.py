@@ -24,7 +24,7 @@ class STTM(Method):
     whole where its mean is like the mean of each child, else it splits. Then nodes of neighbouring frames, one of which
     covers the other, join where they are alike; a group becomes the mean of its nodes and stands where its first node
     begins. The sequence is renumbered (1-D positions). The number of tokens depends on the content: two waits for the
-    device. Official bugs that are mended here: a node at an odd border is compared with its own children alone, not
+    device. Official bugs that are fixed here: a node at an odd border is compared with its own children alone, not
     with the frame's first child as well; and all nodes that are linked join, not only those that two rounds reach.
 
     Args:

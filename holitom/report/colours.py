@@ -1,4 +1,4 @@
-"""Colours of pictures: few, told apart by colour-blind readers, and never the only sign."""
+"""Colours of pictures: few, distinct for colour-blind readers, and never the only sign."""
 
 from __future__ import annotations
 

@@ -126,16 +126,16 @@ def asked(call: Call, row: int) -> tuple[int, ...]:
     if questions is None and call.reads_prefix:
         refuse_question(call.session.method, "but this video is read before one is asked")
     if questions is None:
-        raise ValueError(f"{name} looks at the question, which this session was not told: {_HOW}")
+        raise ValueError(f"{name} looks at the question, which this session was not given: {_HOW}")
     if call.rows % len(questions):
         raise ValueError(
-            f"the prompt has {call.rows} rows, but the session was told {len(questions)} questions: {_HOW}"
+            f"the prompt has {call.rows} rows, but the session was given {len(questions)} questions: {_HOW}"
         )
     found = questions[row // (call.rows // len(questions))]  # beams repeat each row
     assert call.ids is not None
     if not call.reads_prefix and not contains(call.ids[row].tolist(), found):
         raise ValueError(
-            f"{name} looks at the question, but the {len(found)} ids that the session was told as such do not follow "
+            f"{name} looks at the question, but the {len(found)} ids that the session was given as such do not follow "
             f"each other in row {row} of the prompt: set session.question before each prompt; {_HOW}"
         )
     return tuple(found)

@@ -93,7 +93,7 @@ class Session:
     def summary(self) -> Summary:
         """Tokens, FLOPs and KV-cache bytes of the latest prompt that held a video, compressed and full.
 
-        ``cost`` is None for a model whose costs nobody has written down.
+        ``cost`` is None for a model whose costs are not known.
 
         Raises:
             RuntimeError: when no video has been seen yet.
@@ -104,7 +104,7 @@ class Session:
         config, prompts = self.adapter.decoder.config, list(self.prompts)
         try:
             shape = ModelShape.from_config(self.model.config)
-        except ValueError:  # a family whose costs nobody has written down
+        except ValueError:  # a family whose costs are not known
             return Summary(self.method.settings(), prompts, None)
         ran, full = tower_flops(shape, prompts)
         cost = CostReport.of(
