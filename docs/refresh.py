@@ -1,9 +1,12 @@
-"""Renews what the pages show of real runs: output below each `<!-- sample: ... -->` of the README, and all pictures.
+"""Renews what the pages show of real runs: output below each `<!-- sample: ... -->`, the notebook and all pictures.
 
-    python docs/refresh.py
+    python docs/refresh.py                      everything
+    python docs/refresh.py ask recommend        the samples of these commands alone
+    python docs/refresh.py notebook pictures    examples/tour.ipynb; pictures, and what `holitom` lists and recommends
 
 Run it after a change of the bundled model or of what the commands print. Times in the output are those of
-this machine; the measured run of the README alone takes two minutes of processor time.
+this machine; the measured run of the README (`bench`) alone takes two minutes of processor time. The notebook needs
+nbclient and ipykernel, of the extra `test`.
 """
 
 from __future__ import annotations
@@ -15,9 +18,12 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
 SAMPLE = re.compile(r"(<!-- sample: holitom (?P<command>.*?) -->\n```text\n)(?P<output>.*?)(```)", re.DOTALL)
+TOUR = ROOT / "examples" / "tour.ipynb"
+SCRIPTS = ("method_catalogue.py", "measured.py", "figures.py", "step_figures.py", "method_figures.py")
 
 
 def holitom(command: str, folder: str) -> str:
@@ -28,16 +34,53 @@ def holitom(command: str, folder: str) -> str:
     return "\n".join(line.rstrip() for line in done.stdout.splitlines()) + "\n"
 
 
-def main() -> None:
-    """Rewrites the README and the pictures in place."""
+def samples(parts: list[str]) -> None:
+    """Rewrites the output of the named commands in the README and in docs/, in place; of all where none is named."""
+
+    def renew(match: re.Match[str]) -> str:
+        wanted = not parts or match["command"].split()[0] in parts
+        return match[1] + holitom(match["command"], folder) + match[4] if wanted else match[0]
+
     with tempfile.TemporaryDirectory() as folder:
         holitom("clips make --number 1 --out .", folder)
-        text = README.read_text("utf-8")
-        text = SAMPLE.sub(lambda match: match[1] + holitom(match["command"], folder) + match[4], text)
-        README.write_text(text, "utf-8")
-    for script in ("method_catalogue.py", "figures.py", "step_figures.py", "method_figures.py"):
-        subprocess.run([sys.executable, str(Path(__file__).with_name(script))], check=True)
+        for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+            page.write_text(SAMPLE.sub(renew, page.read_text("utf-8")), "utf-8")
+
+
+def read_notebook() -> Any:
+    """The notebook as it is saved."""
+    import nbformat
+
+    return nbformat.read(TOUR, as_version=4)
+
+
+def run_notebook(folder: str | Path) -> Any:
+    """The notebook, run from top to bottom in a folder, without what differs from run to run."""
+    from nbclient import NotebookClient
+
+    notebook = read_notebook()
+    environment = {**os.environ, "COLUMNS": "100", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(folder)}}).execute(env=environment)
+    notebook.metadata.language_info = {"name": "python"}
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+    return notebook
+
+
+def main(parts: list[str]) -> None:
+    """Renews the named parts; all where none is named."""
+    others = {"notebook", "pictures"}
+    if not parts or "pictures" in parts:
+        for script in SCRIPTS:
+            subprocess.run([sys.executable, str(Path(__file__).with_name(script))], check=True)
+    if not parts or set(parts) - others:
+        samples([part for part in parts if part not in others])
+    if not parts or "notebook" in parts:
+        import nbformat
+
+        with tempfile.TemporaryDirectory() as folder:
+            nbformat.write(run_notebook(folder), TOUR)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

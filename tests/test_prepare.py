@@ -444,6 +444,14 @@ def test_a_torchvision_that_does_not_fit_is_not_missed(broken_torchvision, check
     assert result.stdout.split() == ["5", "2"]
 
 
+def test_presets_are_measured_beside_a_torchvision_that_does_not_fit(broken_torchvision):
+    script = "import sys; from holitom.cli import main; sys.argv = ['holitom', 'bench', *sys.argv[1:]]; main()"
+    few = ("--frames", 2, "--answer-tokens", 1, "--repeats", 1, "--warmup", 0)
+    result = run_with_packages(broken_torchvision, script, "--preset", "tiny", *few, "--device", "cpu", "--json")
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["results"]["holitom"]["seconds"]["time to first token"]["median"] > 0
+
+
 def test_a_torchvision_that_does_not_fit_is_named_where_it_is_needed(broken_torchvision, tmp_path):
     from tiny_checkpoints import build_qwen_vl_files
 

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from holitom.video.torchvision import set_aside_broken
+
 SCALE = 0.02  # standard deviation of the weights, as the models were initialised
 
 _SUMMANDS = tuple(  # what ends a block's attention or MLP, by family
@@ -139,6 +141,7 @@ def build(
         ValueError: for an unknown name.
         RuntimeError: when the device's memory is too small.
     """
+    set_aside_broken()
     from transformers import AutoModelForImageTextToText
     from transformers.initialization import no_init_weights
 

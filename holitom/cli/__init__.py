@@ -16,6 +16,7 @@ from holitom.cli.caption import caption
 from holitom.cli.console import fail
 from holitom.cli.demo import demo
 from holitom.cli.evaluate import evaluate
+from holitom.cli.recommend import recommend
 from holitom.cli.serve import serve
 from holitom.cli.show import show
 
@@ -51,6 +52,7 @@ app.command()(show)
 app.command()(demo)
 app.command()(bench)
 app.command()(serve)
+app.command()(recommend)
 app.command()(methods.methods)
 app.command()(models.models)
 app.add_typer(clips.app, name="clips")
