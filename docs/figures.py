@@ -1,4 +1,4 @@
-"""Draws docs/images/patches.png: what HoliTom makes of the patches of one synthetic clip. Needs the extra `plot`.
+"""Draws docs/images/patches.png: a clip as a model reads it without compression and with it. Needs the extra `plot`.
 
 python docs/figures.py
 """
@@ -13,74 +13,63 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch, Rectangle
+from matplotlib.patches import Rectangle
 from PIL import Image
 
-from holitom import HoliTom
+from holitom import Method, Pipeline, Spread
 from holitom.cli.loading import TINY
-from holitom.pipeline import Pipeline
 from holitom.runtime import VideoRecord
 from holitom.video import Clip
 from holitom.video.synthetic import SyntheticClip, suite
 
 IMAGES = Path(__file__).parent / "images"
-STAYS, CENTRE, MERGED = "#e8590c", "#fff3bf", "#868e96"
 NUMBER = 2  # of the clip in the test split: one cut, four shapes
 PER_ROW = 8
 
 
-def compress(clip: SyntheticClip, method: HoliTom) -> VideoRecord:
-    """Asks the bundled model once and returns what became of the video."""
+def compress(clip: SyntheticClip, method: Method) -> tuple[VideoRecord, str, str]:
+    """What became of the video in the bundled model, and the answers without compression and with it."""
     pipeline = Pipeline.from_pretrained(TINY, device="cpu")
+    frames, question = Clip.from_frames(clip.frames), clip.questions[0].text
+    full = pipeline.ask(frames, question).text
     with method(pipeline.model) as session:
-        inputs = pipeline.preprocessor(clip.questions[0].text, Clip.from_frames(clip.frames))
-        pipeline.model.generate(**inputs, max_new_tokens=1)
-        return session.videos[0]
+        inputs = pipeline.preprocessor(question, frames)
+        ids = pipeline.model.generate(**inputs, max_new_tokens=8)
+        said = pipeline.preprocessor.tokenizer.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        return session.videos[0], full, said.strip()
 
 
-def draw(clip: SyntheticClip, video: VideoRecord) -> Figure:
-    """One picture for each frame: orange what stays, cream where merged tokens stand, pale what is dropped."""
+def draw(clip: SyntheticClip, video: VideoRecord, answers: tuple[str, str]) -> Figure:
+    """The frames, and below them the same frames with nothing but the patches at which tokens stand."""
     rows, columns = video.grid
-    height, width = clip.frames.shape[1] / rows, clip.frames.shape[2] / columns
-    merge = video.merge
-    target = merge.target.view(video.frames, rows, columns).numpy()
-    sources = np.bincount(merge.target[merge.target >= 0].numpy(), minlength=merge.outputs)
-    anchor = np.full(merge.inputs, -1)
-    anchor[merge.anchor.numpy()] = np.arange(merge.outputs)
-    anchor = anchor.reshape(target.shape)
-    spans = merge.spans or ()
-
+    height, width = clip.frames.shape[1] // rows, clip.frames.shape[2] // columns
+    anchors = np.zeros(video.merge.inputs, dtype=bool)
+    anchors[video.merge.anchor.numpy()] = True
+    stays = anchors.reshape(video.frames, rows, columns).repeat(height, 1).repeat(width, 2)
     lines = -(-video.frames // PER_ROW)
-    figure, axes = plt.subplots(lines, PER_ROW, figsize=(PER_ROW * 1.25, lines * 1.55 + 0.45), dpi=110)
-    for frame, axis in enumerate(axes.flat):
-        axis.set_axis_off()
-        if frame >= video.frames:
-            continue
-        axis.imshow(clip.frames[frame], interpolation="nearest")
-        number = next(number for number, (first, last) in enumerate(spans) if first <= frame <= last)
-        first, last = spans[number]
-        title = f"segment {number + 1}: frames {first + 1}–{last + 1}" if frame == first else ""
-        axis.set_title(title, fontsize=7, loc="left", pad=9)
-        bar = Rectangle((0, -10), clip.frames.shape[2], 6, color="#495057" if number % 2 else "#adb5bd", clip_on=False)
-        axis.add_patch(bar)
-        for row in range(rows):
-            for column in range(columns):
-                out, own = target[frame, row, column], anchor[frame, row, column]
-                box = ((column * width - 0.5, row * height - 0.5), width, height)
-                if out < 0:
-                    axis.add_patch(Rectangle(*box, color="white", alpha=0.82, linewidth=0))
-                    continue
-                if own >= 0:
-                    colour = STAYS if sources[out] == 1 else CENTRE
-                    axis.add_patch(Rectangle(*box, fill=False, edgecolor=colour, linewidth=1.3))
-    legend = [
-        Patch(facecolor=MERGED, edgecolor=STAYS, linewidth=1.5, label="stays as it is"),
-        Patch(facecolor=MERGED, label="merges over time and space ..."),
-        Patch(facecolor=MERGED, edgecolor=CENTRE, linewidth=2, label="... into the token that stands here"),
-        Patch(facecolor="white", edgecolor="#ced4da", label="dropped"),
-    ]
-    figure.legend(handles=legend, loc="lower center", ncol=4, fontsize=7, frameon=False)
-    figure.subplots_adjust(left=0.01, right=0.99, top=0.9, bottom=0.09, wspace=0.06, hspace=0.25)
+    figure = plt.figure(figsize=(PER_ROW * 1.25, 2 * (lines * 1.3 + 0.45)), dpi=110)
+    parts = figure.subfigures(2, 1, hspace=0)
+    whole, left = video.merge.inputs, video.merge.outputs
+    told = (
+        f"Before: {whole} visual tokens, one for each patch",
+        f"With spread at {left / whole:.0%}: {left} tokens, each of which holds the patches around it that are like it",
+    )
+    for part, title, answer, reduced in zip(parts, told, answers, (False, True), strict=True):
+        part.suptitle(
+            f'{title}. "{clip.questions[0].text}" {answer}', fontsize=8, x=0.01, y=0.97, horizontalalignment="left"
+        )
+        axes = part.subplots(lines, PER_ROW).flat
+        part.subplots_adjust(left=0.01, right=0.99, top=0.88, bottom=0.02, wspace=0.06, hspace=0.06)
+        for axis, frame, seen in zip(axes, clip.frames, stays, strict=False):
+            axis.set_xticks([])
+            axis.set_yticks([])
+            plt.setp(axis.spines.values(), color="#ced4da")
+            axis.imshow(np.where(seen[..., None], frame, 248) if reduced else frame, interpolation="nearest")
+            for row in range(rows) if reduced else ():
+                for column in range(columns):
+                    if seen[row * height, column * width]:
+                        corner = (column * width - 0.5, row * height - 0.5)
+                        axis.add_patch(Rectangle(corner, width, height, fill=False, edgecolor="#495057", linewidth=0.6))
     return figure
 
 
@@ -96,6 +85,6 @@ def save(figure: Figure, path: Path) -> None:
 
 if __name__ == "__main__":
     clip = suite("test", NUMBER + 1)[NUMBER]
-    record = compress(clip, HoliTom(retention=0.10))
-    save(draw(clip, record), IMAGES / "patches.png")
-    print(f"{clip.name}: {record.merge}, segments {record.merge.spans}")
+    record, full, said = compress(clip, Spread(retention=0.10))
+    save(draw(clip, record, (full, said)), IMAGES / "patches.png")
+    print(f"{clip.name}: {record.merge}, {clip.questions[0].text} {full}, {said}")

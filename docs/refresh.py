@@ -11,6 +11,8 @@ nbclient and ipykernel, of the extra `test`.
 
 from __future__ import annotations
 
+import base64
+import io
 import os
 import re
 import shlex
@@ -19,6 +21,8 @@ import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = re.compile(r"(<!-- sample: holitom (?P<command>.*?) -->\n```text\n)(?P<output>.*?)(```)", re.DOTALL)
@@ -54,16 +58,30 @@ def read_notebook() -> Any:
     return nbformat.read(TOUR, as_version=4)
 
 
+def in_few_colours(picture: str) -> str:
+    """A PNG in base64 with 256 colours: small enough for a repository."""
+    with Image.open(io.BytesIO(base64.b64decode(picture))) as full:
+        few = full.convert("RGB").quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    made = io.BytesIO()
+    few.save(made, format="png", optimize=True)
+    return base64.b64encode(made.getvalue()).decode()
+
+
 def run_notebook(folder: str | Path) -> Any:
-    """The notebook, run from top to bottom in a folder, without what differs from run to run."""
+    """The notebook, run from top to bottom in a folder, without progress bars and what else goes to stderr."""
     from nbclient import NotebookClient
 
     notebook = read_notebook()
     environment = {**os.environ, "COLUMNS": "100", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(folder)}}).execute(env=environment)
+    place = {"metadata": {"path": str(folder)}}
+    NotebookClient(notebook, timeout=300, coalesce_streams=True, resources=place).execute(env=environment)
     notebook.metadata.language_info = {"name": "python"}
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
+        if "outputs" in cell:
+            cell.outputs = [each for each in cell.outputs if each.get("name") != "stderr"]
+            for data in (each.data for each in cell.outputs if "image/png" in each.get("data", {})):
+                data["image/png"] = in_few_colours(data["image/png"])
     return notebook
 
 

@@ -1,13 +1,15 @@
 """What mkdocs adds to the pages in docs/ while it builds the site (`make docs`).
 
 The pages are also read where the code is, so their links lead to files of the repository. Here each link that leaves
-docs/ is given a page under source/: a Markdown file becomes a page, another text its listing, a folder the list of what
-is in it, a picture is copied. The navigation is that of docs/index.md, and the home page is the README.
+docs/ is given a page under source/: a Markdown file or a notebook becomes a page, another text its listing, a folder
+its README or the list of what is in it, a picture is copied. The navigation is that of docs/index.md, and the home page
+is the README.
 """
 
 from __future__ import annotations
 
 import ast
+import json
 import posixpath
 import re
 import sys
@@ -58,7 +60,7 @@ def on_files(files: Any, config: Any) -> Any:
     ahead = [ROOT / "README.md", *origins.values(), ROOT / "examples", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
     seen: set[Path] = set()
     while ahead:
-        path = ahead.pop()
+        path = front_of(ahead.pop())
         if path in seen:
             continue
         seen.add(path)
@@ -96,8 +98,15 @@ def relink(text: str, origin: Path, uri: str) -> str:
     return LINK.sub(link, text)
 
 
+def front_of(path: Path) -> Path:
+    """A folder's README where it has one; every other path as it is."""
+    readme = path / "README.md"
+    return readme if path.is_dir() and path != ROOT and readme.exists() else path
+
+
 def page_of(path: Path) -> str:
     """Where a file or folder of the repository is in the site."""
+    path = front_of(path)
     if path == ROOT / "README.md" or path == DOCS / "index.md":
         return "index.md"
     if path.is_relative_to(DOCS) and path.is_file() and path.suffix != ".py":
@@ -143,10 +152,20 @@ def file_of(path: Path, config: Any) -> File:
         rows = [f"* [`{each.name}`]({posixpath.relpath(page_of(each), posixpath.dirname(uri))})" + about(each)
                 for each in contents(path)]  # fmt: skip
         return File.generated(config, uri, content=f"# {name}/\n\n" + "\n".join(rows) + "\n")
+    if path.suffix == ".ipynb":
+        origins[uri] = path
+        return File.generated(config, uri, content=notebook(path))
     text = path.read_text("utf-8")[:LONGEST]
     language = LANGUAGES.get(path.suffix, "text")
     listing = f'# {path.name}\n\n````{language} title="{name}"\n{text}\n````\n'
     return File.generated(config, uri, content=f"---\nsearch:\n  exclude: true\n---\n{listing}")
+
+
+def notebook(path: Path) -> str:
+    """A notebook's text and code, without outputs."""
+    cells = json.loads(path.read_text("utf-8"))["cells"]
+    sources = ((cell["cell_type"], "".join(cell["source"])) for cell in cells)
+    return "\n\n".join(f"```python\n{text}\n```" if kind == "code" else text for kind, text in sources)
 
 
 def about(path: Path) -> str:

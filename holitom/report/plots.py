@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from holitom.extras import require
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure, of a size in inches.
+    """An empty figure, of a size in inches, which a notebook shows also where pyplot has not been imported.
 
     Raises:
         ImportError: without matplotlib.
@@ -19,7 +20,13 @@ def new_figure(width: float, height: float) -> Figure:
     require("matplotlib", "a plot", "'holitom[plot]'")
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), layout="constrained")
+    class Shown(Figure):
+        def _repr_png_(self) -> bytes:
+            picture = BytesIO()
+            self.savefig(picture, format="png")
+            return picture.getvalue()
+
+    return Shown(figsize=(width, height), layout="constrained")
 
 
 def finish(figure: Figure, axes: Any, path: Any, x: str, y: str, dpi: int = 120) -> None:
