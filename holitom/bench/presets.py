@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from holitom.video.torchvision import set_aside_broken
+from holitom.video.torchvision import hide_broken_torchvision
 
 SCALE = 0.02  # standard deviation of the weights, as the models were initialised
 
@@ -141,7 +141,7 @@ def build(
         ValueError: for an unknown name.
         RuntimeError: when the device's memory is too small.
     """
-    set_aside_broken()
+    hide_broken_torchvision()
     from transformers import AutoModelForImageTextToText
     from transformers.initialization import no_init_weights
 
