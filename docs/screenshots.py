@@ -73,9 +73,9 @@ def main() -> None:
             time.sleep(1)
             save(driver, "page.png")
 
-            pipeline.warm_up(clip)
-            queue = QuestionQueue(pipeline, "tiny")
-            blocks = app(queue, {NUMBER: clips[NUMBER]}, recommended("tiny"))
+            queue, own = QuestionQueue(pipeline, "tiny"), recommended("tiny")
+            list(queue.ask(clip, question, own.method.name, own.method.retention, 32, 64))  # to warm up
+            blocks = app(queue, {NUMBER: clips[NUMBER]}, own)
             screen(driver, 1200, 1250)
             driver.get(launch(blocks, queue.limits.megabytes, wait=False))
             time.sleep(4)
