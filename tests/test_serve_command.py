@@ -120,7 +120,26 @@ class TestDryRun:
     def test_places_that_vllm_cannot_keep_are_refused(self, vllm, run):
         vllm()
         code, _, err = run("tiny", "--positions", "original", "--dry-run")
-        assert (code, "LLaVA-OneVision on without gaps: say compact" in err) == (2, True)
+        assert (code, "positions of this model on without gaps: say compact" in err) == (2, True)
+
+    def test_the_transformers_backend_is_taken_where_asked_for_and_where_there_is_no_own_class(self, vllm, tmp_path):
+        vllm()
+
+        def architecture(model: str | Path, method: str, *more: str) -> str:
+            words = command(find_launcher(), str(model), ServingConfig.parse(method), more)
+            assert not any("model" in word and "impl" in word for word in words)
+            [chosen] = json.loads(words[words.index("--hf-overrides") + 1])["architectures"]
+            return chosen
+
+        (tmp_path / "config.json").write_text('{"architectures": ["Qwen2VLForConditionalGeneration"]}')
+        assert architecture(TINY, "evs") == f"HoliTom{STOCK}"
+        assert architecture(TINY, "evs", "--model-impl", "transformers") == f"HoliTomTransformers{STOCK}"
+        assert architecture(TINY, "evs", "--model_impl=transformers", "--x") == f"HoliTomTransformers{STOCK}"
+        assert architecture(TINY, "renewal|evs") == f"HoliTomTransformers{STOCK}"
+        assert architecture(tmp_path, "evs") == "HoliTomQwen2VLForConditionalGeneration"
+        (tmp_path / "config.json").write_text('{"architectures": ["InternVLForConditionalGeneration"]}')
+        with pytest.raises(ValueError, match=r"InternVL.*does not count video tokens"):
+            architecture(tmp_path, "evs")
 
     def test_other_overrides_are_merged(self, vllm):
         vllm()

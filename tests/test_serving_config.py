@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import json
+import re
 import subprocess
 import sys
 
@@ -19,8 +20,10 @@ from holitom.integrations.vllm import (
     engine_arguments,
     serving_architecture,
 )
+from holitom.integrations.vllm.architectures import BACKEND, OWN, REFUSED, served_by
 from holitom.methods import EVS, DivPrune, FastV, VisionZip
 from holitom.methods.registry import BUILTIN
+from holitom.models import supported
 from holitom.tokens import VideoTokens, exact_count
 
 CELLS = {"cellsample", "cellmean"}  # have no retention
@@ -168,9 +171,40 @@ def test_the_entry_point_imports_vllm_only_when_called():
     assert not outside
 
 
-@pytest.mark.parametrize(
-    "text", ["renewal", "earlytom:retention=0.2", "tome", "renewal:change=0.2|holitom:retention=0.1"]
-)
-def test_a_stage_inside_the_vision_tower_is_refused(text: str):
-    with pytest.raises(ValueError, match=r"inside the vision tower; vLLM's vision towers are its own.*docs/tower\.md"):
+@pytest.mark.parametrize("text", ["renewal", "tome"])
+def test_a_stage_inside_the_vision_tower_alone_is_refused(text: str):
+    with pytest.raises(ValueError, match=rf"inside the vision tower alone.*{text}\|holitom:retention=0.1"):
         ServingConfig.parse(text)
+
+
+@pytest.mark.parametrize("text", ["renewal:change=0.2|holitom:retention=0.1", "tome|evs"])
+def test_a_stage_inside_the_vision_tower_goes_to_the_transformers_backend(text: str):
+    config = ServingConfig.parse(text)
+    stock = "Qwen2_5_VLForConditionalGeneration"
+    overrides = engine_arguments(config, stock)["hf_overrides"]
+    assert overrides["architectures"] == [f"HoliTomTransformers{stock}"]
+    assert ServingConfig.parse(json.loads(json.dumps(overrides["holitom"]))) == config
+    with pytest.raises(ValueError, match="has an own class, and is not served on vLLM's Transformers backend"):
+        engine_arguments(config, "Qwen3VLForConditionalGeneration")
+
+
+def test_a_chains_settings_are_those_of_serving():
+    config = ServingConfig.parse("renewal|holitom", retention=0.3)
+    assert config.method.parts[1] == ServingConfig.of("holitom", retention=0.3).method
+    assert config.token_count(4, (5, 5)) == 30
+    with pytest.raises(ValueError, match="inside the LLM"):
+        ServingConfig.parse("renewal|visionzip|holitom:layer=18")
+    with pytest.raises(ValueError, match="inside the LLM"):
+        ServingConfig.parse("visionzip|holitom")
+
+
+def test_every_family_is_served_or_refused_with_a_reason():
+    ours = {name for name, adapter in supported().items() if adapter.__module__.startswith("holitom.")}
+    assert ours == {*OWN, *BACKEND, *REFUSED}
+    assert not {*OWN, *BACKEND} & {*REFUSED}
+    for name in ours:
+        if served_by(name) == "no":
+            with pytest.raises(ValueError, match=re.escape(REFUSED[name])):
+                serving_architecture(name)
+        else:
+            assert serving_architecture(name) == f"HoliTom{name}"

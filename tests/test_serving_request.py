@@ -111,3 +111,14 @@ def test_other_options_stay():
         {"retention": 0.1},
         {"fps": 2, "videos_kwargs": {"size": {"shortest_edge": 56}}},
     )
+
+
+def test_a_request_leaves_what_happens_inside_the_vision_tower_to_the_server():
+    server = ServingConfig.parse("renewal:change=0.2|holitom", retention=0.3)
+    asked = for_request(server, {"method": "evs", "retention": 0.1})
+    assert asked.method.parts[0] == server.method.parts[0]
+    assert asked.method.parts[1] == ServingConfig.of("evs", retention=0.1).method
+    assert for_request(server, {"retention": 0.1}) == ServingConfig.parse("renewal:change=0.2|holitom", retention=0.1)
+    for other in (server, ServingConfig.of("holitom", retention=0.3)):
+        with pytest.raises(ValueError, match="the server's choice"):
+            for_request(other, "renewal|holitom:retention=0.1")

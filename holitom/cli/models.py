@@ -17,6 +17,8 @@ before: tokens are merged before the LLM. inside: in the middle of it, too; no: 
   sliding or kind-dependent layers, for which layer=None asks for the stage before alone.
 windows: long videos are read window by window (ask, caption: --window, --tokens, --fps);
   every other command takes every family.
+vLLM: served (`holitom serve`) by an own class, on vLLM's Transformers backend, or not at
+  all (docs/serving.md says why).
 patch scores, read from the vision tower as it works: received, the attention that a
   patch receives, mean over heads and queries; CLS, what the class token pays it.
 tested: {TESTED}."""
@@ -24,6 +26,7 @@ tested: {TESTED}."""
 
 def catalogue() -> list[dict[str, Any]]:
     """One entry for each transformers class: family, class, stages, where patch scores come from, how it is tested."""
+    from holitom.integrations.vllm.architectures import served_by
     from holitom.models import Adapter, supported
 
     return [
@@ -33,6 +36,7 @@ def catalogue() -> list[dict[str, Any]]:
             "before": True,
             "inside": adapter.inner,
             "windows": adapter.windows,
+            "vllm": served_by(name),
             "tower": adapter.tower is not Adapter.tower,
             "scores": adapter.scores_from,
             "tested": TESTED if adapter.__module__.startswith("holitom.") else "by its own package",
@@ -45,14 +49,14 @@ def catalogue() -> list[dict[str, Any]]:
 def models(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List the families of models: their classes, the stages that work, and where patch scores come from."""
+    """List the families of models: their classes, the stages that work, vLLM, and where patch scores come from."""
     rows = catalogue()
     if as_json:
         say(json.dumps(rows, indent=1))
         return
     table = Table()
-    for title in ("family", "class", "tower", "before", "inside", "windows", "patch scores"):
-        table.add_column(title, no_wrap=title != "patch scores", overflow="fold")
+    for title in ("family", "class", "tower", "before", "inside", "windows", "vLLM", "patch scores"):
+        table.add_column(title, no_wrap=title not in ("vLLM", "patch scores"), overflow="fold")
     for row in rows:
         table.add_row(
             row["family"],
@@ -61,6 +65,7 @@ def models(
             "yes",
             "yes" if row["inside"] else "no",
             "yes" if row["windows"] else "no",
+            row["vllm"],
             row["scores"],
         )
     show(table)

@@ -38,6 +38,7 @@ def serve(
     The plain vLLM command that does the same is printed first. This process then becomes vLLM's server: signals and
     the exit code are its own.
     """
+    from holitom.integrations.vllm.architectures import ONE_AXIS
     from holitom.integrations.vllm.launch import check_start, check_version, command, find_launcher, printed
 
     config = served(method, retention, model, positions)
@@ -45,16 +46,16 @@ def serve(
     if not untested:
         check_version(launcher)
     words = command(launcher, resolve(model), config, more or [])
-    counted_on = config.method.positions == "original" and any("LlavaOnevision" in word for word in words)
+    counted_on = config.method.positions == "original" and any(name in word for word in words for name in ONE_AXIS)
     if counted_on and positions == "original":
         raise typer.BadParameter(
-            "vLLM counts the positions of LLaVA-OneVision on without gaps: say compact", param_hint="--positions"
+            "vLLM counts the positions of this model on without gaps: say compact", param_hint="--positions"
         )
     if dry_run:
         say(printed(words))
         return
     if counted_on:
-        note("vLLM counts the positions of LLaVA-OneVision on: the method's tokens do not keep their places there")
+        note("vLLM counts the positions of this model on: the method's tokens do not keep their places there")
     check_start(more or [])
     if not launcher.tested:
         warn(f"vLLM {launcher.version} was not tested with this holitom")

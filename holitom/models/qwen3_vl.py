@@ -20,7 +20,7 @@ class Qwen3VLAdapter(QwenVLAdapter):
     @property
     def first_inner_layer(self) -> int:
         """Behind the layers whose outputs deepstack features are added to."""
-        return max(1, len(self.base.visual.deepstack_visual_indexes))
+        return max(1, len(self.visual.deepstack_visual_indexes))
 
 
 @register("Qwen3_5ForConditionalGeneration", "Qwen3_5MoeForConditionalGeneration")

@@ -21,15 +21,20 @@ class QwenVLAdapter(Adapter):
     }
     scores_from: ClassVar[str] = "received; last block; mean of 2 x 2"
 
+    @property
+    def visual(self) -> Any:
+        """The vision tower."""
+        return self.base.visual
+
     def vision_attention(self, arguments: dict[str, Any]) -> nn.Module | None:
         """The last block."""
-        attention: nn.Module = self.base.visual.blocks[-1].attn
+        attention: nn.Module = self.visual.blocks[-1].attn
         return attention
 
     def tower(self, arguments: dict[str, Any], prompt: tuple[Tensor, Tensor] | None = None) -> Tower:
         """See :meth:`Adapter.tower`."""
-        blocks = self.base.visual.blocks
-        deepstack = getattr(self.base.visual, "deepstack_visual_indexes", None) or ()
+        blocks = self.visual.blocks
+        deepstack = getattr(self.visual, "deepstack_visual_indexes", None) or ()
         reads = (*deepstack, len(blocks) - 1)
         return Tower(blocks, [block.attn for block in blocks], reads, self._tower_videos(arguments))
 
@@ -59,7 +64,7 @@ class QwenVLAdapter(Adapter):
     @property
     def merge_size(self) -> int:
         """The side of a square of patches that becomes one token."""
-        return int(self.base.visual.spatial_merge_size)
+        return int(self.visual.spatial_merge_size)
 
     def _by_video(self, values: Tensor | None, grids: list[tuple[int, tuple[int, int]]]) -> list[Any]:
         if values is None:
@@ -73,7 +78,7 @@ class Qwen25VLAdapter(QwenVLAdapter):
 
     @property
     def _window(self) -> int:
-        tower = self.base.visual
+        tower = self.visual
         return int(tower.window_size // self.merge_size // tower.patch_size)
 
     def _unit_order(self, grid: tuple[int, int]) -> Tensor:

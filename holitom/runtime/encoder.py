@@ -7,13 +7,14 @@ on the layouts as well; tensors without them are refused where they meet a promp
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from holitom.models.base import PatchRecord, VideoLayout
+from holitom.methods.base import Method
+from holitom.models.base import Adapter, PatchRecord, VideoLayout
 from holitom.runtime.arguments import bound_arguments
 from holitom.runtime.attention import attention_of_first, attention_received, watch
 from holitom.runtime.thread import Encoding, here
@@ -21,7 +22,6 @@ from holitom.runtime.tower import TowerPass
 
 if TYPE_CHECKING:
     from holitom.runtime.call import Call
-    from holitom.runtime.session import Session
 
 _MARK = "_holitom_layouts"
 
@@ -88,21 +88,29 @@ def note_arguments(call: Call, arguments: dict[str, Any]) -> None:
 
 
 def encode(
-    session: Session, encoder: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], owner: object
+    adapter: Adapter,
+    method: Method,
+    encoder: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    owner: object,
+    timed: AbstractContextManager[Any] | None = None,
 ) -> tuple[Any, list[VideoLayout]]:
-    """Calls a model's encoder of videos under observation.
+    """Calls a model's encoder of videos under observation, with the method's stage inside the vision tower.
 
     Args:
-        session: the one at work.
+        adapter: of the model.
+        method: the one at work.
         encoder: the model's method that encodes videos.
         args: its positional arguments.
         kwargs: its named arguments.
-        owner: whose watching of attention modules it is.
+        owner: whose watching of attention modules it is, which ends with :func:`~holitom.runtime.attention.release`.
+        timed: around the encoder's own work.
 
     Returns:
         What the encoder returned, with the layouts of its videos written down; and these layouts.
     """
-    adapter, needs = session.adapter, session.method.needs
+    needs = method.needs
     arguments = bound_arguments(encoder, args, kwargs)
     real, received, keys = adapter.patch_mask(arguments), list[Tensor](), list[Tensor]()
 
@@ -115,27 +123,27 @@ def encode(
         if "keys" in needs:
             keys.append(key.float().mean(1))
 
-    outer, here.encoding = here.encoding, Encoding(session, arguments)
+    outer, here.encoding = here.encoding, Encoding()
     last = adapter.vision_attention(arguments)
     if last is not None and needs & {"scores", "keys"}:
         here.encoding.observers[last] = observer
         watch(last, owner)
     described = adapter.tower(arguments, _prompt())
-    if described is None and "tower" in session.method.stages:
+    if described is None and "tower" in method.stages:
         raise TypeError(
-            f"{type(adapter).__name__} does not describe its vision tower, inside which {session.method.name} merges: "
+            f"{type(adapter).__name__} does not describe its vision tower, inside which {method.name} merges: "
             "override tower()"
         )
-    if getattr(session.method, "stock", False):
+    if getattr(method, "stock", False):
         described = None
-    tower = None if described is None else TowerPass(session.method, described)
+    tower = None if described is None else TowerPass(method, described)
     here.encoding.tower = tower
     if tower is not None:
         here.encoding.observers |= tower.observers
         for module in {*tower.routed, *tower.observers}:
             watch(module, owner)
     try:
-        with session.stage("vision tower"), nullcontext() if tower is None else tower:
+        with timed or nullcontext(), tower or nullcontext():
             output = encoder(*args, **kwargs)
     finally:
         here.encoding = outer

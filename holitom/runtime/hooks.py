@@ -288,9 +288,9 @@ class Hooks:
         session = self.current()
         if session is None:
             return encoder(*args, **kwargs)
-        output, layouts = encode(session, encoder, args, kwargs, self)
-        into = self._call() or self._generation()
-        if into is not None:
+        timed = session.stage("vision tower")
+        output, layouts = encode(session.adapter, session.method, encoder, args, kwargs, self, timed)
+        if (into := self._call() or self._generation()) is not None:
             into.layouts = layouts
         return output
 

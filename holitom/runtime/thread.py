@@ -50,14 +50,10 @@ class Encoding:
     """A call of the video encoder in progress.
 
     Args:
-        session: the one at work.
-        arguments: the call's arguments by name.
         observers: by attention module of the vision tower.
         tower: the stage inside it.
     """
 
-    session: Session
-    arguments: dict[str, Any]
     observers: dict[nn.Module, Observer] = field(default_factory=dict)
     tower: TowerPass | None = None
 

@@ -7,13 +7,8 @@ vLLM calls :func:`register` in every process it starts (the entry point ``holito
 
 from __future__ import annotations
 
-from holitom.integrations.vllm.config import (
-    ARCHITECTURES,
-    ServingConfig,
-    command_line,
-    engine_arguments,
-    serving_architecture,
-)
+from holitom.integrations.vllm.architectures import ARCHITECTURES, serving_architecture
+from holitom.integrations.vllm.config import ServingConfig, command_line, engine_arguments
 
 __all__ = [
     "ARCHITECTURES",

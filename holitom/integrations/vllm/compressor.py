@@ -88,6 +88,10 @@ class Compressor:
         tap = PatchTap(attention, needs, get_tensor_model_parallel_world_size(), tensor_model_parallel_all_reduce)
         return cls(config, tap, TowerLimit.measured(vllm_config))
 
+    def parts(self, frames: int, rows: int) -> Iterator[tuple[int, int]]:
+        """The frames to encode at once, see :meth:`TowerLimit.parts`; all of them without a limit."""
+        return iter([(0, frames)]) if self.limit is None else self.limit.parts(frames, rows)
+
     def encode(
         self, encode: Callable[[int, int], Tensor], frames: int, patches: int, rows: int
     ) -> tuple[Tensor, PatchRecord]:
@@ -106,7 +110,7 @@ class Compressor:
         """
         assert self.tap is not None
         features, records = [], []
-        for first, last in [(0, frames)] if self.limit is None else self.limit.parts(frames, rows):
+        for first, last in self.parts(frames, rows):
             with self.tap.watching():
                 features.append(encode(first, last))
             records.append(self.tap.record(last - first, patches))
@@ -119,7 +123,13 @@ class Compressor:
         return torch.cat(features), PatchRecord(received, keys)
 
     def merge(
-        self, features: Tensor, frames: int, grid: tuple[int, int], scores: Tensor | None, keys: Tensor | None
+        self,
+        features: Tensor,
+        frames: int,
+        grid: tuple[int, int],
+        scores: Tensor | None,
+        keys: Tensor | None,
+        tower: Merge | None = None,
     ) -> Merge:
         """The method's map of one video's tokens.
 
@@ -129,12 +139,14 @@ class Compressor:
             grid: (rows, columns) with N = rows * columns.
             scores: (T, N).
             keys: (T, N, K).
+            tower: the map inside the vision tower, see :class:`~holitom.VideoTokens`.
 
         Raises:
             RuntimeError: when a method does not keep its promise about the count. Placeholders are there already, so
                 nothing can be done about it.
         """
-        tokens = VideoTokens(features.view(frames, -1, features.shape[-1]), grid, scores=scores, keys=keys)
+        patches = features.view(frames, -1, features.shape[-1])
+        tokens = VideoTokens(patches, grid, scores=scores, keys=keys, tower=tower)
         merge = self.config.method.merge_video(tokens)
         promised = self.config.token_count(frames, grid)
         if merge.outputs != promised:

@@ -15,30 +15,18 @@ from typing import Any, ClassVar
 
 from typing_extensions import Self
 
+from holitom.integrations.vllm.architectures import ARCHITECTURES, serving_architecture
 from holitom.methods.base import Method
-from holitom.methods.registry import build, method_class, names, split_text
+from holitom.methods.chain import Chain
+from holitom.methods.registry import build, method_class, names, parse, split_text
 
 KEY = "holitom"
-ARCHITECTURES: Mapping[str, str] = MappingProxyType(
-    {
-        stock: f"HoliTom{stock}"
-        for stock in (
-            "LlavaOnevisionForConditionalGeneration",
-            "Qwen2_5_VLForConditionalGeneration",
-            "Qwen3VLForConditionalGeneration",
-        )
-    }
-)
 SERVING_DEFAULTS: Mapping[str, Any] = MappingProxyType({"exact": True, "layer": None})
 OWN_COUNTS = ("pruning_rate", "dominant", "contextual")  # settings that bring a count of their own
 _DEPTH = 1000  # of the decoder that is asked whether a method has inner stages
 _NOT_INSIDE = (
     "vLLM cannot do that: its scheduler and its KV cache count the tokens of a request once for all layers (inner "
     "stages run with transformers)"
-)
-_NOT_IN_THE_TOWER = (
-    "vLLM's vision towers are its own, without hooks in front of their blocks: the stage inside the tower runs with "
-    "transformers (docs/tower.md)"
 )
 _NOT_ASKED = (
     "vLLM encodes a video, and keeps what it made of it, without the text of any request (methods that look at the "
@@ -72,8 +60,6 @@ class ServingConfig:
         method = self.method
         if not isinstance(method, Method):
             raise TypeError(f"ServingConfig takes a method, got {method!r}: ServingConfig.parse reads settings")
-        if "tower" in method.stages:
-            raise ValueError(f"{method.name} merges inside the vision tower; {_NOT_IN_THE_TOWER}. Use {_servable()}")
         if method.layers(_DEPTH):
             instead = (
                 "layer=None"
@@ -111,13 +97,17 @@ class ServingConfig:
             TypeError: naming the setting of a wrong type.
             ValueError: naming the unknown method or setting, or the value, and what would work.
         """
-        if "|" in name and "tower" in method_class(name.split("|")[0].split(":")[0].strip()).stages:
-            raise ValueError(f"{name!r} merges inside the vision tower; {_NOT_IN_THE_TOWER}. Use one of {_servable()}")
-        if "|" in name:
-            raise ValueError(f"{name!r} has a stage inside the LLM, and {_NOT_INSIDE}. Use one of {_servable()}")
+        first, chained, behind = (part.strip() for part in name.partition("|"))
+        if chained:
+            if "tower" not in method_class(split_text(first)[0]).stages:
+                raise ValueError(f"{name!r} has a stage inside the LLM, and {_NOT_INSIDE}. Use one of {_servable()}")
+            return cls(Chain.of(parse(first), cls.parse(behind, **settings).method))
         kind = method_class(name)
-        if "tower" in kind.stages:
-            raise ValueError(f"{name} merges inside the vision tower; {_NOT_IN_THE_TOWER}. Use one of {_servable()}")
+        if kind.stages == ("tower",):
+            raise ValueError(
+                f"{name} works inside the vision tower alone, and a server compresses before the LLM: put a method for "
+                f"that behind it, as in '{name}|holitom:retention=0.1'. It can be one of {_servable()}"
+            )
         if "before" not in kind.stages:
             raise ValueError(f"{name} works inside the LLM alone, and {_NOT_INSIDE}. Use one of {_servable()}")
         wanted = {key: value for key, value in SERVING_DEFAULTS.items() if key in _fields(kind)}
@@ -130,6 +120,9 @@ class ServingConfig:
     def parse(cls, setting: str | Mapping[str, Any], **more: Any) -> Self:
         """From text (``"visionzip:retention=0.1"``) or a mapping (``{"method": "visionzip", "retention": 0.1}``).
 
+        In front may stand a method inside the vision tower: ``"renewal|visionzip:retention=0.1"``, or both under
+        ``"tower"`` and ``"before"``.
+
         Args:
             setting: text or a mapping.
             more: further settings, which must not be given twice.
@@ -139,7 +132,9 @@ class ServingConfig:
             ValueError: naming what is wrong and what would work.
         """
         if isinstance(setting, str) and "|" in setting:
-            return cls.of(setting)
+            return cls.of(setting, **more)
+        if isinstance(setting, Mapping) and set(setting) == {"tower", "before"}:
+            return cls(Chain.of(parse(setting["tower"]), cls.parse(setting["before"], **more).method))
         if isinstance(setting, str):
             name, settings = split_text(setting)
         elif isinstance(setting, Mapping):
@@ -174,7 +169,10 @@ class ServingConfig:
         return cls.parse(setting)
 
     def settings(self) -> dict[str, Any]:
-        """What :meth:`parse` turns into the same config: the method's name, its retention, and what is not default."""
+        """What :meth:`parse` turns into the same config: names, retention, and what is not default."""
+        if isinstance(self.method, Chain):
+            tower, before = self.method.parts
+            return {"tower": tower.settings(), "before": type(self)(before).settings()}
         plain: dict[str, Any] = {"method": self.method.name}
         for field in dataclasses.fields(self.method):
             value = getattr(self.method, field.name)
@@ -183,13 +181,10 @@ class ServingConfig:
                 plain[field.name] = list(value) if isinstance(value, tuple) else value
         return plain
 
-    def hf_overrides(self, architecture: str) -> dict[str, Any]:
-        """vLLM's ``hf_overrides`` that serve a model of a stock architecture with this config.
-
-        Raises:
-            ValueError: for an architecture that is not supported, naming those that are.
-        """
-        return {"architectures": [serving_architecture(architecture)], KEY: self.settings()}
+    def hf_overrides(self, architecture: str, backend: bool = False) -> dict[str, Any]:
+        """vLLM's ``hf_overrides`` that serve a model with this config; arguments as of :func:`engine_arguments`."""
+        backend = backend or "tower" in self.method.stages  # vLLM's own towers have no hooks in front of their blocks
+        return {"architectures": [serving_architecture(architecture, backend)], KEY: self.settings()}
 
     # what it means ----------------------------------------------------------------------------------------------
 
@@ -202,29 +197,18 @@ class ServingConfig:
         return min(max(1, self.method.token_count(frames, grid)), frames * grid[0] * grid[1])
 
 
-def serving_architecture(architecture: str) -> str:
-    """The architecture that compresses in place of a stock one.
+def engine_arguments(config: ServingConfig, architecture: str, backend: bool = False) -> dict[str, Any]:
+    """What ``vllm.LLM(model, **arguments)`` needs beside the model.
 
-    Raises:
-        ValueError: for one that is not supported, naming those that are.
-    """
-    if architecture in ARCHITECTURES.values():
-        return architecture
-    if architecture not in ARCHITECTURES:
-        raise ValueError(
-            f"holitom does not serve {architecture!r} with vLLM; it serves {', '.join(ARCHITECTURES)}. Other families "
-            "run with transformers (see `holitom models`)"
-        )
-    return ARCHITECTURES[architecture]
-
-
-def engine_arguments(config: ServingConfig, architecture: str) -> dict[str, Any]:
-    """What ``vllm.LLM(model, **arguments)`` needs beside the model, for a stock architecture.
+    Args:
+        config: the method and its settings.
+        architecture: a stock one.
+        backend: serve on vLLM's Transformers backend also what has an own class.
 
     Raises:
         ValueError: for an architecture that is not supported.
     """
-    return {"hf_overrides": config.hf_overrides(architecture)}
+    return {"hf_overrides": config.hf_overrides(architecture, backend)}
 
 
 def command_line(arguments: Mapping[str, Any]) -> list[str]:

@@ -121,14 +121,18 @@ def command(launcher: Launcher, model: str, config: ServingConfig, more: Sequenc
         launcher: how this machine starts vLLM's server.
         model: a folder or hub id of a supported architecture.
         config: the method and its settings.
-        more: vLLM's own arguments. An ``--hf-overrides`` among them is merged with the one that a method needs.
+        more: vLLM's own arguments. An ``--hf-overrides`` among them is merged with the one that a method needs;
+            ``--model-impl transformers`` asks for vLLM's Transformers backend.
 
     Raises:
         ValueError: for an unsupported architecture, or arguments that contradict the method; each named.
     """
     rest, overrides = _take_overrides(more)
     revision = _value_of(rest, "--revision")
-    arguments = engine_arguments(config, architecture_of(model, revision))
+    backend = _value_of(rest, "--model-impl") == "transformers"
+    if backend:
+        rest = _without(rest, "--model-impl")  # the architecture says it; vLLM would look for one of its own
+    arguments = engine_arguments(config, architecture_of(model, revision), backend)
     arguments["hf_overrides"] = {**overrides, **arguments["hf_overrides"]}
     ours = {f"--{name.replace('_', '-')}" for name in arguments}
     for option in _options(rest):
@@ -181,6 +185,18 @@ def _value_of(words: Sequence[str], option: str) -> str | None:
         if name.replace("_", "-") == option:
             return value if equals else words[place + 1] if place + 1 < len(words) else None
     return None
+
+
+def _without(words: Sequence[str], option: str) -> list[str]:
+    """The words without an option that has a value."""
+    rest, left = [], iter(words)
+    for word in left:
+        name, equals, _ = word.partition("=")
+        if name.replace("_", "-") != option:
+            rest.append(word)
+        elif not equals:
+            next(left, None)
+    return rest
 
 
 def _take_overrides(words: Sequence[str]) -> tuple[list[str], Mapping[str, Any]]:

@@ -9,18 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from vllm.utils.gpu_sync_debug import gpu_sync_allowed
 
 from holitom.integrations.vllm.compressor import Compressor
-from holitom.integrations.vllm.positions import (
-    Media,
-    delta,
-    from_channels,
-    grid_places,
-    place_videos,
-    prompt_positions,
-    to_channels,
-)
+from holitom.integrations.vllm.placed import PlacedVideos
+from holitom.integrations.vllm.positions import Media, grid_places, prompt_positions, to_channels
 from holitom.integrations.vllm.processing import CompressedVideos, VideoShape
 from holitom.integrations.vllm.request import RequestSettings
 from holitom.models.base import PatchRecord
@@ -41,7 +33,7 @@ class QwenProcessor(CompressedVideos):
         return VideoShape(steps, (rows // side, columns // side))
 
 
-class QwenVideos(RequestSettings):
+class QwenVideos(RequestSettings, PlacedVideos):
     """Mixed into Qwen's models: compresses videos and gives every token its place.
 
     Images keep vLLM's embeddings and positions. Those of videos are wider by ``CHANNELS``, see
@@ -145,24 +137,10 @@ class QwenVideos(RequestSettings):
             media.append(Media(span.offset, span.length, places, known=not video))
         return prompt_positions(len(input_tokens), media)
 
-    def recompute_mrope_positions(
-        self,
-        input_ids: list[int] | Tensor,
-        multimodal_embeddings: Sequence[Tensor],
-        mrope_positions: Tensor,
-        num_computed_tokens: int,
-    ) -> tuple[list[Tensor], Tensor, int]:
-        """Takes the places off the encoder's output and resolves the marks of this chunk; see :func:`place_videos`."""
-        width = self.embedding_width
-        rows = [each[:, width:] for each in multimodal_embeddings if each.shape[1] > width]
-        embeddings = [each[:, :width] for each in multimodal_embeddings]
-        with gpu_sync_allowed():
-            if rows:
-                ids = torch.as_tensor(input_ids, device=mrope_positions.device)
-                places = from_channels(torch.cat(rows)).to(mrope_positions.device)
-                waiting = ids == self.config.video_token_id
-                mrope_positions = place_videos(mrope_positions, waiting, places, num_computed_tokens)
-            return embeddings, mrope_positions, delta(mrope_positions)
+    @property
+    def placeholder(self) -> int:
+        """The id of ``<|video_pad|>``."""
+        return int(self.config.video_token_id)
 
     @property
     def embedding_width(self) -> int:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from holitom.integrations.vllm.compressor import Compressor
 from holitom.integrations.vllm.config import KEY, OWN_COUNTS, ServingConfig
+from holitom.methods.chain import Chain
 from holitom.methods.registry import method_class, split_text
 from holitom.models.tower_names import tower_name
 
@@ -58,6 +59,9 @@ def for_request(server: ServingConfig, asked: str | Mapping[str, Any]) -> Servin
         TypeError: naming what has a wrong type.
         ValueError: naming the value and what would work.
     """
+    if isinstance(server.method, Chain):
+        tower, before = server.method.parts
+        return ServingConfig(Chain.of(tower, for_request(ServingConfig(before), asked).method))
     name: Any
     if isinstance(asked, str):
         name, given = (asked, {}) if "|" in asked else split_text(asked)
@@ -74,6 +78,8 @@ def for_request(server: ServingConfig, asked: str | Mapping[str, Any]) -> Servin
         config = ServingConfig.parse({**server.settings(), **given})
     else:
         config = ServingConfig.parse({"method": name, **_retention_of(server, name, given), **given})
+    if "tower" in config.method.stages:
+        raise ValueError(f"{asked!r}: what happens inside the vision tower is the server's choice: leave it out")
     beyond = sorted(set(config.method.needs) - set(server.method.needs))
     if beyond:
         raise ValueError(

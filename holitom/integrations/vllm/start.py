@@ -15,27 +15,37 @@ from vllm.model_executor.models.config import MODELS_CONFIG_MAP, VerifyAndUpdate
 from vllm.model_executor.models.interfaces import supports_multimodal_pruning
 from vllm.model_executor.models.registry import ModelRegistry
 
-from holitom.integrations.vllm.config import ARCHITECTURES, KEY, ServingConfig
+from holitom.integrations.vllm.architectures import (
+    ARCHITECTURES,
+    ON_BACKEND,
+    OWN,
+    serving_architecture,
+    stock_architecture,
+)
+from holitom.integrations.vllm.config import KEY, ServingConfig
 from holitom.integrations.vllm.launch import TESTED
 
 logger = logging.getLogger(__name__)
 
 SWITCH = 1e-9  # any rate above 0 switches vLLM's path on; counts come from the method
-_CLASSES = {
-    "LlavaOnevisionForConditionalGeneration": "llava_onevision",
-    "Qwen2_5_VLForConditionalGeneration": "qwen2_5_vl",
-    "Qwen3VLForConditionalGeneration": "qwen3_vl",
-}
 
 
 def add_architectures() -> None:
     """Adds the compressing architectures beside vLLM's own. Their modules are named, not imported."""
-    for stock, module in _CLASSES.items():
-        ours = ARCHITECTURES[stock]
-        if ours not in ModelRegistry.get_supported_archs():
-            ModelRegistry.register_model(ours, f"holitom.integrations.vllm.{module}:{ours}")
-        MODELS_CONFIG_MAP[ours] = Checks
+    classes = {ours: f"transformers_backend:{_on_backend(stock)}" for stock, ours in ON_BACKEND.items()}
+    for stock, ours in ARCHITECTURES.items():
+        classes[ours] = f"{OWN[stock]}:{ours}" if stock in OWN else f"transformers_backend:{_on_backend(stock)}"
         MODELS_CONFIG_MAP.setdefault(stock, StockChecks)
+    for backend in ("TransformersMultiModalForCausalLM", "TransformersMultiModalMoEForCausalLM"):
+        MODELS_CONFIG_MAP.setdefault(backend, StockChecks)
+    for ours, place in classes.items():
+        if ours not in ModelRegistry.get_supported_archs():
+            ModelRegistry.register_model(ours, f"holitom.integrations.vllm.{place}")
+        MODELS_CONFIG_MAP[ours] = Checks
+
+
+def _on_backend(stock: str) -> str:
+    return "HoliTomTransformersMoE" if "Moe" in stock else "HoliTomTransformers"
 
 
 class Checks(VerifyAndUpdateConfig):  # type: ignore[misc]
@@ -69,11 +79,21 @@ class Checks(VerifyAndUpdateConfig):  # type: ignore[misc]
                 f'--mm-processor-kwargs has settings under "{KEY}", where those of single requests stand: what holds '
                 "for all are the method's settings in hf_overrides"
             )
+        ours = model_config.architecture
+        if "tower" in config.method.stages and stock_architecture(ours) in OWN and ours not in ON_BACKEND.values():
+            raise ValueError(
+                f"{config.method.name} merges inside the vision tower, and that of {ours} is vLLM's, without hooks in "
+                "front of its blocks: leave that stage out, or take an architecture of the Transformers backend "
+                f"({', '.join(ON_BACKEND.values())})"
+            )
         if media.mm_encoder_tp_mode == "data" and config.method.needs:
             raise ValueError(
                 f"--mm-encoder-tp-mode data does not go with {config.method.name}, which looks at all heads of the "
                 "vision tower on every rank: leave it at weights, or use a method that needs no scores (evs, vidcom2)"
             )
+        if stock_architecture(ours) == "VideoLlama3ForConditionalGeneration":
+            # tokens that its processor takes out would leave frames with holes
+            media.mm_processor_kwargs = {"use_token_compression": False, **(media.mm_processor_kwargs or {})}
         media.video_pruning_rate = SWITCH
 
     @staticmethod
@@ -84,10 +104,16 @@ class Checks(VerifyAndUpdateConfig):  # type: ignore[misc]
             ValueError: for one that would hide the vision tower from the method.
         """
         config = ServingConfig.of_hf_config(vllm_config.model_config.hf_config)
-        if vllm_config.compilation_config.compile_mm_encoder and config.method.needs:
+        looks = config.method.needs or "tower" in config.method.stages
+        if vllm_config.compilation_config.compile_mm_encoder and looks:
             raise ValueError(
-                f"compile_mm_encoder does not go with {config.method.name}, which looks at the vision tower's "
-                "attention while it runs: leave it false, or use a method that needs no scores (evs, vidcom2)"
+                f"compile_mm_encoder does not go with {config.method.name}, which looks into the vision tower while it "
+                "runs: leave it false, or use a method that needs no scores (evs, vidcom2)"
+            )
+        if config.method.tower_needs and vllm_config.parallel_config.tensor_parallel_size > 1:
+            raise ValueError(
+                f"{config.method.name} merges inside the vision tower by its keys, of which each tensor-parallel rank "
+                "has those of its own heads: leave --tensor-parallel-size at 1, or put renewal in the tower"
             )
 
 
@@ -102,7 +128,7 @@ class StockChecks(VerifyAndUpdateConfig):  # type: ignore[misc]
             ValueError: when settings of holitom come without its architecture.
         """
         if getattr(model_config.hf_config, KEY, None) is not None:
-            ours = ARCHITECTURES[model_config.architecture]
+            ours = serving_architecture(model_config.hf_config.architectures[0])
             raise ValueError(
                 f'hf_overrides has settings under "{KEY}" and no architecture that reads them: put "architectures": '
                 f'["{ours}"] beside them'

@@ -1,0 +1,96 @@
+"""Which model classes are served with vLLM, and how. A table, read without vLLM.
+
+A class has an own architecture of holitom, over vLLM's own model; or it is served on vLLM's Transformers backend, which
+runs the model of transformers itself, with holitom's adapter for it (:mod:`~holitom.models`); or both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Literal
+
+Serving = Literal["own class", "Transformers backend", "no"]
+
+OWN: Mapping[str, str] = MappingProxyType(
+    {
+        "LlavaOnevisionForConditionalGeneration": "llava_onevision",
+        "Qwen2_5_VLForConditionalGeneration": "qwen2_5_vl",
+        "Qwen3VLForConditionalGeneration": "qwen3_vl",
+    }
+)
+"""Classes with an architecture of holitom, and the module that it is in."""
+BACKEND: tuple[str, ...] = (
+    "Glm46VForConditionalGeneration",
+    "Glm4vForConditionalGeneration",
+    "Glm4vMoeForConditionalGeneration",
+    "LlavaOnevisionForConditionalGeneration",
+    "Qwen2VLForConditionalGeneration",
+    "Qwen2_5_VLForConditionalGeneration",
+    "VideoLlama3ForConditionalGeneration",
+)
+"""Classes that are served on the Transformers backend where they have no own class, or where it is asked for."""
+ONE_AXIS = ("LlavaOnevisionForConditionalGeneration", "VideoLlama3ForConditionalGeneration")
+"""Served classes whose rotary positions have one axis: vLLM counts them on without gaps."""
+_NO_COUNT = "its processor in transformers does not count video tokens, which the Transformers backend asks it for"
+_DEEPSTACK = (
+    "the Transformers backend leaves out what its vision tower adds to the first decoder layers (deepstack), and there "
+    "is no own class"
+)
+_LINEAR = "the Transformers backend has no cache for its linear attention, and it has no own class"
+REFUSED: Mapping[str, str] = MappingProxyType(
+    {
+        "Gemma4ForConditionalGeneration": "its decoder looks up a further embedding by each token's id, which the "
+        "Transformers backend does not hand on",
+        "InternVLForConditionalGeneration": f"{_NO_COUNT} (to it, frames are images)",
+        "SmolVLMForConditionalGeneration": f"{_NO_COUNT} (to it, frames are images)",
+        "Lfm3VlForConditionalGeneration": "it needs transformers 5.24, newer than vLLM 0.32 was tested with; its "
+        "decoder's convolutions keep states that the Transformers backend has no cache for",
+        "LlavaNextVideoForConditionalGeneration": _NO_COUNT,
+        "Qwen3VLMoeForConditionalGeneration": _DEEPSTACK,
+        "Qwen3_5ForConditionalGeneration": _LINEAR,
+        "Qwen3_5MoeForConditionalGeneration": _LINEAR,
+        "VideoLlavaForConditionalGeneration": _NO_COUNT,
+    }
+)
+"""Classes that run with transformers alone, and why."""
+ARCHITECTURES: Mapping[str, str] = MappingProxyType({name: f"HoliTom{name}" for name in sorted({*OWN, *BACKEND})})
+"""Stock architectures and the ones that compress in their place."""
+ON_BACKEND: Mapping[str, str] = MappingProxyType({name: f"HoliTomTransformers{name}" for name in BACKEND})
+"""The same, always on the Transformers backend."""
+
+
+def served_by(name: str) -> Serving:
+    """How a class of transformers is served with vLLM."""
+    return "own class" if name in OWN else "Transformers backend" if name in BACKEND else "no"
+
+
+def stock_architecture(architecture: str) -> str:
+    """The stock architecture in whose place one of holitom's compresses."""
+    return architecture.removeprefix("HoliTom").removeprefix("Transformers")
+
+
+def serving_architecture(architecture: str, backend: bool = False) -> str:
+    """The architecture that compresses in place of a stock one.
+
+    Args:
+        architecture: a stock one; one of holitom's is returned as it is.
+        backend: take the Transformers backend also where there is an own class.
+
+    Raises:
+        ValueError: for one that is not supported, with the reason and those that are.
+    """
+    if architecture in {*ARCHITECTURES.values(), *ON_BACKEND.values()}:
+        return architecture
+    if architecture not in ARCHITECTURES:
+        why = f": {REFUSED[architecture]}" if architecture in REFUSED else ""
+        raise ValueError(
+            f"holitom does not serve {architecture!r} with vLLM{why}. It serves {', '.join(ARCHITECTURES)}. "
+            "Other families run with transformers (see `holitom models`)"
+        )
+    if backend and architecture not in ON_BACKEND:
+        raise ValueError(
+            f"{architecture} has an own class, and is not served on vLLM's Transformers backend, which does that for "
+            f"{', '.join(ON_BACKEND)}: leave the backend out"
+        )
+    return ON_BACKEND[architecture] if backend else ARCHITECTURES[architecture]

@@ -1,0 +1,232 @@
+"""Families on vLLM's Transformers backend: what they say does not depend on how vLLM runs them, and is transformers'.
+
+Each equality with two videos of different lengths and an image. Three families stand for all; the rest is slow.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from engines import SERVED, WHOLE, answers, assert_same, clip, engine, metadata, said
+from families import FAMILIES, MROPE, build
+from family_processors import VOCABULARY
+from family_processors import processor as make_processor
+from PIL import Image
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from holitom.integrations.vllm import ServingConfig
+from holitom.models import tower_name
+
+STOCK = {
+    "qwen2_vl": "Qwen2VLForConditionalGeneration",
+    "glm4v": "Glm4vForConditionalGeneration",
+    "video_llama_3": "VideoLlama3ForConditionalGeneration",
+    "glm4v_moe": "Glm4vMoeForConditionalGeneration",
+    "glm46v": "Glm46VForConditionalGeneration",
+    "llava_onevision": "LlavaOnevisionForConditionalGeneration",
+    "qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration",
+}
+ALWAYS = ("qwen2_vl", "glm4v", "video_llama_3")
+QWEN = ("<|vision_start|><|video_pad|><|vision_end|>", "<|vision_start|><|image_pad|><|vision_end|>")
+GLM = ("<|begin_of_video|><|video|><|end_of_video|>", "<|begin_of_image|><|image|><|end_of_image|>")
+PLACEHOLDERS = {
+    "qwen2_vl": QWEN,
+    "qwen2_5_vl": QWEN,
+    "glm4v": GLM,
+    "glm4v_moe": GLM,
+    "glm46v": GLM,
+    "video_llama_3": ("<|video_pad|>", "<|image_pad|>"),
+    "llava_onevision": ("<video>", "<image>"),
+}
+EQUAL_LENGTHS = ("llava_onevision",)  # whose processor in transformers makes one tensor of all videos
+IN_TOWER = ServingConfig.parse("renewal:budget=0.6|uniformframes", retention=0.25)  # equal patches make others tie
+KERNELS = 1e-4  # by how much the two libraries' kernels move a log-probability
+
+
+def parts(name: str, image: bool = True, seed: int = 1) -> tuple[Any, ...]:
+    """Two videos and an image; without it for transformers, whose GLM takes frames for images where one is there."""
+    second = 8 if name in EQUAL_LENGTHS else 6
+    pictured = [("image", 3), " and "] if image else []
+    return ("look ", ("video", 8, seed), " then ", *pictured, ("video", second, seed + 1), " what?")
+
+
+@pytest.fixture(
+    scope="module", params=[name if name in ALWAYS else pytest.param(name, marks=pytest.mark.slow) for name in STOCK]
+)
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+def build_checkpoint(name: str, path: Path) -> Path:
+    """The family's tiny model as vLLM can run it, with its processor."""
+    text: dict[str, Any] = {"num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": 32, "num_hidden_layers": 3}
+    if FAMILIES[name].mrope:
+        wide = {"partial_rotary_factor": 1.0} if name.startswith("glm") else {}
+        text["rope_parameters"] = {**MROPE, "mrope_section": [8, 4, 4], **wide}
+    build(name, vocab_size=VOCABULARY, **text).save_pretrained(path)
+    make_processor(name, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def prepared(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, tuple[Path, Said, Said]]:
+    """For each family that is asked for its checkpoint, and what transformers says without and with a tower stage.
+
+    All before the first engine: that decorates classes of transformers, which families share, for vLLM's compiler.
+    """
+    tests = [item for item in request.session.items if item.path == request.path]
+    done = {}
+    for name in dict.fromkeys(item.callspec.params["name"] for item in tests):
+        path = build_checkpoint(name, tmp_path_factory.mktemp(name))
+        done[name] = (
+            path,
+            with_transformers(name, path, SERVED.method, parts(name, image=False)),
+            with_transformers(name, path, IN_TOWER.method, parts(name, image=False, seed=11)),
+        )
+    return done
+
+
+@pytest.fixture(scope="module")
+def checkpoint(name: str, prepared: dict) -> Path:
+    return prepared[name][0]
+
+
+def media(path: Path, given: tuple[Any, ...]) -> tuple[list[Any], list[Any], bool]:
+    """The videos and images of a prompt, and whether the processor wants to know the times of frames."""
+    videos = [clip(*part[1:])[:, :28, :36] for part in given if part[0] == "video"]
+    images = [Image.fromarray(clip(1, part[1])[0, :28, :36]) for part in given if part[0] == "image"]
+    return videos, images, bool(getattr(AutoProcessor.from_pretrained(path).video_processor, "do_sample_frames", False))
+
+
+def text_of(name: str, given: tuple[Any, ...]) -> str:
+    video, image = PLACEHOLDERS[name]
+    words = [part if isinstance(part, str) else video if part[0] == "video" else image for part in given]
+    return f"user: {''.join(words)}\nassistant:"
+
+
+def prompt(name: str, path: Path, *given: Any) -> dict[str, Any]:
+    """As ``LLM.generate`` takes it."""
+    videos, images, timed = media(path, given)
+    known = [(each, metadata(len(each))) if timed else each for each in videos]
+    held = {key: value for key, value in (("video", known), ("image", images)) if value}
+    return {"prompt": text_of(name, given), "multi_modal_data": held}
+
+
+@dataclass(frozen=True)
+class Said:
+    """What transformers says: log-probabilities of each step; and each video's share of rows in the vision tower."""
+
+    likely: list[torch.Tensor]
+    shares: list[float]
+
+
+def with_transformers(name: str, path: Path, method: Any, given: tuple[Any, ...]) -> Said:
+    """A prompt without images in a session."""
+    model = AutoModelForImageTextToText.from_pretrained(path, dtype=torch.float32).eval()
+    model.generation_config.eos_token_id = None
+    videos, _, timed = media(path, given)
+    more: dict[str, Any] = {}
+    if timed:
+        known = [metadata(len(each)) for each in videos]
+        for each in known:
+            each.pop("do_sample_frames")
+        more = {"video_metadata": known, "do_sample_frames": False}
+    inputs = AutoProcessor.from_pretrained(path)(
+        text=[text_of(name, given)], videos=videos, return_tensors="pt", **more
+    )
+    if name == "video_llama_3":
+        inputs.pop("token_type_ids", None)
+    with method(model) as session:
+        out = model.generate(
+            **inputs, max_new_tokens=6, do_sample=False, output_logits=True, return_dict_in_generate=True
+        )
+        shares = [1.0 if video.tower is None else video.tower.share for video in session.videos]
+    return Said([step[0].log_softmax(-1) for step in out.logits], shares)
+
+
+def backend(name: str, config: Any) -> dict[str, Any]:
+    """vLLM's options for the Transformers backend, with holitom or stock."""
+    return (
+        {"hf_overrides": config.hf_overrides(STOCK[name], backend=True)} if config else {"model_impl": "transformers"}
+    )
+
+
+@pytest.fixture(scope="module")
+def stock(name: str, checkpoint: Path) -> Any:
+    with engine(checkpoint, name, **backend(name, None)) as llm:
+        return answers(llm, prompt(name, checkpoint, *parts(name)))[0]
+
+
+@pytest.fixture(scope="module")
+def whole(name: str, checkpoint: Path) -> Any:
+    with engine(checkpoint, name, **backend(name, WHOLE)) as llm:
+        return answers(llm, prompt(name, checkpoint, *parts(name)))[0]
+
+
+@pytest.fixture(scope="module")
+def served(name: str, checkpoint: Path) -> dict[str, Any]:
+    """Compressed answers with a prefix cache: new, again, and beside other requests."""
+    asked = prompt(name, checkpoint, *parts(name))
+    others = [prompt(name, checkpoint, "text alone"), prompt(name, checkpoint, "one ", ("video", 12, 5), "?")]
+    with engine(checkpoint, name, **backend(name, SERVED), enable_prefix_caching=True, block_size=32) as llm:
+        new, again = answers(llm, asked)[0], answers(llm, asked)[0]
+        llm.reset_prefix_cache()
+        together = answers(llm, others[0], asked, others[1])[1]
+        without_image = answers(llm, prompt(name, checkpoint, *parts(name, image=False)))[0]
+        llm.apply_model(in_tower)
+        tower = answers(llm, prompt(name, checkpoint, *parts(name, image=False, seed=11)))[0]
+    return {"new": new, "again": again, "together": together, "without image": without_image, "tower": tower}
+
+
+def in_tower(model: Any) -> None:
+    """Another method in a running engine, which keeps as many tokens."""
+    method = IN_TOWER.method.for_tower(tower_name(model.config))
+    model.compressor = dataclasses.replace(model.compressor, config=ServingConfig(method))
+
+
+def test_pruning_nothing_is_the_stock_backend(stock: Any, whole: Any):
+    assert len(whole.prompt_token_ids) == len(stock.prompt_token_ids)
+    assert_same(whole, stock, 0.0)
+
+
+def test_compression_matters_here(whole: Any, served: dict):
+    assert len(served["new"].prompt_token_ids) < len(whole.prompt_token_ids)
+    assert max(abs(a - b) for a, b in zip(said(served["new"])[1], said(whole)[1], strict=True)) > 1e-3
+
+
+def assert_says(answer: Any, expected: Said) -> None:
+    for token, chance, step in zip(*said(answer), expected.likely, strict=True):
+        assert abs(chance - float(step[token])) < KERNELS
+        assert token == int(step.argmax())
+
+
+def test_compressed_answers_are_those_of_transformers(name: str, prepared: dict, served: dict):
+    assert_says(served["without image"], prepared[name][1])
+
+
+def test_a_stage_inside_the_vision_tower_is_that_of_transformers(name: str, prepared: dict, served: dict):
+    expected = prepared[name][2]
+    assert max(expected.shares) < 0.9
+    assert_says(served["tower"], expected)
+
+
+def test_a_hit_in_the_prefix_cache_changes_nothing(served: dict):
+    assert served["again"].num_cached_tokens > len(served["again"].prompt_token_ids) - 64
+    assert_same(served["again"], served["new"])
+
+
+def test_requests_at_once_are_answered_as_alone(served: dict):
+    assert_same(served["together"], served["new"])
+
+
+def test_chunked_prefill_changes_nothing(name: str, checkpoint: Path, served: dict):
+    chunk = len(served["new"].prompt_token_ids) * 2 // 3
+    with engine(checkpoint, name, **backend(name, SERVED), max_num_batched_tokens=chunk) as llm:
+        assert_same(answers(llm, prompt(name, checkpoint, *parts(name)))[0], served["new"])
