@@ -42,7 +42,7 @@ def run(monkeypatch, capsys):
         with pytest.raises(SystemExit) as exit_:
             main()
         shown = capsys.readouterr()
-        return exit_.value.code or 0, shown.out, " ".join(shown.err.replace("│", " ").split())
+        return exit_.value.code or 0, shown.out, " ".join(shown.err.split())
 
     return call
 

@@ -10,7 +10,12 @@ import typer
 from holitom.cli.checks import check_folder
 from holitom.cli.console import say
 
-app = typer.Typer(help="Synthetic clips with questions, the data of the offline testbed.", no_args_is_help=True)
+app = typer.Typer(
+    help="Synthetic clips with questions, the data of the offline testbed.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
 
 
 @app.callback()
