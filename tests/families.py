@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -97,6 +98,12 @@ def build(name: str, attention: str = "sdpa", seed: int = 0, **text: object) -> 
                 attention_of.k_proj.weight *= 20
         _sharpen_tower(model)
     return model
+
+
+@cache
+def model_of(name: str, attention: str = "sdpa") -> torch.nn.Module:
+    """:func:`build`, once for all tests of a process: they leave it as it was."""
+    return build(name, attention)
 
 
 def _sharpen_tower(model: torch.nn.Module) -> None:

@@ -163,14 +163,14 @@ def test_a_video_that_vanishes_is_a_row_with_its_error(checkpoint, tmp_path):
 
 def test_no_death_of_a_worker_is_a_hang(tmp_path):
     names = ["a", "dies", "b", "once", "bad", "c", "sleeps", "d"]
-    with Pool(Crashing(f"{tmp_path}/"), workers=2, timeout=8.0) as pool:
+    with Pool(Crashing(f"{tmp_path}/"), workers=2, timeout=4.0) as pool:
         found = list(pool.read([Item(name, name) for name in names]))
     assert [each.path for each in found] == names
     errors = {each.path: each.error for each in found if isinstance(each, Failure)}
     assert set(errors) == {"dies", "bad", "sleeps"}
     assert "died (exit code 11), 2 times" in errors["dies"]
     assert errors["bad"] == "cannot be read"
-    assert "longer than 8 s" in errors["sleeps"]
+    assert "longer than 4 s" in errors["sleeps"]
 
 
 def test_no_more_videos_are_read_ahead_than_allowed(tmp_path):
@@ -229,7 +229,7 @@ def test_damaged_films_are_read_alike_by_any_number_of_workers_and_threads(check
         before = decoder_threads.set(threads)
         assert [seen(attempt(reader, item)) for item in items] == wanted
         decoder_threads.reset(before)
-    for workers in (1, 2) if films > 2 else (2,):  # workers give way to all else, and take long on a busy machine
+    for workers in (1, 2) if films > 2 else (1,):  # workers give way to all else, and take long on a busy machine
         with Pool(reader, workers) as pool:
             assert list(map(seen, pool.read(items))) == wanted
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 import pytest
 import torch
-from families import FAMILIES, batch, build, row, three_rows
+from families import FAMILIES, batch, build, model_of, row, three_rows
 from family_reference import by_hand, whole_prompt
 
 from holitom import HoliTom
@@ -26,11 +24,6 @@ CASES = [
     for method, settings in METHODS.items()
     if spec.inner or settings.layer is None
 ]
-
-
-@cache
-def model_of(name: str, attention: str = "sdpa") -> torch.nn.Module:
-    return build(name, attention)
 
 
 def generate(model, name, rows, steps=STEPS, **kwargs):

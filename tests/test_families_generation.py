@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache
 
 import pytest
 import torch
-from families import FAMILIES, IMAGE, PAD, VIDEO, Row, batch, build, row, three_rows, token_types, words
+from families import FAMILIES, IMAGE, PAD, VIDEO, Row, batch, build, model_of, row, three_rows, token_types, words
 from family_reference import by_hand
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -34,11 +33,6 @@ REFUSED = {  # by transformers itself, with or without a session
     **{(glm, "two answers"): "expected a non-empty list" for glm in ("glm4v", "glm4v_moe", "glm46v")},
     **{(glm, "beams"): "expected a non-empty list" for glm in ("glm4v", "glm4v_moe", "glm46v")},
 }
-
-
-@cache
-def model_of(name: str, attention: str = "sdpa") -> torch.nn.Module:
-    return build(name, attention)
 
 
 def one_row(name):
@@ -190,7 +184,7 @@ def fingerprint(model, name):
 @pytest.mark.parametrize("failing", [None, "tower", "decoder", "user"])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_nothing_is_left_behind(name, failing):
-    model, rows = build(name), three_rows(name)[:1]
+    model, rows = model_of(name), three_rows(name)[:1]
     before, plain = fingerprint(model, name), generate(model, name, rows)
 
     def fail(*_):

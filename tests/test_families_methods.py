@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from functools import cache
 
 import pytest
-import torch
 import typer
-from families import FAMILIES, batch, build, questions, three_rows
+from families import FAMILIES, batch, model_of, questions, three_rows
 from typer.testing import CliRunner
 
 from holitom.cli.models import catalogue, models
@@ -16,11 +14,6 @@ from holitom.methods.registry import BUILTIN, parse
 from holitom.models import adapter_for, supported
 
 STEPS = 3
-
-
-@cache
-def model_of(name: str) -> torch.nn.Module:
-    return build(name)
 
 
 def method_for(name, key):

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from families import FAMILIES, batch, build, row
+from families import FAMILIES, batch, model_of, row
 
 from holitom import HoliTom
 from holitom.methods.visionzip import VisionZip
@@ -52,7 +52,7 @@ def by_hand(name, inputs, weights):
 
 @pytest.mark.parametrize("name", [name for name in FAMILIES if name != "llava_onevision"])  # bilinear: tested elsewhere
 def test_scores_equal_eager_attention(name, monkeypatch):
-    model = build(name, "eager")
+    model = model_of(name, "eager")
     inputs = batch(name, row(name, ("words", 3), ("video", 6), ("words", 5)))
     encode = {
         key: value for key, value in inputs.items() if key not in ("input_ids", "attention_mask", "mm_token_type_ids")
@@ -82,7 +82,7 @@ def test_scores_equal_eager_attention(name, monkeypatch):
 def test_sdpa_gives_the_scores_of_eager_attention(name):
     found = []
     for attention in ("eager", "sdpa"):
-        model = build(name, attention)
+        model = model_of(name, attention)
         with HoliTom(retention=0.3, layer=None)(model) as session, torch.no_grad():
             model(**batch(name, row(name, ("video", 6), ("words", 5))))
             found.append(session.videos[0].scores)
@@ -91,7 +91,7 @@ def test_sdpa_gives_the_scores_of_eager_attention(name):
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_methods_that_compare_keys_get_them(name):
-    model = build(name)
+    model = model_of(name)
     with VisionZip(retention=0.3)(model) as session:
         out = model.generate(**batch(name, row(name, ("video", 6), ("words", 5))), max_new_tokens=2)
     [video] = session.videos

@@ -474,7 +474,7 @@ def test_process_memory_does_not_grow_with_the_film(tmp_path):
         """
         import resource, sys
         import numpy as np, torch
-        sys.path.insert(0, sys.argv[3])
+        sys.path.insert(0, sys.argv[2])
         import conftest
         from holitom import HoliTom
         from holitom.pipeline import Pipeline
@@ -490,20 +490,19 @@ def test_process_memory_does_not_grow_with_the_film(tmp_path):
                 frame[:40, :40] = number % 256
                 yield number, frame
 
-        count = int(sys.argv[2])
-        numbers = np.arange(count)
-        stream = VideoStream(numbers, numbers * 1.0, 1.0, count, float(count), "film", read)
-        prefix = Pipeline.from_pretrained(sys.argv[1], device="cpu").compress(
-            stream, HoliTom(layer=None), Reading(window=60, tokens=400)
-        )
-        print(len(prefix.tokens), prefix.frames, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        pipeline = Pipeline.from_pretrained(sys.argv[1], device="cpu")
+        for count in (200, 1600):
+            numbers = np.arange(count)
+            stream = VideoStream(numbers, numbers * 1.0, 1.0, count, float(count), "film", read)
+            prefix = pipeline.compress(stream, HoliTom(layer=None), Reading(window=60, tokens=400))
+            print(len(prefix.tokens), prefix.frames, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
         """
     )
+    call = [sys.executable, "-c", script, str(checkpoint), str(Path(__file__).parent)]
+    lines = subprocess.run(call, capture_output=True, text=True, check=True).stdout.splitlines()
     peaks = []
-    for frames in (200, 1600):
-        call = [sys.executable, "-c", script, str(checkpoint), str(frames), str(Path(__file__).parent)]
-        result = subprocess.run(call, capture_output=True, text=True, check=True)
-        tokens, done, peak = result.stdout.split()
+    for line, frames in zip(lines, (200, 1600), strict=True):
+        tokens, done, peak = line.split()
         assert (int(tokens), int(done)) == (400, frames)
         peaks.append(float(peak))
     assert peaks[1] - peaks[0] < 30

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from functools import cache
 from typing import ClassVar
 
 import pytest
 import torch
-from families import FAMILIES, IMAGE, VIDEO, batch, build, row, three_rows, words
+from families import FAMILIES, IMAGE, VIDEO, batch, build, model_of, row, three_rows, words
 from family_reference import by_hand
 from hypothesis import given
 from method_zoo import VARIANTS, videos
@@ -32,11 +31,6 @@ METHODS = {
 }
 CAN = [name for name, family in FAMILIES.items() if family.inner]
 NEVER = {"do_sample": False, "suppress_tokens": [VIDEO, IMAGE]}
-
-
-@cache
-def model_of(name: str, attention: str = "sdpa") -> torch.nn.Module:
-    return build(name, attention)
 
 
 def generate(model, name, rows, steps=STEPS, **kwargs):

@@ -7,7 +7,7 @@ from functools import cache
 
 import pytest
 import torch
-from families import FAMILIES, IMAGE, VIDEO, batch, build, questions, row, three_rows
+from families import FAMILIES, IMAGE, VIDEO, batch, build, model_of, questions, row, three_rows
 
 from holitom.merge import Merge
 from holitom.methods import BUILTIN, Chain, FrameFusion, Method, parse
@@ -56,11 +56,6 @@ def fitting(text: str, family: str) -> Method | None:
 
 
 CASES = [(family, name) for family in FAMILIES for name in BUILTIN if fitting(SOME.get(name, name), family)]
-
-
-@cache
-def model_of(name: str) -> torch.nn.Module:
-    return build(name)
 
 
 @cache

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 import pytest
 import torch
-from families import FAMILIES, batch, build, row
+from families import FAMILIES, batch, model_of, row
 
 from holitom.models import adapter_for
 from holitom.models.towers import Tower
-
-
-@cache
-def model_of(name: str) -> torch.nn.Module:
-    return build(name)
 
 
 def described(name: str, *rows, **asked: object) -> tuple[Tower, dict]:

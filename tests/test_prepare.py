@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from media import write_video
 from PIL import Image
-from tiny_checkpoints import CHAT_TEMPLATE, build_llava_onevision
+from tiny_checkpoints import CHAT_TEMPLATE, build_llava_onevision, build_qwen_vl_files
 from transformers import AutoProcessor, LlavaOnevisionForConditionalGeneration
 from transformers.models.llava_onevision.image_processing_pil_llava_onevision import LlavaOnevisionImageProcessorPil
 from transformers.models.llava_onevision.video_processing_llava_onevision import LlavaOnevisionVideoProcessor
@@ -389,7 +389,8 @@ def run_without_torchvision(packages, script, *arguments):
 
 
 def test_from_file_to_answer_without_torchvision(without_torchvision, checkpoint, preprocessor, tmp_path):
-    film = write_video(tmp_path / "film.mp4", 20)
+    """And of another family, which needs it, what to install."""
+    film, other = write_video(tmp_path / "film.mp4", 20), build_qwen_vl_files(tmp_path / "qwen", 3)
     script = """
         import importlib.util, sys
         assert importlib.util.find_spec("torchvision") is None
@@ -400,11 +401,14 @@ def test_from_file_to_answer_without_torchvision(without_torchvision, checkpoint
         inputs = preprocessor("What?", read_video(sys.argv[2], 4), Image.new("RGB", (90, 30)))
         model = LlavaOnevisionForConditionalGeneration.from_pretrained(sys.argv[1])
         print(inputs["input_ids"].shape[1], model.generate(**inputs, max_new_tokens=2).shape[1])
+        Preprocessor.from_pretrained(sys.argv[3])
     """
-    result = run_without_torchvision(without_torchvision, script, checkpoint, film)
-    assert result.returncode == 0, result.stderr
+    result = run_without_torchvision(without_torchvision, script, checkpoint, film, other)
     length = preprocessor("What?", read_video(film, 4), Image.new("RGB", (90, 30)))["input_ids"].shape[1]
-    assert result.stdout.split() == [str(length), str(length + 2)]
+    assert result.stdout.split() == [str(length), str(length + 2)], result.stderr
+    assert result.returncode == 1
+    assert "ImportError: the processor of qwen3_vl cannot be loaded" in result.stderr
+    assert "and none is installed. Install it with `pip install" in result.stderr
 
 
 @pytest.fixture
@@ -428,20 +432,25 @@ def run_with_packages(packages, script, *arguments):
     )
 
 
-def test_a_torchvision_that_does_not_fit_is_not_missed(broken_torchvision, checkpoint, tmp_path):
-    film = write_video(tmp_path / "film.mp4", 20)
+def test_a_torchvision_that_does_not_fit_is_not_missed_and_named_where_it_is_needed(
+    broken_torchvision, checkpoint, tmp_path
+):
+    film, other = write_video(tmp_path / "film.mp4", 20), build_qwen_vl_files(tmp_path / "qwen", 3)
     script = """
         import sys
         from PIL import Image
         from holitom.pipeline import Pipeline
-        from holitom.video import read_video
+        from holitom.video import Preprocessor, read_video
         pipeline = Pipeline.from_pretrained(sys.argv[1])
         inputs = pipeline.preprocessor("What?", read_video(sys.argv[2], 4), Image.new("RGB", (90, 30)))
         print(inputs["pixel_values"].ndim, pipeline.ask(sys.argv[2], "What?", max_new_tokens=2).tokens)
+        Preprocessor.from_pretrained(sys.argv[3])
     """
-    result = run_with_packages(broken_torchvision, script, checkpoint, film)
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.split() == ["5", "2"]
+    result = run_with_packages(broken_torchvision, script, checkpoint, film, other)
+    assert result.stdout.split() == ["5", "2"], result.stderr
+    assert result.returncode == 1
+    assert f"built for the installed torch {torch.__version__}, and the installed one was built for" in result.stderr
+    assert "pip install --force-reinstall --no-deps torchvision" in result.stderr
 
 
 def test_presets_are_measured_beside_a_torchvision_that_does_not_fit(broken_torchvision):
@@ -450,25 +459,3 @@ def test_presets_are_measured_beside_a_torchvision_that_does_not_fit(broken_torc
     result = run_with_packages(broken_torchvision, script, "--preset", "tiny", *few, "--device", "cpu", "--json")
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["results"]["holitom"]["seconds"]["time to first token"]["median"] > 0
-
-
-def test_a_torchvision_that_does_not_fit_is_named_where_it_is_needed(broken_torchvision, tmp_path):
-    from tiny_checkpoints import build_qwen_vl_files
-
-    path = build_qwen_vl_files(tmp_path / "qwen", 3)
-    script = "import sys; from holitom.video import Preprocessor; Preprocessor.from_pretrained(sys.argv[1])"
-    result = run_with_packages(broken_torchvision, script, path)
-    assert result.returncode == 1
-    assert f"built for the installed torch {torch.__version__}, and the installed one was built for" in result.stderr
-    assert "pip install --force-reinstall --no-deps torchvision" in result.stderr
-
-
-def test_another_family_without_torchvision_says_what_to_install(without_torchvision, tmp_path):
-    from tiny_checkpoints import build_qwen_vl_files
-
-    path = build_qwen_vl_files(tmp_path, 3)
-    script = "import sys; from holitom.video import Preprocessor; Preprocessor.from_pretrained(sys.argv[1])"
-    result = run_without_torchvision(without_torchvision, script, path)
-    assert result.returncode == 1
-    assert "ImportError: the processor of qwen3_vl cannot be loaded" in result.stderr
-    assert "and none is installed. Install it with `pip install" in result.stderr

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from functools import cache
 from itertools import pairwise
 
 import pytest
 import torch
-from families import FAMILIES, IMAGE, PAD, VIDEO, batch, build, questions, row, words
+from families import FAMILIES, IMAGE, PAD, VIDEO, batch, model_of, questions, row, words
 from family_processors import checkpoint
 from media import write_video
 from tiny_checkpoints import build_llava_onevision
@@ -42,11 +41,6 @@ METHOD = CDPruner(retention=0.3)
 METHODS = (METHOD, EchoPrune(retention=0.3))
 NAMED = (CDPruner(retention=0.3, relevant="like"), METHODS[1])
 STEPS = 4
-
-
-@cache
-def model_of(name):
-    return build(name)
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from families import FAMILIES, batch, build, three_rows
+from families import FAMILIES, batch, model_of, three_rows
 
 from holitom.methods import HoliTom
 from holitom.report.overlay import paint
@@ -13,7 +13,7 @@ from holitom.report.trace import stages_of
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_stages_lead_from_the_patches_to_the_tokens_that_are_left(name):
-    model = build(name)
+    model = model_of(name)
     family = FAMILIES[name]
     inputs = batch(name, *three_rows(name))
     layer = len(model.get_decoder().layers) - 1 if family.inner else None

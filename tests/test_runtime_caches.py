@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import copy
 import pickle
-from functools import cache
 
 import pytest
 import torch
-from families import FAMILIES, PAD, batch, build, row, words
+from families import FAMILIES, PAD, batch, model_of, row, words
 from transformers import DynamicCache
 
 from holitom import HoliTom
@@ -19,11 +18,6 @@ OUTER, INNER = HoliTom(retention=0.25, layer=None), HoliTom(retention=0.3, layer
 METHODS = {"outer": OUTER, "inner": INNER}
 CASES = [(name, method) for name, family in FAMILIES.items() for method in METHODS if family.inner or method == "outer"]
 FEW = [case for case in CASES if case[0] in ("llava_onevision", "qwen2_5_vl", "qwen3_5", "gemma4")]
-
-
-@cache
-def model_of(name):
-    return build(name)
 
 
 def one(name, seed=0, frames=6):

@@ -67,7 +67,10 @@ def one_graph():
 
 @pytest.mark.parametrize(
     ("layers", "name", "rows"),
-    [(28, "inner", "four unequal rows"), *((4, name, rows) for name in ("outer", "inner") for rows in ROWS)],
+    [
+        pytest.param(28, "inner", "four unequal rows", marks=pytest.mark.slow),
+        *((4, name, rows) for name in ("outer", "inner") for rows in ROWS),
+    ],
 )
 def test_generate_with_a_static_cache_compiles_one_graph_once(layers, name, rows):
     used, given = model(layers), inputs(ROWS[rows])

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 import pytest
 import torch
-from families import FAMILIES, IMAGE, PAD, VIDEO, batch, build, row, words
+from families import FAMILIES, IMAGE, PAD, VIDEO, batch, model_of, row, words
 
 from holitom import HoliTom
 from holitom.methods.baselines import Uncompressed, UniformFrames
@@ -32,11 +30,6 @@ OTHERS = {  # every kind of attention that an inner stage may read, several stag
     "frames and fastv": UniformFrames(retention=0.5) | FastV(layer=2),
 }
 QUESTIONS = [(5, 1), (9, 2), (2, 3)]  # words and seed
-
-
-@cache
-def model_of(name):
-    return build(name)
 
 
 def parts(name, frames=6, seed=0):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache, wraps
+from functools import wraps
 from itertools import combinations, pairwise
 from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
-from families import FAMILIES, batch, build, row, three_rows
+from families import FAMILIES, batch, build, model_of, row, three_rows
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -24,11 +24,6 @@ from holitom.ops.renewal import merge_rows
 from holitom.runtime import rows as runtime_rows
 
 KINDS = ("sdpa", "eager")
-
-
-@cache
-def model_of(name: str, attention: str = "sdpa") -> torch.nn.Module:
-    return build(name, attention)
 
 
 @dataclass(frozen=True)
