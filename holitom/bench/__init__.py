@@ -7,19 +7,6 @@ from holitom.bench.run import bench, bench_compiled, fresh_report
 from holitom.bench.workload import Workload, from_pipeline, from_preset
 
 __all__ = [
-    "PRESETS",
-    "STAGES",
-    "Report",
-    "Run",
-    "Workload",
-    "bench",
-    "bench_compiled",
-    "build",
-    "encode",
-    "fresh_report",
-    "from_pipeline",
-    "from_preset",
-    "load",
-    "measure",
-    "resume",
-]
+    "PRESETS", "STAGES", "Report", "Run", "Workload", "bench", "bench_compiled", "build", "encode", "fresh_report",
+    "from_pipeline", "from_preset", "load", "measure", "resume",
+]  # fmt: skip

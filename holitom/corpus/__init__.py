@@ -18,29 +18,10 @@ if TYPE_CHECKING:
     from holitom.corpus.with_windows import WindowsEngine
 
 __all__ = [
-    "Encoded",
-    "Engine",
-    "EngineFactory",
-    "Item",
-    "PathReader",
-    "Plan",
-    "Pool",
-    "PromptReader",
-    "Reply",
-    "Row",
-    "Scratch",
-    "Stop",
-    "Store",
-    "StoreError",
-    "Totals",
-    "TransformersEngine",
-    "WindowsEngine",
-    "Worker",
-    "WorkerError",
-    "list_questions",
-    "list_videos",
-    "run",
-]
+    "Encoded", "Engine", "EngineFactory", "Item", "PathReader", "Plan", "Pool", "PromptReader", "Reply", "Row",
+    "Scratch", "Stop", "Store", "StoreError", "Totals", "TransformersEngine", "WindowsEngine", "Worker", "WorkerError",
+    "list_questions", "list_videos", "run",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -11,8 +11,6 @@ from typing import Any
 from .shape import AttentionShape, DeltaNetShape, ExpertsShape, LayerShape, ModelShape, ShortConvShape
 from .towers import TOWERS
 
-__all__ = ["SUPPORTED_FAMILIES", "model_shape"]
-
 # Decoders of plain layers: grouped-query softmax attention and a gated MLP or experts.
 _PLAIN_DECODERS = {
     *("llama", "mistral", "qwen2", "qwen3", "qwen3_moe"),

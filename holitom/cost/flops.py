@@ -18,8 +18,6 @@ from typing import Literal
 
 from .shape import AttentionShape, DeltaNetShape, LayerShape, ModelShape, ShortConvShape
 
-__all__ = ["Flops", "decode_flops", "prefill_flops"]
-
 
 @dataclass(frozen=True)
 class Flops:

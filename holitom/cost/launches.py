@@ -18,8 +18,6 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-__all__ = ["Launches", "counting", "fetch", "place"]
-
 DEVICE = torch.device("meta")  # not the CPU, and to be had everywhere
 FREE = frozenset({"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "_unsafe_view"})
 VALUES = frozenset({"_local_scalar_dense", "equal", "is_nonzero"})  # what they return is on the host

@@ -15,8 +15,6 @@ from holitom.methods.base import Method
 from holitom.methods.chain import Chain
 from holitom.tokens import SpanStates, VideoTokens
 
-__all__ = ["Matched", "matched_to", "visual_schedule"]
-
 STEPS = 24  # of the bisection: the setting is found to a 16-millionth
 
 

@@ -10,8 +10,6 @@ import torch
 from .flops import check_per_layer
 from .shape import AttentionShape, DeltaNetShape, LayerShape, ModelShape, ShortConvShape
 
-__all__ = ["activation_peak_bytes", "kv_cache_bytes"]
-
 _FLOAT32 = 4
 
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-__all__ = ["paper_flops", "paper_layer_flops", "paper_schedule"]
-
 
 def paper_layer_flops(tokens: int, hidden: int, intermediate: int) -> int:
     """FLOPs of one decoder layer by the paper's formula, ``4 n d^2 + 2 n^2 d + 2 n d m``.

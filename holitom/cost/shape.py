@@ -5,16 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-__all__ = [
-    "AttentionShape",
-    "DeltaNetShape",
-    "ExpertsShape",
-    "LayerShape",
-    "ModelShape",
-    "ShortConvShape",
-    "VisionShape",
-]
-
 
 def _check_positive(shape: object, *names: str) -> None:
     for name in names:

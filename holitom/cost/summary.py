@@ -13,8 +13,6 @@ from .memory import activation_peak_bytes, kv_cache_bytes
 from .paper import paper_flops
 from .shape import AttentionShape, ModelShape
 
-__all__ = ["Cost", "CostReport"]
-
 
 @dataclass(frozen=True)
 class Cost:

@@ -15,8 +15,6 @@ from dataclasses import dataclass
 
 import torch
 
-__all__ = ["Ratio", "Sample", "StageTimer", "interleave", "ratios", "synchronize"]
-
 
 def synchronize(device: torch.device | str) -> None:
     """Wait until the device has done all it was given: cuda, mps, xpu or any other accelerator; nothing on a CPU.

@@ -7,8 +7,6 @@ from typing import Any, Literal
 
 from .shape import VisionShape
 
-__all__ = ["TOWERS"]
-
 
 def _pair(value: Any) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else (value[0], value[1])

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from .flops import Flops
 from .shape import ModelShape, VisionShape
 
-__all__ = ["vision_flops"]
-
 
 def vision_flops(
     shape: ModelShape,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from holitom.merge import Merge
 from holitom.methods.settings import normalise
-from holitom.tokens import SpanStates, TowerStates, VideoTokens
+from holitom.tokens import SpanStates, TowerStates, VideoTokens, check_share
 
 if TYPE_CHECKING:
     from holitom.runtime import Session
@@ -86,8 +86,11 @@ class Method:
         cls.stages = tuple(stage for stage, entry in entries.items() if getattr(cls, entry.__name__) is not entry)
 
     def __post_init__(self) -> None:
-        """Checks the settings' types. A method that checks more calls it first."""
+        """Checks the settings' types, and a stage inside the LLM. A method that checks more calls it first."""
         normalise(self)
+        if "inside" in self.stages:
+            check_layer("layer", getattr(self, "layer", None))
+            check_share("inner_retention", getattr(self, "inner_retention", 1.0))
         if self.mass and self.stages and set(self.stages) <= {"tower"}:
             raise ValueError(f"mass=True is for attention inside the LLM; {self.name} works {STAGES['tower']} alone")
 
@@ -113,8 +116,12 @@ class Method:
         return Merge.identity(video.frames * video.positions, video.features.device)
 
     def layers(self, depth: int) -> tuple[int, ...]:
-        """The decoder layers (0-based, ascending) in front of which the inner stage acts, of ``depth``."""
-        return ()
+        """The decoder layers (0-based, ascending) in front of which the inner stage acts, of ``depth``.
+
+        That of the setting ``layer``, an index or a share of the depth; none where it is None or there is no stage.
+        """
+        layer = getattr(self, "layer", None) if "inside" in self.stages else None
+        return () if layer is None else (resolve_layer("layer", layer, depth),)
 
     def merge_span(self, span: SpanStates) -> Merge:
         """The map from the V visual tokens of a video in the middle of the LLM to those that stay."""

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from holitom.merge import Merge
-from holitom.methods.base import Method, check_layer, resolve_layer
+from holitom.methods.base import Method
 from holitom.methods.exact import ExactMethod
 from holitom.ops.budget import spread_scores
 from holitom.ops.inner import join_survivors, split_by_rank
-from holitom.tokens import SpanStates, TowerStates, VideoTokens, check_share, exact_count
+from holitom.tokens import SpanStates, TowerStates, VideoTokens, exact_count
 
 
 @dataclass(frozen=True)
@@ -127,15 +127,6 @@ class RandomInner(Method):
     inner_retention: float = 0.5
     merge: bool = False
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_layer("layer", self.layer)
-        check_share("inner_retention", self.inner_retention)
-
-    def layers(self, depth: int) -> tuple[int, ...]:
-        """The one layer."""
-        return (resolve_layer("layer", self.layer, depth),)
 
     def merge_span(self, span: SpanStates) -> Merge:
         """Survivors in their order. No synchronisation."""

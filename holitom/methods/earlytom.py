@@ -66,8 +66,6 @@ class EarlyTom(SinkAware):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_share("retention", self.retention)
-        check_share("inner_retention", self.inner_retention)
-        check_layer("layer", self.layer)
         for name in ("similarity", "momentum"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)!r}")
@@ -122,10 +120,6 @@ class EarlyTom(SinkAware):
         flat: Tensor = kept[index // video.positions] * video.positions + index % video.positions
         merge = Merge.keep(flat, video.frames * video.positions)
         return Merge(merge.target, merge.weight, merge.anchor, spans=tuple(spans))
-
-    def layers(self, depth: int) -> tuple[int, ...]:
-        """The one layer of the inner stage, or none."""
-        return () if self.layer is None else (resolve_layer("layer", self.layer, depth),)
 
     def merge_span(self, span: SpanStates) -> Merge:
         """HoliTom's inner stage."""

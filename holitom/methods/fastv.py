@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from holitom.merge import Merge
-from holitom.methods.base import Attention, Method, check_layer, resolve_layer
+from holitom.methods.base import Attention, Method
 from holitom.ops import top_indexes
-from holitom.tokens import SpanStates, check_share
+from holitom.tokens import SpanStates
 
 
 @dataclass(frozen=True)
@@ -43,14 +43,8 @@ class FastV(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_layer("layer", self.layer)
-        check_share("inner_retention", self.inner_retention)
         if self.keep is not None and self.keep < 1:
             raise ValueError(f"keep={self.keep!r} is a number of tokens and must be at least 1")
-
-    def layers(self, depth: int) -> tuple[int, ...]:
-        """The one layer in front of which tokens are dropped."""
-        return (resolve_layer("layer", self.layer, depth),)
 
     def merge_span(self, span: SpanStates) -> Merge:
         """Keeps the most attended tokens, in order. No synchronisation."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from holitom.merge import Merge
-from holitom.methods.base import Attention, Need, check_layer, resolve_layer
+from holitom.methods.base import Attention, Need
 from holitom.methods.exact import ExactMethod
 from holitom.methods.sinks import SinkAware
 from holitom.ops.diversity import farthest_batched, token_distances
@@ -78,8 +78,6 @@ class FlashVID(SinkAware, ExactMethod):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_share("alpha", self.alpha)
-        check_share("inner_retention", self.inner_retention)
-        check_layer("layer", self.layer)
         if not -1 <= self.tau <= 1:
             raise ValueError(f"tau is a cosine and must lie in [-1, 1], got {self.tau!r}")
         if not self.expansion > 0 or self.min_segments < 1:
@@ -164,10 +162,6 @@ class FlashVID(SinkAware, ExactMethod):
         place = torch.empty_like(order)
         place[order] = torch.arange(len(order), device=device)
         return Merge.from_edges(source, place[output], weight, anchor, scores.numel(), distinct), scores.flatten()
-
-    def layers(self, depth: int) -> tuple[int, ...]:
-        """The layer of the inner stage."""
-        return () if self.layer is None else (resolve_layer("layer", self.layer, depth),)
 
     def merge_span(self, span: SpanStates) -> Merge:
         """Keeps the most attended tokens, in order. No synchronisation."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from holitom.edges import send, sum_rows, sums_in_order
 from holitom.merge import DROPPED, Merge
 from holitom.methods._plan import Plan, plan_outer
-from holitom.methods.base import Attention, Need, check_layer, resolve_layer
+from holitom.methods.base import Attention, Need
 from holitom.methods.content import ContentBudget
 from holitom.methods.exact import ExactMethod
 from holitom.methods.segmenting import Segmenting
@@ -25,7 +25,7 @@ from holitom.ops.segmentation import Segmentation, segment
 from holitom.ops.similarity import static_links
 from holitom.ops.spread import directions, most_alike, picking_scores, sketch
 from holitom.ops.streaming import SegmentStream
-from holitom.tokens import SpanStates, VideoTokens, check_share, exact_count
+from holitom.tokens import SpanStates, VideoTokens, exact_count
 
 PUBLISHED_FOR = "llava_onevision/siglip_vision_model"  # the tower that the paper's thresholds were set on
 STATIC_SHARE = 0.4  # of the links, with similarity="auto"; chosen on the testbed's validation split
@@ -90,8 +90,6 @@ class HoliTom(ContentBudget, Segmenting, SinkAware, ExactMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_share("inner_retention", self.inner_retention)
-        check_layer("layer", self.layer)
         if isinstance(self.similarity, int | float) and not -1 <= self.similarity <= 1:
             raise ValueError(f"similarity is a cosine and must lie in [-1, 1], got {self.similarity!r}: or say 'auto'")
         if self.centre_weight is not None and not 0 <= self.centre_weight <= 1:
@@ -203,10 +201,6 @@ class HoliTom(ContentBudget, Segmenting, SinkAware, ExactMethod):
             means = sum_rows(rows, source, begin, weight)
         groups = [Group(size, clusters, min(self.neighbours, clusters)) for size, clusters in plan.groups]
         return cluster_groups(means, groups, penalty, centre_weight=self.centre_weight)
-
-    def layers(self, depth: int) -> tuple[int, ...]:
-        """The one layer of the inner stage, or none."""
-        return () if self.layer is None else (resolve_layer("layer", self.layer, depth),)
 
     def merge_span(self, span: SpanStates) -> Merge:
         """The stage inside the LLM (paper, section 3.4): the tokens with the least attention join their most similar

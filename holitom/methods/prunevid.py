@@ -13,7 +13,7 @@ from torch import Tensor
 
 from holitom.edges import send
 from holitom.merge import Merge
-from holitom.methods.base import Attention, check_layer, resolve_layer
+from holitom.methods.base import Attention
 from holitom.methods.exact import ExactMethod
 from holitom.ops.density_groups import Group, cluster_groups
 from holitom.ops.ranking import top_indexes
@@ -71,9 +71,8 @@ class PruneVid(ExactMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("cluster_ratio", "scene_ratio", "inner_retention"):
+        for name in ("cluster_ratio", "scene_ratio"):
             check_share(name, getattr(self, name))
-        check_layer("layer", self.layer)
         if not -1 <= self.tau <= 1:
             raise ValueError(f"tau is a cosine and must lie in [-1, 1], got {self.tau!r}")
 
@@ -145,10 +144,6 @@ class PruneVid(ExactMethod):
         weight = (torch.cat([each.share for each in found]) / among)[point].flatten()
         merge = Merge(output[torch.cat(numbers)][point].flatten(), weight, anchor)._knowing(video.frames * positions)
         return merge, token_norms(features).flatten() if self.exact else weight
-
-    def layers(self, depth: int) -> tuple[int, ...]:
-        """The layer of the inner stage."""
-        return () if self.layer is None else (resolve_layer("layer", self.layer, depth),)
 
     def merge_span(self, span: SpanStates) -> Merge:
         """Keeps the most attended tokens of each list, in order; newlines stay. Waits for the device."""

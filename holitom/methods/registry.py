@@ -39,40 +39,12 @@ from holitom.methods.vidcom2 import VidCom2
 from holitom.methods.visionzip import VisionZip
 
 GROUP = "holitom.methods"
-BUILTIN: dict[str, type[Method]] = {
-    cls.name: cls
-    for cls in (
-        HoliTom,
-        Spread,
-        FastV,
-        PyramidDrop,
-        VisionZip,
-        DyCoke,
-        PruneVid,
-        FastVID,
-        EVS,
-        VidCom2,
-        DivPrune,
-        CDPruner,
-        EchoPrune,
-        FlashVID,
-        UnifiedST,
-        VCast,
-        FrameFusion,
-        ForestPrune,
-        STTM,
-        UniformFrames,
-        RandomDrop,
-        RandomInner,
-        AveragePool,
-        CellSample,
-        CellMean,
-        Renewal,
-        EarlyTom,
-        ToMe,
-        RepeatFrames,
-    )
-}
+_CLASSES: tuple[type[Method], ...] = (
+    HoliTom, Spread, FastV, PyramidDrop, VisionZip, DyCoke, PruneVid, FastVID, EVS, VidCom2, DivPrune, CDPruner,
+    EchoPrune, FlashVID, UnifiedST, VCast, FrameFusion, ForestPrune, STTM, UniformFrames, RandomDrop, RandomInner,
+    AveragePool, CellSample, CellMean, Renewal, EarlyTom, ToMe, RepeatFrames,
+)  # fmt: skip
+BUILTIN = {cls.name: cls for cls in _CLASSES}
 
 
 def third_party() -> dict[str, EntryPoint]:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from holitom.merge import Merge
-from holitom.methods.base import Method, check_layer, resolve_layer
+from holitom.methods.base import Method
 from holitom.ops.quadtree import Level, levels, over_children, parents
 from holitom.tokens import SpanStates
 
@@ -57,7 +57,6 @@ class STTM(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_layer("layer", self.layer)
         for name in ("threshold", "temporal_threshold"):
             value = getattr(self, name)
             if value is not None and not -1 <= value <= 1:
@@ -66,10 +65,6 @@ class STTM(Method):
             raise ValueError(f"root_level counts from 0, the coarsest level; got {self.root_level!r}")
         if self.head_dim is not None and self.head_dim < 1:
             raise ValueError(f"head_dim is a number of channels, at least 1, or None; got {self.head_dim!r}")
-
-    def layers(self, depth: int) -> tuple[int, ...]:
-        """The one layer in front of which tokens merge."""
-        return (resolve_layer("layer", self.layer, depth),)
 
     def merge_span(self, span: SpanStates) -> Merge:
         """Merges a whole video's patches; tokens that are none (newlines) stay.

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from holitom.merge import DROPPED, Merge
-from holitom.methods.base import Attention, Method, Need, check_layer, resolve_layer
+from holitom.methods.base import Attention, Method, Need
 from holitom.ops.density import cluster_blockwise
 from holitom.ops.diversity import distinct_rows
 from holitom.ops.inner import join_survivors
@@ -70,8 +70,6 @@ class UnifiedST(Method):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_share("retention", self.retention)
-        check_share("inner_retention", self.inner_retention)
-        check_layer("layer", self.layer)
         if not -1 <= self.tau <= 1:
             raise ValueError(f"tau is a cosine and must lie in [-1, 1], got {self.tau!r}")
         for name in ("cluster_ratio", "text_similarity"):
@@ -101,10 +99,6 @@ class UnifiedST(Method):
         target = torch.where(target < 0, DROPPED, place[target])
         share = 1 / torch.bincount(target + 1, minlength=count + 1).float()  # what is dropped counts first
         return Merge(target, share[target + 1], anchor)
-
-    def layers(self, depth: int) -> tuple[int, ...]:
-        """The layer of the inner stage, or none."""
-        return () if self.layer is None else (resolve_layer("layer", self.layer, depth),)
 
     def merge_span(self, span: SpanStates) -> Merge:
         """The text-aware stage.

@@ -16,26 +16,8 @@ from holitom.models.video_llama_3 import VideoLlama3Adapter
 from holitom.models.wrappers import find_model
 
 __all__ = [
-    "Adapter",
-    "Gemma4Adapter",
-    "Glm4vAdapter",
-    "InternVLAdapter",
-    "Lfm3VlAdapter",
-    "LlavaNextVideoAdapter",
-    "LlavaOnevisionAdapter",
-    "PatchRecord",
-    "Qwen3VLAdapter",
-    "Qwen25VLAdapter",
-    "Qwen35Adapter",
-    "QwenVLAdapter",
-    "SmolVLMAdapter",
-    "VideoLayout",
-    "VideoLlama3Adapter",
-    "VideoLlavaAdapter",
-    "adapter_for",
-    "find_model",
-    "register",
-    "supported",
-    "tower_name",
-    "with_row_newlines",
-]
+    "Adapter", "Gemma4Adapter", "Glm4vAdapter", "InternVLAdapter", "Lfm3VlAdapter", "LlavaNextVideoAdapter",
+    "LlavaOnevisionAdapter", "PatchRecord", "Qwen3VLAdapter", "Qwen25VLAdapter", "Qwen35Adapter", "QwenVLAdapter",
+    "SmolVLMAdapter", "VideoLayout", "VideoLlama3Adapter", "VideoLlavaAdapter", "adapter_for", "find_model", "register",
+    "supported", "tower_name", "with_row_newlines",
+]  # fmt: skip

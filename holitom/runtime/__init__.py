@@ -7,13 +7,6 @@ from holitom.runtime.session import Session
 from holitom.runtime.summary import Summary
 
 __all__ = [
-    "InnerRecord",
-    "PromptRecord",
-    "Session",
-    "Summary",
-    "VideoRecord",
-    "layouts_of",
-    "question_for",
-    "question_ids",
+    "InnerRecord", "PromptRecord", "Session", "Summary", "VideoRecord", "layouts_of", "question_for", "question_ids",
     "with_layouts",
-]
+]  # fmt: skip

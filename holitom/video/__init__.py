@@ -11,22 +11,7 @@ from holitom.video.sources import Source
 from holitom.video.stream import VideoStream, open_video
 
 __all__ = [
-    "Clip",
-    "Conversation",
-    "FetchLimits",
-    "FrameRate",
-    "Media",
-    "Message",
-    "Preprocessor",
-    "SamplingRule",
-    "Source",
-    "VideoError",
-    "VideoStream",
-    "model_turn",
-    "open_video",
-    "read_video",
-    "sample_by_rate",
-    "sample_indexes",
-    "to_device",
-    "user_turn",
-]
+    "Clip", "Conversation", "FetchLimits", "FrameRate", "Media", "Message", "Preprocessor", "SamplingRule", "Source",
+    "VideoError", "VideoStream", "model_turn", "open_video", "read_video", "sample_by_rate", "sample_indexes",
+    "to_device", "user_turn",
+]  # fmt: skip

@@ -7,15 +7,5 @@ from holitom.video.synthetic.scene import COLOURS, FRAMES, SHAPES, SIZE, Scenes
 from holitom.video.synthetic.suite import SPLITS, TASKS, SyntheticClip, block, suite
 
 __all__ = [
-    "COLOURS",
-    "FRAMES",
-    "SHAPES",
-    "SIZE",
-    "SPLITS",
-    "TASKS",
-    "Question",
-    "Scenes",
-    "SyntheticClip",
-    "block",
-    "suite",
-]
+    "COLOURS", "FRAMES", "SHAPES", "SIZE", "SPLITS", "TASKS", "Question", "Scenes", "SyntheticClip", "block", "suite",
+]  # fmt: skip
