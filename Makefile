@@ -26,7 +26,8 @@ BIN := $(VENV)/bin
 VENV_TEST := $(VENV)-test
 VENV_VLLM := $(VENV)-vllm
 TEST_BIN := $(VENV_TEST)/bin
-PYTEST := OMP_NUM_THREADS=1 $(TEST_BIN)/python -m pytest -n 2 --ignore tests/browser
+# A file's tests stay together, so that what they share is made once; whoever has nothing left takes from the other.
+PYTEST := OMP_NUM_THREADS=1 $(TEST_BIN)/python -m pytest -n 2 --dist worksteal --ignore tests/browser
 
 .PHONY: demo test slow newest ray browser docs serving dist lint format clean
 
@@ -46,11 +47,11 @@ demo: $(VENV)/ready
 	@echo; echo "A model of real size with random weights: it takes the time of LLaVA-OneVision-0.5B and knows nothing."
 	$(BIN)/holitom bench $(REAL_SHAPE) --dtype $(DTYPE)
 
-# All tests but the slow ones, those on Ray and those in a browser: about eight minutes on two cores.
+# All tests but the slow ones, those on Ray and those in a browser: minutes on two cores.
 test: $(VENV_TEST)/ready
 	$(PYTEST) -m "not slow and not ray"
 
-# What takes over ten seconds each, and the large matrix. make slow SLOW=tests/test_runtime_threads.py: those of a file.
+# What takes over ten seconds each, and the large matrices. make slow SLOW=tests/test_runtime_threads.py: those of a file.
 slow: $(VENV_TEST)/ready
 	$(PYTEST) -m "slow and not ray" $(SLOW) || { code=$$?; test $$code -eq 5 && echo "no test is marked slow"; exit $$((code == 5 ? 0 : code)); }
 

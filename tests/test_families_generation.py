@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
 from families import FAMILIES, IMAGE, PAD, VIDEO, Row, batch, build, model_of, row, three_rows, token_types, words
 from family_reference import by_hand
+from matrix import some
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from holitom import HoliTom
@@ -17,6 +19,7 @@ OUTER = HoliTom(retention=0.25, layer=None)
 INNER = HoliTom(retention=0.3, layer=3)
 METHODS = {"outer": OUTER, "inner": INNER}
 CASES = [(name, method) for name, family in FAMILIES.items() for method in METHODS if family.inner or method == "outer"]
+HALF = ("bfloat16", "float16")
 STATEFUL = ("lfm3_vl", "qwen3_5", "qwen3_5_moe")  # convolutions and linear attention run over padding too
 MODES = {
     "no cache": {"use_cache": False},
@@ -46,8 +49,7 @@ def generate(model, name, rows, steps=STEPS, **kwargs):
     return out[:, inputs["input_ids"].shape[1] :].tolist()
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize(("name", "method"), CASES)
+@pytest.mark.parametrize(("name", "method", "mode"), some([(*case, mode) for case in CASES for mode in MODES], 2))
 def test_ways_to_generate_agree(name, method, mode):
     model, rows = model_of(name), three_rows(name)[:1]
     if (name, mode) in REFUSED:
@@ -90,16 +92,15 @@ def test_the_score_of_a_beam_is_what_its_tokens_score_by_hand(name, method):
     assert float(beams.sequences_scores[0]) * len(answer) == pytest.approx(total, abs=2e-3)
 
 
-@pytest.mark.parametrize("full_ids", [True, False], ids=["all ids", "new ids"])
-@pytest.mark.parametrize(("name", "method"), CASES)
-def test_a_second_question_on_a_kept_cache(name, method, full_ids):
+@pytest.mark.parametrize(("name", "method", "ids"), some([(*case, ids) for case in CASES for ids in ("all", "new")], 2))
+def test_a_second_question_on_a_kept_cache(name, method, ids):
     model, eager, one, question = model_of(name), model_of(name, "eager"), one_row(name), words(6, 9)
     kept = {"max_new_tokens": 3, "do_sample": False, "return_dict_in_generate": True}
     with METHODS[method](model) as session:
         first = model.generate(**batch(name, one), **kept)
         videos = session.prompts[0].videos
         history = [*first.sequences[0].tolist(), *question]
-        given = history if full_ids else history[first.past_key_values.get_seq_length() :]
+        given = history if ids == "all" else history[first.past_key_values.get_seq_length() :]
         second = model.generate(
             input_ids=torch.tensor([given]),
             attention_mask=torch.ones(1, len(history), dtype=torch.long),
@@ -158,9 +159,9 @@ def test_a_state_that_runs_over_padding_takes_rows_of_one_length():
             model(**batch(name, *asked), past_key_values=cache)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize(("name", "method"), CASES)
-def test_half_precision(name, method, dtype):
+@pytest.mark.parametrize(("name", "method", "kind"), some([(*case, kind) for case in CASES for kind in HALF], 2))
+def test_half_precision(name, method, kind):
+    dtype = getattr(torch, kind)
     model, rows = build(name).to(dtype), three_rows(name)
     inputs = {key: value.to(dtype) if value.is_floating_point() else value for key, value in batch(name, *rows).items()}
     with METHODS[method](model) as session:
@@ -181,8 +182,7 @@ def fingerprint(model, name):
     return hooks, own, dict(ALL_ATTENTION_FUNCTIONS._local_mapping), dict(ALL_ATTENTION_FUNCTIONS.items())
 
 
-@pytest.mark.parametrize("failing", [None, "tower", "decoder", "user"])
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(("name", "failing"), some(product(FAMILIES, (None, "tower", "decoder", "user")), 2))
 def test_nothing_is_left_behind(name, failing):
     model, rows = model_of(name), three_rows(name)[:1]
     before, plain = fingerprint(model, name), generate(model, name, rows)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from itertools import product
 
 import pytest
 import typer
 from families import FAMILIES, batch, model_of, questions, three_rows
+from matrix import some
 from typer.testing import CliRunner
 
 from holitom.cli.models import catalogue, models
@@ -27,8 +29,7 @@ def method_for(name, key):
     return cls(layer=None) if "before" in cls.stages and "layer" in method.settings() else None
 
 
-@pytest.mark.parametrize("key", BUILTIN)
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(("name", "key"), some(product(FAMILIES, BUILTIN), 3))
 def test_a_batch_equals_each_row_alone(name, key):
     model, rows, method = model_of(name), three_rows(name), method_for(name, key)
     if method is None:
@@ -50,11 +51,14 @@ def test_a_batch_equals_each_row_alone(name, key):
     assert any(stages[-1] < stages[0] for stages in together) or method.stages == ("tower",)
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["holitom:sink=1.0,change=0.1,retention=0.5,layer=none", "visionzip:sink=1.0", "spread:change=0.2,retention=0.5"],
+MODIFIED = (
+    "holitom:sink=1.0,change=0.1,retention=0.5,layer=none",
+    "visionzip:sink=1.0",
+    "spread:change=0.2,retention=0.5",
 )
-@pytest.mark.parametrize("name", FAMILIES)
+
+
+@pytest.mark.parametrize(("name", "text"), some(product(FAMILIES, MODIFIED), 3))
 def test_modifiers_look_at_each_row_alone(name, text):
     model, rows, method = model_of(name), three_rows(name), parse(text)
     with method(model) as session:

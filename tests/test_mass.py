@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from itertools import product
 from typing import ClassVar
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 from families import FAMILIES, IMAGE, VIDEO, batch, build, model_of, row, three_rows, words
 from family_reference import by_hand
 from hypothesis import given
+from matrix import some
 from method_zoo import VARIANTS, videos
 from reference import mass_by_hand
 
@@ -116,8 +118,7 @@ def test_equal_tokens_merged_with_their_mass_change_nothing(monkeypatch) -> None
     assert (bare - plain).abs().max() > 1e-2
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("name", CAN)
+@pytest.mark.parametrize(("name", "method"), some(product(CAN, METHODS), 2))
 def test_alone_and_in_a_batch_equal_a_computation_by_hand(name, method):
     settings, model, rows = parse(METHODS[method]), model_of(name), three_rows(name)
     if settings.layers(4) and settings.layers(4)[0] < max(1, FAMILIES[name].deepstack):

@@ -8,6 +8,7 @@ import pickle
 import pytest
 import torch
 from families import FAMILIES, PAD, batch, model_of, row, words
+from matrix import some
 from transformers import DynamicCache
 
 from holitom import HoliTom
@@ -17,6 +18,7 @@ from holitom.runtime import Session
 OUTER, INNER = HoliTom(retention=0.25, layer=None), HoliTom(retention=0.3, layer=3)
 METHODS = {"outer": OUTER, "inner": INNER}
 CASES = [(name, method) for name, family in FAMILIES.items() for method in METHODS if family.inner or method == "outer"]
+HOWS = ("deepcopy", "pickle", "outliving")
 FEW = [case for case in CASES if case[0] in ("llava_onevision", "qwen2_5_vl", "qwen3_5", "gemma4")]
 
 
@@ -34,8 +36,7 @@ def ask(model, kept, question, rows=1):
     return model(input_ids=torch.tensor([question] * rows), past_key_values=kept, use_cache=True).logits
 
 
-@pytest.mark.parametrize("how", ["deepcopy", "pickle", "outliving"])
-@pytest.mark.parametrize(("name", "method"), CASES)
+@pytest.mark.parametrize(("name", "method", "how"), some([(*case, how) for case in CASES for how in HOWS], 3))
 @torch.inference_mode()
 def test_a_copy_goes_on_as_the_original_does(name, method, how):
     """transformers' way to share a prefix: read once, copied for each question; another video comes in between."""
@@ -56,9 +57,8 @@ def test_a_copy_goes_on_as_the_original_does(name, method, how):
             assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
 
 
-@pytest.mark.parametrize("full_ids", [True, False], ids=["all ids", "new ids"])
-@pytest.mark.parametrize(("name", "method"), CASES)
-def test_a_session_for_each_turn(name, method, full_ids):
+@pytest.mark.parametrize(("name", "method", "ids"), some([(*case, ids) for case in CASES for ids in ("all", "new")], 2))
+def test_a_session_for_each_turn(name, method, ids):
     """Three turns, in one session or in one each: the same tokens."""
     model, kept = model_of(name), {"max_new_tokens": 3, "do_sample": False, "return_dict_in_generate": True}
     inputs, questions = batch(name, one(name)), [words(6, 9), words(4, 11)]
@@ -70,7 +70,7 @@ def test_a_session_for_each_turn(name, method, full_ids):
         for question in questions:
             past = out.past_key_values
             history += question
-            given = history if full_ids else history[past.get_seq_length() :]
+            given = history if ids == "all" else history[past.get_seq_length() :]
             with session_of():
                 out = model.generate(
                     input_ids=torch.tensor([given]),

@@ -102,7 +102,7 @@ def test_a_film_with_damage_inside_is_sampled_over_what_decodes(tmp_path, caplog
     assert len(caplog.messages) == 1
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", [*range(6), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(6, 12))])
 @pytest.mark.parametrize(
     ("name", "codec"), [("a.mp4", "libx264"), ("a.mkv", "libx264"), ("a.ts", "mpeg1video"), ("a.avi", "mpeg4")]
 )
