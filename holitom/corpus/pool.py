@@ -12,7 +12,6 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator
 from multiprocessing.connection import wait
-from types import TracebackType
 from typing import Any
 
 from typing_extensions import Self
@@ -64,9 +63,7 @@ class Pool:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def read(self, items: Iterable[Item], stop: Any = False) -> Iterator[Video | Failure]:

@@ -9,7 +9,6 @@ import tempfile
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any
 
 from typing_extensions import Self
@@ -36,9 +35,7 @@ class Scratch:
         tempfile.tempdir = str(self.path)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         tempfile.tempdir = self._before
         shutil.rmtree(self.path, ignore_errors=True)
         self._lock.close()

@@ -158,15 +158,6 @@ class StageTimer:
         """Seconds of each stage over all its times, inner stages included."""
         return {path: sum(seconds) for path, seconds in self._seconds.items()}
 
-    def own(self) -> dict[str, float]:
-        """Seconds of each stage over all its times, less those of the stages directly inside it."""
-        own = self.totals()
-        for path, seconds in self.totals().items():
-            outer = path.rpartition("/")[0]
-            if outer in own:
-                own[outer] -= seconds
-        return own
-
     def reset(self) -> None:
         """Forget what was measured, between warm-up and measurement for example."""
         if self._running:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 from .shape import VisionShape
 
@@ -12,30 +12,26 @@ def _pair(value: Any) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else (value[0], value[1])
 
 
-def _image_tower(
-    vision: Any,
-    projector: tuple[tuple[int, int], ...],
-    *,
-    class_tokens: int = 0,
-    merge: int = 1,
-    projector_input: Literal["merged", "patches", "all"] = "merged",
-) -> VisionShape:
-    """A tower of images of fixed size: CLIP, SigLIP, InternViT."""
-    (height, width), (patch_height, patch_width) = _pair(vision.image_size), _pair(vision.patch_size)
+def _tower(vision: Any, projector: tuple[tuple[int, int], ...], patch_inputs: int, **more: Any) -> VisionShape:
+    """A tower whose config has the usual names."""
     return VisionShape(
         layers=vision.num_hidden_layers,
         hidden=vision.hidden_size,
         heads=vision.num_attention_heads,
-        head_dim=vision.hidden_size // vision.num_attention_heads,
+        head_dim=getattr(vision, "head_dim", None) or vision.hidden_size // vision.num_attention_heads,
         intermediate=vision.intermediate_size,
-        patch_inputs=vision.num_channels * patch_height * patch_width,
+        patch_inputs=patch_inputs,
         projector=projector,
-        grid=(height // patch_height, width // patch_width),
-        class_tokens=class_tokens,
-        merge=merge,
-        projector_input=projector_input,
-        pooling_head=bool(getattr(vision, "vision_use_head", False)),
+        **more,
     )
+
+
+def _image_tower(vision: Any, projector: tuple[tuple[int, int], ...], **more: Any) -> VisionShape:
+    """A tower of images of fixed size: CLIP, SigLIP, InternViT."""
+    (height, width), (patch_height, patch_width) = _pair(vision.image_size), _pair(vision.patch_size)
+    grid, head = (height // patch_height, width // patch_width), bool(getattr(vision, "vision_use_head", False))
+    inputs = vision.num_channels * patch_height * patch_width
+    return _tower(vision, projector, inputs, grid=grid, pooling_head=head, **more)
 
 
 def _two_layer_projector(config: Any, vision: Any, hidden: int, outputs: int) -> tuple[tuple[int, int], ...]:
@@ -87,16 +83,9 @@ def _smolvlm(config: Any, vision: Any, hidden: int) -> VisionShape:
 
 def _video_llama_3(config: Any, vision: Any, hidden: int) -> VisionShape:
     height, width = _pair(vision.patch_size)
-    return VisionShape(
-        layers=vision.num_hidden_layers,
-        hidden=vision.hidden_size,
-        heads=vision.num_attention_heads,
-        head_dim=vision.hidden_size // vision.num_attention_heads,
-        intermediate=vision.intermediate_size,
-        patch_inputs=vision.num_channels * height * width,
-        projector=((vision.hidden_size, hidden), (hidden, hidden)),
-        merge=2,  # the processor's setting for videos, not part of the config
-    )
+    projector = ((vision.hidden_size, hidden), (hidden, hidden))
+    merge = 2  # the processor's setting for videos, not part of the config
+    return _tower(vision, projector, vision.num_channels * height * width, merge=merge)
 
 
 def _qwen_tower(vision: Any, width: int, intermediate: int, projector: tuple[tuple[int, int], ...]) -> VisionShape:
@@ -147,34 +136,20 @@ def _glm4v(config: Any, vision: Any, hidden: int) -> VisionShape:
 
 
 def _gemma4(config: Any, vision: Any, hidden: int) -> VisionShape:
-    return VisionShape(
-        layers=vision.num_hidden_layers,
-        hidden=vision.hidden_size,
-        heads=vision.num_attention_heads,
-        head_dim=vision.head_dim,
-        intermediate=vision.intermediate_size,
-        patch_inputs=3 * vision.patch_size**2,
-        projector=((vision.hidden_size, hidden),),
-        gated=True,
-        merge=vision.pooling_kernel_size,
-        pooling_matmul=True,
-    )
+    more = {"gated": True, "merge": vision.pooling_kernel_size, "pooling_matmul": True}
+    return _tower(vision, ((vision.hidden_size, hidden),), 3 * vision.patch_size**2, **more)
 
 
 def _lfm3_vl(config: Any, vision: Any, hidden: int) -> VisionShape:
-    height, width = _pair(vision.patch_size)
+    (height, width), frames = _pair(vision.patch_size), _pair(vision.temporal_patch_size)[0]
     square = vision.hidden_size * vision.spatial_merge_size**2
-    return VisionShape(
-        layers=vision.num_hidden_layers,
-        hidden=vision.hidden_size,
-        heads=vision.num_attention_heads,
-        head_dim=vision.hidden_size // vision.num_attention_heads,
+    return _tower(
+        vision,
+        ((square, config.projector_hidden_size), (config.projector_hidden_size, hidden)),
+        vision.in_channels * frames * height * width,
         kv_heads=vision.num_key_value_heads,
-        intermediate=vision.intermediate_size,
-        patch_inputs=vision.in_channels * _pair(vision.temporal_patch_size)[0] * height * width,
-        projector=((square, config.projector_hidden_size), (config.projector_hidden_size, hidden)),
         gated=True,
-        frames_per_step=_pair(vision.temporal_patch_size)[0],
+        frames_per_step=frames,
         merge=vision.spatial_merge_size,
         conv_layers=list(vision.layer_types).count("conv"),
         conv_kernel=vision.conv_kernel_size,

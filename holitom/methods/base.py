@@ -35,6 +35,7 @@ class Method:
     * Inside the LLM: :meth:`merge_span` and :meth:`layers`.
 
     A method is a value: it holds its settings and nothing else, and can serve any number of models and threads.
+    A setting of the wrong type raises a TypeError, one out of its range a ValueError, which name it.
 
     Args:
         positions: 1-D rotary positions of the tokens that enter the LLM: ``"compact"`` counts on without gaps, as if

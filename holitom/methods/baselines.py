@@ -51,9 +51,6 @@ class UniformFrames(ExactMethod):
         retention: share of the visual tokens that enter the LLM, rounded to whole frames.
         exact: keep exactly ``exact_count(T, (h, w), retention)`` tokens: what differs from whole frames is spread
             evenly over all dropped tokens, or taken evenly from the kept ones.
-
-    Raises:
-        ValueError: naming the parameter that is out of range.
     """
 
     name: ClassVar[str] = "uniformframes"
@@ -84,9 +81,6 @@ class RandomDrop(ExactMethod):
         retention: share of the visual tokens that enter the LLM: exactly ``exact_count(T, (h, w), retention)``.
         seed: of the choice, which does not depend on the device.
         exact: accepted for uniformity; the count is exact in any case.
-
-    Raises:
-        ValueError: naming the parameter that is out of range.
     """
 
     name: ClassVar[str] = "randomdrop"
@@ -149,9 +143,6 @@ class AveragePool(ExactMethod):
         retention: share of the visual tokens that enter the LLM, rounded to a grid.
         exact: keep exactly ``exact_count(T, (h, w), retention)`` tokens: additional tokens leave their cells, excess
             cells go, both spread evenly over the video.
-
-    Raises:
-        ValueError: naming the parameter that is out of range.
     """
 
     name: ClassVar[str] = "averagepool"

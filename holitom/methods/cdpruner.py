@@ -40,9 +40,6 @@ class CDPruner(ExactMethod):
         relevant: ``"unlike"``: tokens unlike the question are relevant, as in the official code; ``"like"``: those like
             it, as the paper has it.
         exact: accepted for uniformity; the count is exact in any case.
-
-    Raises:
-        ValueError: naming the parameter that is out of range.
     """
 
     name: ClassVar[str] = "cdpruner"

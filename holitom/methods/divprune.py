@@ -26,9 +26,6 @@ class DivPrune(ExactMethod):
         retention: share of the visual tokens that enter the LLM: round(T*N * retention), which is exact. Published:
             0.098.
         exact: accepted for uniformity; the count is exact in any case.
-
-    Raises:
-        ValueError: naming the parameter that is out of range.
     """
 
     name: ClassVar[str] = "divprune"

@@ -37,9 +37,6 @@ class EchoPrune(ExactMethod):
         retention: share of the visual tokens that enter the LLM: round(T*N * retention), which is exact.
         temperature: of the softmax; small: only the most similar token counts. Reported: 0.5.
         exact: accepted for uniformity; the count is exact in any case.
-
-    Raises:
-        ValueError: naming the parameter that is out of range.
     """
 
     name: ClassVar[str] = "echoprune"

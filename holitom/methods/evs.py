@@ -32,9 +32,6 @@ class EVS(ContentBudget, ExactMethod):
         pruning_rate: vLLM's parameter q in [0, 1), instead of the retention: max(N, floor(T*N * (1 - q))) tokens.
         exact: keep exactly ``exact_count(T, (h, w), retention)``, also below one frame (then the first positions of
             the first frame, as all its changes are equal).
-
-    Raises:
-        ValueError: naming the parameter that is out of range.
     """
 
     name: ClassVar[str] = "evs"

@@ -53,9 +53,6 @@ class FastVID(SinkAware, ExactMethod):
 
     The published scores are the weights of SigLIP's attention-pooling head; what a session gives are those of the
     model's adapter. Official code fails on fewer frames than segments or no context tokens; here both are fine.
-
-    Raises:
-        ValueError: naming the parameter that is out of range.
     """
 
     name: ClassVar[str] = "fastvid"

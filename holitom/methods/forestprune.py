@@ -36,9 +36,6 @@ class ForestPrune(ExactMethod):
         distance: the largest difference of their rows or columns, in shares of the frame (officially 1 - 0.8).
         exact: keep exactly ``exact_count(T, (h, w), retention)`` tokens, not round(T * round(N * preselect) *
             retention / preselect).
-
-    Raises:
-        ValueError: naming the parameter that is out of range.
     """
 
     name: ClassVar[str] = "forestprune"

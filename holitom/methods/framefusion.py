@@ -38,9 +38,6 @@ class FrameFusion(Method):
         merge_floor: the share of merged tokens below which merging ends.
         first: the first layer in front of which tokens merge. Official: 0.
         depth: the number of layers in the budget; None: the model's. Official: 28.
-
-    Raises:
-        ValueError: naming the parameter that is out of range.
     """
 
     name: ClassVar[str] = "framefusion"

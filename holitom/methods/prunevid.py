@@ -50,9 +50,6 @@ class PruneVid(ExactMethod):
         inner_retention: alpha, the share of each list that stays there: floor(alpha * n), of the video at least 1.
         exact: with a retention, keep exactly ``exact_count(T, (h, w), retention)`` tokens: additional tokens are those
             with the largest norm that anchor nothing, excess outputs those at anchors with the smallest norm.
-
-    Raises:
-        ValueError: naming the parameter that is out of range.
     """
 
     name: ClassVar[str] = "prunevid"

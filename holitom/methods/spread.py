@@ -38,9 +38,6 @@ class Spread(ContentBudget):
             one operation; else in rounds.
         exact: accepted for uniformity; the count is exact in any case.
         positions: as for every method; the default is ``"original"`` here.
-
-    Raises:
-        ValueError: naming the parameter that is out of range.
     """
 
     name: ClassVar[str] = "spread"

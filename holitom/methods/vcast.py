@@ -33,9 +33,6 @@ class VCast(ExactMethod):
         temperature: of the softmax over curvatures.
         exact: keep exactly ``exact_count(T, (h, w), retention)`` tokens even where ``min_tokens`` a frame would be more
             (then only so many frames as there are tokens get one).
-
-    Raises:
-        ValueError: naming the parameter that is out of range.
     """
 
     name: ClassVar[str] = "vcast"

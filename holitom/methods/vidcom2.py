@@ -36,9 +36,6 @@ class VidCom2(ExactMethod):
             max(T, floor(T*N * (1 - q))).
         exact: keep exactly ``exact_count(T, (h, w), retention)``: the least unusual kept tokens of the whole video go,
             or the most unusual dropped ones come back (vLLM's rule).
-
-    Raises:
-        ValueError: naming the parameter that is out of range.
     """
 
     name: ClassVar[str] = "vidcom2"
