@@ -113,7 +113,7 @@ def caption(
     from holitom.corpus import Plan, Scratch, Stop, Store, Totals, list_questions, list_videos
     from holitom.video.remote import FetchLimits
 
-    reading = _reading(window, tokens, fps, frames, retention, engine)
+    reading = _reading({"window": window, "tokens": tokens, "fps": fps}, frames, retention, engine)
     _check(engine, ray or ray_address is not None, out_file, summary, device, dtype)
     model = chosen_model(model)
     check_model(model)
@@ -129,13 +129,12 @@ def caption(
         batch_tokens=batch_tokens,
         group=group,
     )
-    settings = _settings(model, chosen, engine, plan, reading, max_new_tokens, dtype, attention)
-    settings.update({"fps": fps} if reading is None and fps is not None else {})
     check_one_question(chosen, plan.questions, reading is not None)
     totals, limits = Totals(plan.rows), FetchLimits(download_size, download_time)
     make = _Factory(
         engine, model, chosen, plan.questions, reading, max_new_tokens, device, dtype, attention, limits, fps
     )
+    settings = make.settings(frames)
     options: dict[str, Any] = {"restart": not resume, "retry_errors": retry_errors, "seen": totals.add}
     with Scratch(), Store(out_file, settings, **options) as store, Stop().on_interrupt() as stop:
         if len(store):
@@ -215,26 +214,35 @@ class _Factory:
             return PathReader()
         return PromptReader(resolve(self.model), tuple(questions), frames, self.limits, self.fps)
 
+    def settings(self, frames: int | None) -> dict[str, Any]:
+        """What decides an answer. Workers, batches and devices do not, but by rounding."""
+        windows = {} if self.reading is None else {"windows": dataclasses.asdict(self.reading)}
+        return {
+            "holitom": __version__,
+            "engine": self.engine,
+            "model": self.model if self.model == "tiny" else resolve(self.model),
+            "method": "none" if self.method is None else self.method.settings(),
+            "questions": list(self.questions),
+            "frames": frames,
+            **windows,
+            "max_new_tokens": self.max_new_tokens,
+            "dtype": self.dtype,
+            "attention": self.attention,
+            **({"fps": self.fps} if self.reading is None and self.fps is not None else {}),
+        }
 
-def _reading(
-    window: float | None,
-    tokens: int | None,
-    fps: float | None,
-    frames: int | None,
-    retention: float | None,
-    engine: str,
-) -> Reading | None:
-    """How videos are read, where that is in windows.
+
+def _reading(given: dict[str, Any], frames: int | None, retention: float | None, engine: str) -> Reading | None:
+    """How videos are read, where that is in windows, from ``window``, ``tokens`` and ``fps``.
 
     Raises:
         typer.BadParameter: for options that do not go together.
     """
     from holitom.long_video import Reading
 
-    given = {"window": window, "tokens": tokens, "fps": fps}
     if any(value is not None for value in given.values()):
         check_windows(given, frames, retention, compare=False)
-    reading = Reading.of(window, tokens, fps, frames)
+    reading = Reading.of(**given, frames=frames)
     if reading is not None and engine != "transformers":
         raise typer.BadParameter("videos are read in windows by --engine transformers alone")
     return reading
@@ -248,31 +256,6 @@ def _run_here(plan: Plan, make: _Factory, store: Store, stop: Stop, renew: Any) 
         run(plan, engine, make.reader(plan.questions, plan.frames), store, stop, renew)
     finally:
         engine.close()
-
-
-def _settings(
-    model: str,
-    method: Method | None,
-    engine: str,
-    plan: Plan,
-    reading: Reading | None,
-    max_new_tokens: int,
-    dtype: str,
-    attention: str | None,
-) -> dict[str, Any]:
-    """What decides an answer. Workers, batches and devices do not, but by rounding."""
-    return {
-        "holitom": __version__,
-        "engine": engine,
-        "model": model if model == "tiny" else resolve(model),
-        "method": "none" if method is None else method.settings(),
-        "questions": list(plan.questions),
-        "frames": plan.frames,
-        **({} if reading is None else {"windows": dataclasses.asdict(reading)}),
-        "max_new_tokens": max_new_tokens,
-        "dtype": dtype,
-        "attention": attention,
-    }
 
 
 @contextmanager
