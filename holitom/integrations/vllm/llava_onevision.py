@@ -22,8 +22,10 @@ from holitom.integrations.vllm.compressor import Compressor
 from holitom.integrations.vllm.config import ServingConfig
 from holitom.integrations.vllm.processing import CompressedVideos, VideoShape
 from holitom.integrations.vllm.request import RequestSettings
+from holitom.integrations.vllm.vllm_names import checked
 
 
+@checked
 class ProcessingInfo(LlavaOnevisionProcessingInfo):  # type: ignore[misc]
     """Sizes of compressed videos, which vLLM also measures its memory by."""
 
@@ -39,6 +41,7 @@ class ProcessingInfo(LlavaOnevisionProcessingInfo):  # type: ignore[misc]
         return ServingConfig.of_hf_config(self.get_hf_config()).token_count(num_frames, self.frame_grid) + 1
 
 
+@checked
 class Processor(CompressedVideos, LlavaOnevisionMultiModalProcessor):  # type: ignore[misc]
     """Placeholders of compressed videos."""
 
@@ -53,6 +56,7 @@ class Processor(CompressedVideos, LlavaOnevisionMultiModalProcessor):  # type: i
 
 
 @MULTIMODAL_REGISTRY.register_processor(Processor, info=ProcessingInfo, dummy_inputs=LlavaOnevisionDummyInputsBuilder)
+@checked
 class HoliTomLlavaOnevisionForConditionalGeneration(RequestSettings, LlavaOnevisionForConditionalGeneration):  # type: ignore[misc]
     """vLLM's model, with a method between the vision tower and the LLM."""
 

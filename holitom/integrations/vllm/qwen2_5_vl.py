@@ -15,12 +15,15 @@ from vllm.model_executor.models.qwen2_5_vl import (
 )
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
+from holitom.integrations.vllm.encoder_graphs import GraphedVideos
 from holitom.integrations.vllm.positions import grid_places
-from holitom.integrations.vllm.qwen_vl import QwenProcessor, QwenVideos
+from holitom.integrations.vllm.qwen_vl import QwenProcessor
+from holitom.integrations.vllm.vllm_names import checked
 from holitom.models.base import PatchRecord
 from holitom.models.patches import from_window_order, mean_of_packed
 
 
+@checked
 class Processor(QwenProcessor, Qwen2_5_VLMultiModalProcessor):  # type: ignore[misc]
     """Placeholders of compressed videos."""
 
@@ -28,7 +31,8 @@ class Processor(QwenProcessor, Qwen2_5_VLMultiModalProcessor):  # type: ignore[m
 @MULTIMODAL_REGISTRY.register_processor(
     Processor, info=Qwen2_5_VLProcessingInfo, dummy_inputs=Qwen2_5_VLDummyInputsBuilder
 )
-class HoliTomQwen2_5_VLForConditionalGeneration(QwenVideos, Qwen2_5_VLForConditionalGeneration):  # type: ignore[misc]
+@checked
+class HoliTomQwen2_5_VLForConditionalGeneration(GraphedVideos, Qwen2_5_VLForConditionalGeneration):  # type: ignore[misc]
     """vLLM's model, with a method between the vision tower and the LLM."""
 
     def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:

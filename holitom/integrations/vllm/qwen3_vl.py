@@ -17,8 +17,10 @@ from vllm.model_executor.models.qwen3_vl import (
 )
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
+from holitom.integrations.vllm.encoder_graphs import GraphedVideos
 from holitom.integrations.vllm.positions import to_channels
-from holitom.integrations.vllm.qwen_vl import QwenProcessor, QwenVideos
+from holitom.integrations.vllm.qwen_vl import QwenProcessor
+from holitom.integrations.vllm.vllm_names import checked
 from holitom.merge import Merge
 from holitom.models.base import PatchRecord
 from holitom.models.patches import mean_of_packed
@@ -38,6 +40,7 @@ def video_ids(config: Any, tokenizer: Any, times: Sequence[float], patches: int)
     return list(details.full)
 
 
+@checked
 class Processor(QwenProcessor, Qwen3VLMultiModalProcessor):  # type: ignore[misc]
     """Placeholders of compressed videos, and of the text between their frames."""
 
@@ -49,9 +52,13 @@ class Processor(QwenProcessor, Qwen3VLMultiModalProcessor):  # type: ignore[misc
         return type(shape)(shape.frames, shape.grid, text=len(text))
 
 
-@MULTIMODAL_REGISTRY.register_processor(Processor, info=Qwen3VLProcessingInfo, dummy_inputs=Qwen3VLDummyInputsBuilder)
-class HoliTomQwen3VLForConditionalGeneration(QwenVideos, Qwen3VLForConditionalGeneration):  # type: ignore[misc]
-    """vLLM's model, with a method between the vision tower and the LLM."""
+class TimedVideos(GraphedVideos):
+    """Mixed into the models that write a time before each frame: Qwen3-VL, and Qwen3.5 without deepstack channels."""
+
+    visual_dim: int
+    multiscale_dim: int
+    language_model: Any
+    _tokenizer: Any
 
     def __init__(self, *, vllm_config: Any, prefix: str = "model") -> None:
         super().__init__(vllm_config=vllm_config, prefix=prefix)
@@ -105,6 +112,12 @@ class HoliTomQwen3VLForConditionalGeneration(QwenVideos, Qwen3VLForConditionalGe
         row, _ = row_merge(len(ids), 0, [span], device)
         places = torch.from_numpy(positions).to(device, non_blocking=True)
         return torch.cat([row.apply(whole), to_channels(places[:, row.anchor], features.dtype)], dim=1)
+
+
+@MULTIMODAL_REGISTRY.register_processor(Processor, info=Qwen3VLProcessingInfo, dummy_inputs=Qwen3VLDummyInputsBuilder)
+@checked
+class HoliTomQwen3VLForConditionalGeneration(TimedVideos, Qwen3VLForConditionalGeneration):  # type: ignore[misc]
+    """vLLM's model, with a method between the vision tower and the LLM."""
 
 
 def _seconds(timestamps: Sequence[float] | Tensor) -> tuple[float, ...]:

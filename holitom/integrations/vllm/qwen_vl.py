@@ -17,6 +17,14 @@ from holitom.integrations.vllm.processing import CompressedVideos, VideoShape
 from holitom.integrations.vllm.request import RequestSettings
 from holitom.models.base import PatchRecord
 
+TIMES = ("second_per_grid_ts", "timestamps")
+"""What a processed video holds about its times: the first for Qwen2.5-VL, the second for Qwen3-VL."""
+
+
+def times_of(videos: Any, number: int) -> dict[str, Any]:
+    """Those of the ``number``-th of some processed videos."""
+    return {name: videos[name][number] for name in TIMES if videos.get(name) is not None}
+
 
 class QwenProcessor(CompressedVideos):
     """Mixed into Qwen's processors: grids come with the processed videos."""
@@ -88,17 +96,25 @@ class QwenVideos(RequestSettings, PlacedVideos):
             start += steps * patches
             encode = functools.partial(self._encode, video_input, pixels, (rows, columns))
             features, record = self.compressor.encode(encode, steps, patches, patches)
-            _, *grid = self.token_grid((steps, rows, columns))
-            scores, keys = self.by_token(record, steps, (grid[0], grid[1]))
-            seen = features[:, : self.config.vision_config.out_hidden_size]  # without Qwen3-VL's deepstack channels
-            merge = self.compressor.merge(seen, steps, (grid[0], grid[1]), scores, keys)
-            item = {
-                name: video_input[name][number]
-                for name in ("second_per_grid_ts", "timestamps")
-                if video_input.get(name) is not None
-            }
-            done.append(self.assemble(features, merge, (steps, grid[0], grid[1]), item))
+            done.append(self.compress(features, record, (steps, rows, columns), times_of(video_input, number)))
         return tuple(done)
+
+    def compress(
+        self, features: Tensor, record: PatchRecord, grid: tuple[int, int, int], item: Mapping[str, Any]
+    ) -> Tensor:
+        """One video as it enters the LLM, see :meth:`assemble`.
+
+        Args:
+            features: (T * N, W) as the tower gives them.
+            record: what the tower's last layer looked at.
+            grid: steps, rows and columns of patches.
+            item: the processed video, as far as :meth:`video_places` needs it.
+        """
+        steps, rows, columns = self.token_grid(grid)
+        scores, keys = self.by_token(record, steps, (rows, columns))
+        seen = features[:, : self.config.vision_config.out_hidden_size]  # without Qwen3-VL's deepstack channels
+        merge = self.compressor.merge(seen, steps, (rows, columns), scores, keys)
+        return self.assemble(features, merge, (steps, rows, columns), item)
 
     def _encode(self, video_input: Any, pixels: Tensor, grid: tuple[int, int], first: int, last: int) -> Tensor:
         """The features of the steps first..last - 1 of a video, as vLLM's own model encodes them."""
@@ -111,11 +127,11 @@ class QwenVideos(RequestSettings, PlacedVideos):
         features: Tensor = super()._process_video_input(part)[0]  # type: ignore[misc]
         return features
 
-    def _postprocess_image_embeds_evs(self, embeds: Any, image_input: Any) -> Any:
-        return embeds
+    def _postprocess_image_embeds_evs(self, image_embeds_split: Any, image_input: Any) -> Any:
+        return image_embeds_split
 
-    def _postprocess_video_embeds_evs(self, embeds: Any, video_input: Any) -> Any:
-        return embeds  # _process_video_input has done it
+    def _postprocess_video_embeds_evs(self, video_embeds_split: Any, video_input: Any) -> Any:
+        return video_embeds_split  # _process_video_input has done it
 
     # positions ----------------------------------------------------------------------------------------------------
 
@@ -128,7 +144,7 @@ class QwenVideos(RequestSettings, PlacedVideos):
             if video:
                 item = {
                     name: feature.data[name].data
-                    for name in ("second_per_grid_ts", "timestamps")
+                    for name in TIMES
                     if name in feature.data and feature.data[name].data is not None
                 }
                 places = self.video_places(grid, item)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -128,15 +129,23 @@ class RequestSettings:
 
     def embed_multimodal(self, **kwargs: Any) -> Any:
         """vLLM's own, with the request's settings, if it has some."""
-        sent = kwargs.pop(FIELD, None)
-        if sent is None:
+        with self.requested(kwargs.pop(FIELD, None)):
             return super().embed_multimodal(**kwargs)  # type: ignore[misc]
+
+    @contextmanager
+    def requested(self, sent: Tensor | None) -> Iterator[None]:
+        """Compresses by a request's settings inside the block.
+
+        Args:
+            sent: as :func:`to_tensor` made them; None: the server's.
+        """
         server = self.compressor
-        method = ServingConfig.parse(json.loads(bytes(sent.tolist()))).method
-        config = ServingConfig(method.for_tower(tower_name(self.config)))
-        self.compressor = dataclasses.replace(server, config=config)
+        if sent is not None:
+            method = ServingConfig.parse(json.loads(bytes(sent.tolist()))).method
+            config = ServingConfig(method.for_tower(tower_name(self.config)))
+            self.compressor = dataclasses.replace(server, config=config)
         try:
-            return super().embed_multimodal(**kwargs)  # type: ignore[misc]
+            yield
         finally:
             self.compressor = server
 

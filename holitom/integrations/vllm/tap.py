@@ -33,6 +33,8 @@ class PatchTap:
         self.needs, self.ranks, self.total = needs, ranks, total
         self.heads, self.scale = int(attention.num_heads), float(attention.scale)
         self._seen: list[tuple[Tensor, Tensor]] | None = None
+        self._copies: tuple[Tensor, Tensor] | None = None
+        self._copying = False
         if needs & {"scores", "keys"}:
             attention.register_forward_pre_hook(self._see, with_kwargs=True)
 
@@ -46,10 +48,32 @@ class PatchTap:
             seen, self._seen = self._seen, None
         self._last = seen
 
+    @contextmanager
+    def copying(self) -> Iterator[None]:
+        """Copies what is encoded inside the block into memory that stays where it is.
+
+        Around the capture of a CUDA graph: each replay then copies what it encodes. All graphs share the memory of the
+        largest, which comes first.
+        """
+        self._copying = True
+        try:
+            yield
+        finally:
+            self._copying = False
+
     def _see(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._seen is None and not self._copying:
+            return
+        named = {**dict(zip(("query", "key"), args, strict=False)), **kwargs}
+        pair = named["query"], named["key"]
         if self._seen is not None:
-            named = {**dict(zip(("query", "key"), args, strict=False)), **kwargs}
-            self._seen.append((named["query"], named["key"]))
+            self._seen.append(pair)
+        if self._copying:
+            query, key = (self._rows(states) for states in pair)
+            if self._copies is None or len(self._copies[0]) < len(query):
+                self._copies = query.clone(), key.clone()
+            for copy, states in zip(self._copies, (query, key), strict=True):
+                copy[: len(states)].copy_(states)
 
     def record(self, frames: int, patches: int) -> PatchRecord:
         """The patches of what was encoded last: T frames of P patches.
@@ -60,10 +84,24 @@ class PatchTap:
         seen, self._last = self._last, []
         if not seen:
             return PatchRecord(None, None)
-        query, key = (
-            torch.cat([self._rows(pair[side]) for pair in seen]).view(frames, patches, self.heads, -1).transpose(1, 2)
-            for side in (0, 1)
-        )
+        query, key = (torch.cat([self._rows(pair[side]) for pair in seen]) for side in (0, 1))
+        return self._record(query, key, frames, patches)
+
+    def copied(self, first: int, frames: int, patches: int) -> PatchRecord:
+        """The patches of one video among those that a CUDA graph has encoded last, as :meth:`record`.
+
+        Args:
+            first: rows of the videos before it.
+            frames: T.
+            patches: P.
+        """
+        if self._copies is None:
+            return PatchRecord(None, None)
+        query, key = (copy[first : first + frames * patches] for copy in self._copies)
+        return self._record(query, key, frames, patches)
+
+    def _record(self, query: Tensor, key: Tensor, frames: int, patches: int) -> PatchRecord:
+        query, key = (rows.view(frames, patches, self.heads, -1).transpose(1, 2) for rows in (query, key))
         return patch_record(query, key, self.scale, self.needs, self.ranks, self.total)
 
     def _rows(self, states: Tensor) -> Tensor:
