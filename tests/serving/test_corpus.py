@@ -27,7 +27,12 @@ def test_both_engines_fill_the_same_table(tmp_path, monkeypatch):
     items = [Item(path.name, str(path)) for path in sorted((tmp_path / "clips").glob("*.mp4"))]
     plan = Plan(items, QUESTIONS, workers=0)
     method = ServingConfig.of("holitom", retention=0.25).method
-    options = {"enforce_eager": True, "max_model_len": 2048, "max_num_batched_tokens": 2048}
+    options = {
+        "enforce_eager": True,
+        "max_model_len": 2048,
+        "max_num_batched_tokens": 2048,
+        "kv_cache_memory_bytes": 1 << 27,
+    }
     tables = []
     for number, (make, reader) in enumerate(
         (

@@ -8,16 +8,17 @@ from typing import Any
 
 import pytest
 
-from holitom.integrations.vllm import ARCHITECTURES
-from holitom.integrations.vllm.start import _CLASSES
+from holitom.integrations.vllm.architectures import ARCHITECTURES, OWN
 from holitom.integrations.vllm.vllm_names import OVERRIDDEN, USED, checked
 
 
 def classes() -> list[type]:
     """What vLLM is given: for each architecture a model, a processor and what sizes its videos."""
     found = []
-    for stock, module in _CLASSES.items():
-        model = getattr(importlib.import_module(f"holitom.integrations.vllm.{module}"), ARCHITECTURES[stock])
+    places = [(module, ARCHITECTURES[stock]) for stock, module in OWN.items()]
+    places += [("transformers_backend", "HoliTomTransformers"), ("transformers_backend", "HoliTomTransformersMoE")]
+    for module, name in places:
+        model = getattr(importlib.import_module(f"holitom.integrations.vllm.{module}"), name)
         factories = model._processor_factory
         found += [model, factories.processor, factories.info]
     return [cls for cls in dict.fromkeys(found) if cls.__module__.startswith("holitom.")]
@@ -39,7 +40,6 @@ def test_the_name_is_there(path: str):
 
 
 def test_what_overrides_vllm_is_listed_and_nothing_else():
-    assert _CLASSES.keys() == ARCHITECTURES.keys()
     overridden: set[str] = set()
     for cls in classes():
         assert checked(cls) is cls

@@ -9,7 +9,7 @@ import pytest
 from engines import SERVED, STOCK, WHOLE, answers, assert_same, engine, prompt
 from serving_checkpoints import build_checkpoint
 
-from holitom.integrations.vllm import ServingConfig
+from holitom.integrations.vllm import ServingConfig, engine_arguments
 
 ARCHITECTURES = {name: f"HoliTom{stock}" for name, stock in STOCK.items()}
 
@@ -44,13 +44,24 @@ def test_what_cannot_be_served_does_not_start(checkpoints: dict, settings: Any, 
         pass
 
 
-def test_settings_without_the_architecture_that_reads_them_do_not_start(checkpoints: dict):
+@pytest.mark.parametrize("name", ["qwen2_5_vl", "qwen3_5"])  # the second has a check of vLLM's own
+def test_settings_without_the_architecture_that_reads_them_do_not_start(name: str, checkpoints: dict):
     overrides = {"holitom": {"method": "holitom"}}
     with (
-        pytest.raises(ValueError, match=r"HoliTomQwen2_5_VLForConditionalGeneration.* beside them"),
-        engine(checkpoints["qwen2_5_vl"], "qwen2_5_vl", hf_overrides=overrides),
+        pytest.raises(ValueError, match=rf"{ARCHITECTURES[name]}.* beside them"),
+        engine(checkpoints[name], name, hf_overrides=overrides),
     ):
         pass
+
+
+@pytest.mark.parametrize("config", [None, SERVED], ids=["stock", "ours"])
+def test_what_vllm_itself_checks_and_sets_is_done_for_both(config: ServingConfig | None, checkpoints: dict):
+    from vllm import EngineArgs
+
+    name = "qwen3_5"
+    arguments = engine_arguments(config, STOCK[name]) if config else {}
+    made = EngineArgs(model=str(checkpoints[name]), **arguments).create_engine_config()
+    assert made.cache_config.mamba_ssm_cache_dtype == "float32"  # what the checkpoint's config asks for
 
 
 @pytest.mark.parametrize("name", ["qwen2_5_vl", "qwen3_vl"])

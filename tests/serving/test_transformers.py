@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from engines import STOCK, answers, clip, engine, metadata, prompt, said
+from engines import HYBRID, STOCK, answers, clip, engine, metadata, prompt, said
 from PIL import Image
 from serving_checkpoints import build_checkpoint
 from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -20,6 +20,8 @@ RETENTION = 0.25
 METHODS = ("holitom", "visionzip", "fastvid", "evs", "vidcom2", "flashvid", "vcast", "divprune", "uniformframes")
 FRAMES = (8, 8)
 KERNELS = 1e-3  # by how much the two libraries' kernels move a log-probability through sharpened weights
+BFLOAT16 = 0.05  # and the precision that linear attention has on a CPU, where vLLM knows no other
+WITHOUT_CONTENT = ("uniformframes",)  # what content decides can be decided otherwise in another precision
 
 
 @pytest.fixture(scope="module", params=STOCK)
@@ -62,6 +64,8 @@ def served(name: str, checkpoint: Path) -> dict[str, tuple[Any, list[Any]]]:
 
         patch.setattr(Compressor, "merge", noting)
         for number, method in enumerate(METHODS):
+            if name in HYBRID and method not in WITHOUT_CONTENT:
+                continue
             # all keep as many tokens, so one engine does for all: its tap shows what the neediest of them asks for
             given = ServingConfig.of(method, retention=RETENTION).method
             config = ServingConfig(given.for_tower(llm.apply_model(lambda model: tower_name(model.config))[0]))
@@ -109,7 +113,10 @@ def with_transformers(
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_same_merge_and_the_same_answer(name: str, checkpoint: Path, model: Any, served: dict, method: str):
+    if method not in served:
+        pytest.skip("in bfloat16 a choice by content may differ; the tower is Qwen3-VL's")
     answer, merges = served[method]
+    tolerance = BFLOAT16 if name in HYBRID else KERNELS
     config = ServingConfig.of(method, retention=RETENTION)
     likely, session = with_transformers(name, checkpoint, model, config.method, parts(METHODS.index(method)))
     assert len(merges) == len(session.videos) == 2
@@ -121,17 +128,18 @@ def test_the_same_merge_and_the_same_answer(name: str, checkpoint: Path, model: 
     if name == "qwen2_5_vl":  # vLLM lets text after a video begin behind its last second, transformers behind its rows
         return
     for token, chance, step in zip(*said(answer), likely, strict=True):
-        assert abs(chance - float(step[token])) < KERNELS
+        assert abs(chance - float(step[token])) < tolerance
         best = step.topk(2)
         if token != int(best.indices[0]):
-            assert float(best.values[0] - step[token]) < KERNELS  # a tie, after which both go on differently
+            assert float(best.values[0] - step[token]) < tolerance  # a tie, after which both go on differently
             break
 
 
 def test_placeholders_are_the_exact_count_and_the_text_of_a_video(name: str, model: Any, served: dict):
     video_token = getattr(model.config, "video_token_id", None) or model.config.video_token_index
-    text = {"llava_onevision": 2, "qwen2_5_vl": 0, "qwen3_vl": 2 * 4 * (len("<0.2 seconds>") + 2)}  # marks of 4 steps
+    marks = 2 * 4 * (len("<0.2 seconds>") + 2)  # of 4 steps
+    text = {"llava_onevision": 2, "qwen2_5_vl": 0}.get(name, marks)
     for answer, merges in served.values():
         placeholders = answer.prompt_token_ids.count(video_token)
-        assert placeholders == sum(merge.outputs for merge in merges) + text[name]
+        assert placeholders == sum(merge.outputs for merge in merges) + text
         assert sum(merge.outputs for merge in merges) == sum(merge.inputs for merge in merges) // 4

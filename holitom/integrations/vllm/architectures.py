@@ -17,6 +17,8 @@ OWN: Mapping[str, str] = MappingProxyType(
         "LlavaOnevisionForConditionalGeneration": "llava_onevision",
         "Qwen2_5_VLForConditionalGeneration": "qwen2_5_vl",
         "Qwen3VLForConditionalGeneration": "qwen3_vl",
+        "Qwen3_5ForConditionalGeneration": "qwen3_5",
+        "Qwen3_5MoeForConditionalGeneration": "qwen3_5",
     }
 )
 """Classes with an architecture of holitom, and the module that it is in."""
@@ -37,7 +39,6 @@ _DEEPSTACK = (
     "the Transformers backend leaves out what its vision tower adds to the first decoder layers (deepstack), and there "
     "is no own class"
 )
-_LINEAR = "the Transformers backend has no cache for its linear attention, and it has no own class"
 REFUSED: Mapping[str, str] = MappingProxyType(
     {
         "Gemma4ForConditionalGeneration": "its decoder looks up a further embedding by each token's id, which the "
@@ -48,8 +49,6 @@ REFUSED: Mapping[str, str] = MappingProxyType(
         "decoder's convolutions keep states that the Transformers backend has no cache for",
         "LlavaNextVideoForConditionalGeneration": _NO_COUNT,
         "Qwen3VLMoeForConditionalGeneration": _DEEPSTACK,
-        "Qwen3_5ForConditionalGeneration": _LINEAR,
-        "Qwen3_5MoeForConditionalGeneration": _LINEAR,
         "VideoLlavaForConditionalGeneration": _NO_COUNT,
     }
 )

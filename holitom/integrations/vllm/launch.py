@@ -16,7 +16,7 @@ from typing import Any
 
 from holitom.integrations.vllm.config import KEY, ServingConfig, command_line, engine_arguments
 
-TESTED = ("0.32",)
+TESTED = ("0.32", "0.33")
 """The minor versions of vLLM that this version of holitom was tested with."""
 CPU_KV_CACHE = 1 << 30
 """Bytes of KV cache of a server on a CPU. vLLM's own default is nine tenths of the machine's memory, or it ends."""

@@ -61,7 +61,7 @@ class TimedVideos(GraphedVideos):
     _tokenizer: Any
 
     def __init__(self, *, vllm_config: Any, prefix: str = "model") -> None:
-        super().__init__(vllm_config=vllm_config, prefix=prefix)
+        super().__init__(vllm_config=vllm_config, prefix=prefix)  # type: ignore[call-arg]
         self.attach_compressor(vllm_config)
         self._laid_out = functools.lru_cache(maxsize=32)(self._lay_out)  # many videos have the same times
 

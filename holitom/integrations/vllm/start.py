@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from typing import Any
+from typing import Any, ClassVar
 
 import vllm
 from vllm.model_executor.models.config import MODELS_CONFIG_MAP, VerifyAndUpdateConfig
@@ -35,30 +35,40 @@ def add_architectures() -> None:
     classes = {ours: f"transformers_backend:{_on_backend(stock)}" for stock, ours in ON_BACKEND.items()}
     for stock, ours in ARCHITECTURES.items():
         classes[ours] = f"{OWN[stock]}:{ours}" if stock in OWN else f"transformers_backend:{_on_backend(stock)}"
-        MODELS_CONFIG_MAP.setdefault(stock, StockChecks)
-    for backend in ("TransformersMultiModalForCausalLM", "TransformersMultiModalMoEForCausalLM"):
-        MODELS_CONFIG_MAP.setdefault(backend, StockChecks)
     for ours, place in classes.items():
         if ours not in ModelRegistry.get_supported_archs():
             ModelRegistry.register_model(ours, f"holitom.integrations.vllm.{place}")
-        MODELS_CONFIG_MAP[ours] = Checks
+        if ours not in MODELS_CONFIG_MAP:
+            MODELS_CONFIG_MAP[ours] = _behind_vllms(stock_architecture(ours), Checks)
+    for stock in (*ARCHITECTURES, "TransformersMultiModalForCausalLM", "TransformersMultiModalMoEForCausalLM"):
+        if not issubclass(MODELS_CONFIG_MAP.get(stock, VerifyAndUpdateConfig), StockChecks):
+            MODELS_CONFIG_MAP[stock] = _behind_vllms(stock, StockChecks)
 
 
 def _on_backend(stock: str) -> str:
     return "HoliTomTransformersMoE" if "Moe" in stock else "HoliTomTransformers"
 
 
+def _behind_vllms(stock: str, checks: type[Any]) -> type[Any]:
+    """Our checks, which come behind what vLLM itself checks and sets for a stock architecture."""
+    return type(checks.__name__, (checks,), {"vllms": MODELS_CONFIG_MAP.get(stock, VerifyAndUpdateConfig)})
+
+
 class Checks(VerifyAndUpdateConfig):  # type: ignore[misc]
     """vLLM calls these for our architectures, in the process that was started, before it loads anything."""
 
-    @staticmethod
-    def verify_and_update_model_config(model_config: Any) -> None:
+    vllms: ClassVar[Any] = VerifyAndUpdateConfig
+    """What vLLM itself checks and sets for the stock architecture; it comes first."""
+
+    @classmethod
+    def verify_and_update_model_config(cls, model_config: Any) -> None:
         """Reads the settings and switches vLLM's path for pruned videos on.
 
         Raises:
             TypeError: for settings of a wrong type.
             ValueError: for wrong settings, and for options of vLLM that do not go with them.
         """
+        cls.vllms.verify_and_update_model_config(model_config)
         if ".".join(vllm.__version__.split(".")[:2]) not in TESTED:
             logger.warning("holitom was tested with vLLM %s, this is %s", ", ".join(TESTED), vllm.__version__)
         config = ServingConfig.of_hf_config(model_config.hf_config)
@@ -96,13 +106,14 @@ class Checks(VerifyAndUpdateConfig):  # type: ignore[misc]
             media.mm_processor_kwargs = {"use_token_compression": False, **(media.mm_processor_kwargs or {})}
         media.video_pruning_rate = SWITCH
 
-    @staticmethod
-    def verify_and_update_config(vllm_config: Any) -> None:
+    @classmethod
+    def verify_and_update_config(cls, vllm_config: Any) -> None:
         """Looks at options that have nothing to do with the model.
 
         Raises:
             ValueError: for one that would hide the vision tower from the method.
         """
+        cls.vllms.verify_and_update_config(vllm_config)
         config = ServingConfig.of_hf_config(vllm_config.model_config.hf_config)
         looks = config.method.needs or "tower" in config.method.stages
         if vllm_config.compilation_config.compile_mm_encoder and looks:
@@ -118,21 +129,30 @@ class Checks(VerifyAndUpdateConfig):  # type: ignore[misc]
 
 
 class StockChecks(VerifyAndUpdateConfig):  # type: ignore[misc]
-    """vLLM calls this for its own architectures that have a counterpart here."""
+    """vLLM calls these for its own architectures that have a counterpart here."""
 
-    @staticmethod
-    def verify_and_update_model_config(model_config: Any) -> None:
+    vllms: ClassVar[Any] = VerifyAndUpdateConfig
+    """See :class:`Checks`."""
+
+    @classmethod
+    def verify_and_update_model_config(cls, model_config: Any) -> None:
         """Refuses settings that nothing would read.
 
         Raises:
             ValueError: when settings of holitom come without its architecture.
         """
+        cls.vllms.verify_and_update_model_config(model_config)
         if getattr(model_config.hf_config, KEY, None) is not None:
             ours = serving_architecture(model_config.hf_config.architectures[0])
             raise ValueError(
                 f'hf_overrides has settings under "{KEY}" and no architecture that reads them: put "architectures": '
                 f'["{ours}"] beside them'
             )
+
+    @classmethod
+    def verify_and_update_config(cls, vllm_config: Any) -> None:
+        """What vLLM itself does."""
+        cls.vllms.verify_and_update_config(vllm_config)
 
 
 def mend_cpu_runner() -> None:

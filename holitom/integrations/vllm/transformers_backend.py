@@ -35,6 +35,7 @@ from holitom.integrations.vllm.placed import PlacedVideos
 from holitom.integrations.vllm.positions import UNPLACED, to_channels
 from holitom.integrations.vllm.processing import CompressedVideos, VideoShape
 from holitom.integrations.vllm.request import RequestSettings
+from holitom.integrations.vllm.vllm_names import checked
 from holitom.models.base import Adapter, VideoLayout, supported
 from holitom.runtime.attention import release
 from holitom.runtime.encoder import encode
@@ -58,6 +59,7 @@ def _patches(config: Any, ids: Tensor) -> Tensor:
     return is_video if bool(is_video.any()) else ids == config.image_token_id
 
 
+@checked
 class Info(MultiModalProcessingInfo):  # type: ignore[misc]
     """Sizes of compressed videos."""
 
@@ -68,6 +70,7 @@ class Info(MultiModalProcessingInfo):  # type: ignore[misc]
         return ServingConfig.of_hf_config(self.get_hf_config()).token_count(1, (1, full)) + _TEXT * frames
 
 
+@checked
 class Processor(CompressedVideos, MultiModalProcessor):  # type: ignore[misc]
     """Placeholders of compressed videos, and of the text between their frames."""
 
@@ -247,10 +250,7 @@ class BackendVideos(RequestSettings, PlacedVideos):
         return int(self.config.get_text_config().hidden_size)
 
     def get_mrope_input_positions(self, input_tokens: list[int], mm_features: list[Any]) -> tuple[Tensor, int]:
-        """Final positions of text and images, marks for videos: those of the prompt before compression, without gaps.
-
-        The model itself says where tokens stand; see :mod:`~holitom.integrations.vllm.positions` for the marks.
-        """
+        """Where the model places the prompt before compression, without gaps; marks for videos (:mod:`.positions`)."""
         ids: list[int] = []
         features, spans, at = [], [], 0
         for feature in sorted(mm_features, key=lambda each: each.mm_position.offset):
@@ -307,10 +307,12 @@ def _of_frames(name: str, value: Any, frames: int, first: int, last: int) -> Any
 
 
 @MULTIMODAL_REGISTRY.register_processor(Processor, info=Info, dummy_inputs=MultiModalDummyInputsBuilder)
+@checked
 class HoliTomTransformers(BackendVideos, TransformersMultiModalForCausalLM):  # type: ignore[misc]
     """vLLM's class, with a method between the vision tower and the LLM."""
 
 
 @MULTIMODAL_REGISTRY.register_processor(Processor, info=Info, dummy_inputs=MultiModalDummyInputsBuilder)
+@checked
 class HoliTomTransformersMoE(BackendVideos, TransformersMultiModalMoEForCausalLM):  # type: ignore[misc]
     """vLLM's class for mixtures of experts, with a method between the vision tower and the LLM."""

@@ -13,6 +13,9 @@ Class = TypeVar("Class", bound=type)
 
 OVERRIDDEN: dict[str, str] = {
     "get_num_video_tokens": "LLaVA-OneVision: sizes placeholders and what vLLM measures its memory with",
+    "get_max_video_tokens": "Transformers backend: sizes what vLLM measures its memory with",
+    "_get_mm_fields_config": "Transformers backend: a video's ids come along",
+    "_create_hf_to_vllm_mapper": "Transformers backend: weights are renamed as those of the stock architecture",
     "apply": "a request's own settings are taken from its options there",
     "embed_multimodal": "a video is compressed by its request's settings",
     "_get_prompt_updates": "a video's placeholders are counted there",
@@ -20,11 +23,11 @@ OVERRIDDEN: dict[str, str] = {
     "_maybe_apply_prompt_updates": "each video of a prompt is counted for /metrics there",
     "get_dummy_mm_inputs": "what vLLM measures its memory with is not counted",
     "_process_video_pixels": "LLaVA-OneVision: videos are encoded and compressed there",
-    "_process_video_input": "Qwen: videos are encoded and compressed there",
+    "_process_video_input": "elsewhere: videos are encoded and compressed there",
     "_postprocess_image_embeds_evs": "Qwen: vLLM's own pruning, switched off",
     "_postprocess_video_embeds_evs": "Qwen: vLLM's own pruning, switched off",
-    "get_mrope_input_positions": "Qwen: positions of a prompt, with marks where videos wait",
-    "recompute_mrope_positions": "Qwen: the marks of a chunk become positions there",
+    "get_mrope_input_positions": "positions of a prompt, with marks where videos wait",
+    "recompute_mrope_positions": "the marks of a chunk become positions there",
     "get_encoder_cudagraph_config": "Qwen: images and videos have CUDA graphs, although the model prunes",
     "prepare_encoder_cudagraph_capture_inputs": "Qwen: how many frames a graph has",
     "encoder_cudagraph_forward": "Qwen: queries and keys are copied inside the graph",
@@ -61,9 +64,10 @@ def checked(cls: Class) -> Class:
             arguments.
     """
     import vllm
+    from vllm.model_executor.models.interfaces import SupportsMultiModalPruning
 
     ours = [base for base in cls.__mro__ if base.__module__.startswith("holitom.")]
-    vllms = [base for base in cls.__mro__ if base.__module__.startswith("vllm.")]
+    vllms = [*(base for base in cls.__mro__ if base.__module__.startswith("vllm.")), SupportsMultiModalPruning]
     for name, reason in OVERRIDDEN.items():
         mine = next((vars(base)[name] for base in ours if name in vars(base)), None)
         if mine is None:
