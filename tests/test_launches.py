@@ -8,14 +8,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from families import batch, build, row
 from method_zoo import VARIANTS, make_video
 
+from holitom import HoliTom
 from holitom.cost.launches import Launches, counting, fetch, place
 from holitom.methods import names, parse, spell
 from holitom.methods.base import Method
 from holitom.methods.flashvid import FlashVID
 from holitom.models.towers import Tower, TowerVideo
 from holitom.ops import trees
+from holitom.runtime import hooks
 from holitom.runtime.tower import TowerPass
 from holitom.tokens import TowerStates, VideoTokens
 
@@ -152,6 +155,43 @@ def test_the_tower_asks_for_nothing_else_where_renewal_stands_aside() -> None:
             with counting() as found:
                 work._asked()
             assert (found.operations.total(), found.waits.total()) == (3, 1), found
+
+
+class Counted(Exception):
+    """Ends a forward pass whose part in front of the LLM has been counted."""
+
+
+@pytest.mark.parametrize(
+    ("name", "operations", "waits"), [("llava_onevision", 51, 1), ("qwen2_5_vl", 53, 2), ("internvl", 57, 1)]
+)
+def test_a_session_starts_few_operations_between_tower_and_llm(
+    name: str, operations: int, waits: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """HoliTom's own among them: the links are waited for, and a position where text goes on from a video in axes."""
+    model, method = build(name), HoliTom(retention=0.25, similarity=0.8, scores="tower", layer=None)
+    inputs = batch(name, row(name, ("words", 3), ("video", 8), ("words", 5)))
+    with method(model) as session, torch.no_grad():
+        want = model(**inputs, output_hidden_states=True).hidden_states[0]
+        before, enter_decoder = session.videos[0].merge, hooks.enter_decoder
+
+        def enter(call, decoder, kwargs):
+            def placed(value):
+                return place(value) if isinstance(value, torch.Tensor) else value
+
+            with counting() as found:
+                call.ids, call.mask = placed(call.ids), placed(call.mask)
+                call.layouts = [dataclasses.replace(each, scores=place(each.scores)) for each in call.layouts]
+                changed = enter_decoder(call, decoder, {name: placed(value) for name, value in kwargs.items()})
+            raise Counted(found, fetch(changed["inputs_embeds"]))
+
+        monkeypatch.setattr(hooks, "enter_decoder", enter)
+        with pytest.raises(Counted) as caught:
+            model(**inputs)
+    found, got = caught.value.args
+    assert before.outputs < 0.5 * before.inputs
+    torch.testing.assert_close(got, want)
+    assert (found.operations.total(), found.waits.total()) <= (operations, waits), found
+    assert found.waits.total() <= waits, found
 
 
 def counted(task) -> Launches:

@@ -251,11 +251,11 @@ class Adapter:
                 moved[name] = gather(value)
         marked, layers = kwargs.get("visual_pos_masks"), kwargs.get("deepstack_visual_embeds")
         if marked is not None and layers is not None:
-            stays, deep = moved["visual_pos_masks"], []
+            stays, deep = moved["visual_pos_masks"].flatten().nonzero()[:, 0], []
+            visual = marked.flatten().byte().argsort(descending=True, stable=True)[: len(layers[0])]
             for values in layers:
-                dense = values.new_zeros(*marked.shape, values.shape[-1])
-                dense[marked] = values
-                deep.append(apply(dense)[stays])
+                dense = values.new_zeros(marked.numel(), values.shape[-1]).index_copy_(0, visual, values)
+                deep.append(apply(dense.view(*marked.shape, -1)).flatten(0, 1)[stays])
             moved["deepstack_visual_embeds"] = deep
         return moved
 

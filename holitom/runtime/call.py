@@ -17,7 +17,7 @@ from holitom.runtime.lengths import cached_length, cut_static, fixed_length
 from holitom.runtime.mass import weighed_mask
 from holitom.runtime.records import InnerRecord, PromptRecord, VideoRecord
 from holitom.runtime.sequence import BatchMerge, Span, row_merge
-from holitom.runtime.thread import Generation, Observer
+from holitom.runtime.thread import Generation, Given, Observer
 from holitom.tokens import SpanStates
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class VideoSpan:
 
 
 @dataclass(eq=False)
-class Call:
+class Call(Given):
     """A call of the model in progress in one thread.
 
     Args:
@@ -261,15 +261,15 @@ class Call:
             return hidden, embeddings  # each output needs a source of its own, so nothing can have merged
         self.stage(layer).shortened = True
         merged = [row_merge(width, self.padding[row], parts, device) for row, parts in enumerate(rows)]
-        batch = BatchMerge.of([merge for merge, _ in merged])
-        for row, (merge, places) in enumerate(merged):
+        batch = BatchMerge.of([merge for merge, *_ in merged])
+        for row, (merge, places, _) in enumerate(merged):
             shift = batch.length - merge.outputs
             for span, columns in zip(self.spans[row], places, strict=True):
                 order = columns.argsort()
                 span.columns = columns[order] + shift
                 span.place = span.place[span.record.inner[-1].merge.anchor][order]
-        self.padding = [batch.length - merge.outputs for merge, _ in merged]
-        for prompt, (merge, _), right in zip(self.prompts, merged, self.right, strict=True):
+        self.padding = [batch.length - merge.outputs for merge, *_ in merged]
+        for prompt, (merge, *_), right in zip(self.prompts, merged, self.right, strict=True):
             prompt.by_layer[layer:] = [merge.outputs - right] * (self.depth - layer)
         if self.new is not None or any(self.padding):
             known = torch.ones(self.rows, width, dtype=torch.bool) if self.new is None else self.new

@@ -159,11 +159,11 @@ def encode(
 def _prompt() -> tuple[Tensor, Tensor] | None:
     """(B, Q) ids of the prompt that videos are encoded for, and what of them is real, on the CPU, where known."""
     asking = here.call if here.call is not None and here.call.ids is not None else here.generation
-    if asking is None or asking.ids is None:
+    ids, mask = (None, None) if asking is None else (asking.ids_on_host, asking.mask_on_host)
+    if ids is None:
         return None
-    ids, mask = asking.ids.cpu(), asking.mask
-    flat = isinstance(mask, Tensor) and mask.dim() == 2 and mask.shape[1] >= ids.shape[1]
-    return ids, mask[:, -ids.shape[1] :].bool().cpu() if flat else torch.ones_like(ids, dtype=torch.bool)
+    known = mask is not None and mask.shape[1] >= ids.shape[1]
+    return ids, mask[:, -ids.shape[1] :] if known else torch.ones_like(ids, dtype=torch.bool)  # type: ignore[index]
 
 
 def _join(chunks: list[Tensor]) -> Tensor | None:

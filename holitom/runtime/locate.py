@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from holitom.edges import send
 from holitom.models.base import VideoLayout
 
 
@@ -24,13 +25,15 @@ class Located:
     columns: Tensor
     blocks: Tensor
 
-    @property
-    def patches(self) -> tuple[Tensor, Tensor]:
-        """(T*N,) columns and blocks of the patches, by flat position."""
+    def patches(self, device: torch.device) -> tuple[Tensor, Tensor, int | None]:
+        """(T*N,) columns and blocks of the patches by flat position, on a device; or on the CPU, with the first column,
+        where they are one run in order."""
         place = self.layout.place
         real = place >= 0
         by_place = place[real].argsort()
-        return self.columns[real][by_place], self.blocks[real][by_place]
+        columns, blocks = self.columns[real][by_place], self.blocks[real][by_place]
+        run = bool((columns.diff() == 1).all()) and bool((blocks == columns[0]).all())
+        return (columns, blocks, int(columns[0])) if run else (*send([columns, blocks], device), None)  # type: ignore[return-value]
 
 
 def locate(marked: Tensor, layouts: list[VideoLayout], in_chunks: bool = False) -> list[list[Located]]:

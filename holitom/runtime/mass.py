@@ -59,7 +59,9 @@ def masses(merge: Merge, of: Tensor | None = None) -> Tensor:
     return total[:-1]
 
 
-def with_masses(known: Tensor | None, embeds: Tensor, row: int, columns: Tensor, merge: Merge | None) -> Tensor | None:
+def with_masses(
+    known: Tensor | None, embeds: Tensor, row: int, columns: Tensor | slice, merge: Merge | None
+) -> Tensor | None:
     """Masses (B, Q) of tokens (B, Q, D), with those in some columns of a row set to what a map's outputs stand for."""
     if merge is None:
         return known

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from holitom.merge import Merge
 from holitom.models.base import VideoLayout
@@ -81,7 +82,8 @@ def _real_tokens(call: Call, kwargs: dict[str, Any]) -> Tensor | None:
     if not isinstance(mask, Tensor):
         return None
     if mask.dim() == 2 and mask.shape[1] >= width:
-        return mask[:, -width:].bool().cpu()
+        on_host = call.mask_on_host if mask is call.mask else None
+        return mask[:, -width:].bool().cpu() if on_host is None else on_host[:, -width:]
     if not _made_by_generate(call, mask):
         return None
     row = mask[:, 0, -1]  # the last token's row shows what is padding
@@ -124,8 +126,8 @@ def _mask(call: Call, kwargs: dict[str, Any]) -> Any:
 
 def _find(call: Call, valid: Tensor) -> tuple[list[list[Located]], list[int]]:
     """The videos of this call's rows, and for each row the columns after the token whose attention decides."""
-    assert call.ids is not None
-    ids, beyond = call.ids.cpu(), min(call.width, _beyond_prompt(call))
+    ids, beyond = call.ids_on_host, min(call.width, _beyond_prompt(call))
+    assert ids is not None
     asked = valid.clone()
     asked[:, call.width - beyond :] = False  # prompt lookup proposes placeholders that stand for nothing
     marked, layouts = call.session.adapter.arrange(ids, asked, call.layouts or [])
@@ -160,23 +162,24 @@ def _compress(
         parts, question = [], asked(call, row) if videos else ()
         for video in videos:
             layout = video.layout
-            columns, blocks = (part.to(device, non_blocking=True) for part in video.patches)
+            columns, blocks, first = video.patches(device)
+            index = columns if first is None else slice(first, first + len(columns))
             merge = known.get((layout, question))
             if merge is None:
-                merge = known[layout, question] = _merge(call, embeds[row, columns], layout, question)
-            parts.append(Span(columns, blocks, merge))
+                merge = known[layout, question] = _merge(call, embeds[row, index], layout, question)
+            parts.append(Span(columns, blocks, merge, first))
             whole = merge if layout.merged is None else layout.merged
-            given = with_masses(given, embeds, row, columns, layout.merged) if session.method.mass else None
+            given = with_masses(given, embeds, row, index, layout.merged) if session.method.mass else None
             prompt.tokens += whole.inputs - merge.inputs
             record = VideoRecord(row, layout.frames, layout.grid, whole, scores=layout.scores, tower=layout.tower)
             record.newlines = int((layout.place < 0).sum())
             prompt.videos.append(record)
-        merge, places = row_merge(width, padding[row], parts, device)
+        merge, places, text = row_merge(width, padding[row], parts, device)
         prompt.by_layer[:] = [merge.outputs - call.right[row]] * call.depth
         maps.append(merge)
         prompts.append(prompt)
         found = zip(videos, prompt.videos, parts, places, strict=True)
-        spans.append([_span(video, record, merge, part, place) for video, record, part, place in found])
+        spans.append([_span(*each, text) for each in found] if session.layers else [])
     session.prompts = call.prompts = prompts
     untouched = call.memory is None and all(
         merge.outputs == merge.inputs and bool((merge.anchor.diff() > 0).all()) for merge in known.values()
@@ -224,16 +227,14 @@ def _merge(call: Call, features: Tensor, layout: VideoLayout, question: tuple[in
     return call.session.method.merge_video(layout.tokens(features.detach(), text))
 
 
-def _span(video: Located, record: VideoRecord, row: Merge, part: Span, places: Tensor) -> VideoSpan:
+def _span(video: Located, record: VideoRecord, part: Span, places: Tensor, text: Tensor) -> VideoSpan:
     """The video's tokens as they now stand in the unpadded row: merged patches and newlines."""
-    device = places.device
-    newline = video.columns[video.layout.place < 0].to(device, non_blocking=True)
-    columns = torch.cat([places, row.target[newline]])
-    merged = video.layout.merged
-    anchor = part.merge.anchor if merged is None else merged.anchor.to(device)[part.merge.anchor]
-    place = torch.cat([anchor, newline.new_full(newline.shape, -1)])
-    order = columns.argsort()
-    return VideoSpan(record, columns[order], place[order], entered=columns.numel())
+    newline = text[video.columns[video.layout.place < 0].to(text.device, non_blocking=True)]
+    merged, anchor = video.layout.merged, part.merge.anchor
+    anchor = anchor if merged is None else merged.anchor.to(anchor.device)[anchor]
+    columns, order = torch.cat([places, newline]).sort()
+    place = pad(anchor, (0, len(newline)), value=-1)[order.to(anchor.device, non_blocking=True)]
+    return VideoSpan(record, columns, place, entered=columns.numel())
 
 
 def _begin(call: Call, kwargs: dict[str, Any]) -> CacheMemory:
@@ -242,9 +243,8 @@ def _begin(call: Call, kwargs: dict[str, Any]) -> CacheMemory:
     known = None
     if past and isinstance(mask, Tensor) and mask.dim() == 2 and mask.shape[1] >= past + width:
         known = mask[:, -past - width : -width].to(kwargs["inputs_embeds"].device).bool()
-    session = call.session
-    stages = [Stage(layer, past, known) for layer in (0, *session.layers)]
-    return CacheMemory(session.method, session.positions, stages, call.rows)
+    stages = [Stage(layer, past, known) for layer in (0, *call.session.layers)]
+    return CacheMemory(call.session.method, call.session.positions, stages, call.rows)
 
 
 def _given_positions(kwargs: dict[str, Any], width: int) -> Tensor:
@@ -258,14 +258,15 @@ def _note_following(call: Call, kwargs: dict[str, Any], maps: list[Merge]) -> No
 
     Only the model knows where text goes on after a video, so the last token must be text: its axes agree.
     """
-    memory, given = call.memory, _given_positions(kwargs, kwargs["inputs_embeds"].shape[1])
+    memory, given = call.memory, kwargs.get("position_ids")
     assert memory is not None
-    memory.offset, memory.planes = None, 3 if given.dim() == 3 else None
-    if given.dim() == 2 and memory.positions == "compact":
+    flat = given is None or given.dim() == 2
+    memory.offset, memory.planes = None, None if flat else 3
+    if flat and memory.positions == "compact":
         return
+    given = _given_positions(kwargs, kwargs["inputs_embeds"].shape[1])
     axes = (given[None] if given.dim() == 2 else given[-3:]).expand(-1, call.rows, -1)
-    last = torch.tensor([axes.shape[2] - 1 - after for after in call.right], device=axes.device)
-    ends = axes.gather(2, last[None, :, None].expand(len(axes), -1, 1))[:, :, 0].tolist()
+    ends = torch.stack([axes[:, row, -1 - after] for row, after in enumerate(call.right)], dim=1).tolist()
     if any(len(set(axis)) > 1 for axis in zip(*ends, strict=True)):
         if call.reads_prefix:
             raise ValueError("the start of a prompt must end with a token of text behind its last video")
@@ -279,7 +280,7 @@ def _note_following(call: Call, kwargs: dict[str, Any], maps: list[Merge]) -> No
     held = [past] * call.rows if before is None else before.sum(1).tolist()
     counts = [merge.outputs - after + real for merge, after, real in zip(maps, call.right, held, strict=True)]
     offsets = [place + 1 - count for place, count in zip(ends[0], counts, strict=True)]
-    memory.offset = torch.tensor(offsets, dtype=torch.int64, device=axes.device)[:, None]
+    memory.offset = torch.tensor(offsets, dtype=torch.int64)[:, None].to(axes.device, non_blocking=True)
 
 
 def _go_on(call: Call, kwargs: dict[str, Any], valid: Tensor | None = None) -> dict[str, Any]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from holitom.edges import Shares
+from holitom.edges import Shares, send
 from holitom.merge import DROPPED, Merge
 from holitom.runtime.mass import masses, may_merge
 
@@ -21,56 +22,78 @@ class Span:
         blocks: (V,) int64, the column at which the contiguous run of visual tokens around each of them starts. Outputs
             stand in the run of their anchor, in the order of the Merge; text between runs stays where it is.
         merge: a map of V tokens.
+        first: where the tokens are one run in order, its first column; columns and blocks may be on the CPU then.
     """
 
     columns: Tensor
     blocks: Tensor
     merge: Merge
+    first: int | None = None
+
+    @property
+    def index(self) -> Tensor | slice:
+        """The columns, as an index."""
+        return self.columns if self.first is None else slice(self.first, self.first + len(self.columns))
+
+    def columns_of(self, tokens: Tensor) -> Tensor:
+        """The columns of some of the tokens, by their index."""
+        return self.columns[tokens] if self.first is None else tokens + self.first
 
 
-def row_merge(length: int, padding: int, spans: list[Span], device: torch.device) -> tuple[Merge, list[Tensor]]:
+def row_merge(length: int, padding: int, spans: list[Span], device: torch.device) -> tuple[Merge, list[Tensor], Tensor]:
     """The map of a whole row: leading padding goes, text stays, spans follow their maps. No synchronisation.
+
+    Where every span is one run, the order of the outputs follows from their number, and is found on the CPU.
 
     Args:
         length: the row's columns.
         padding: leading columns to drop.
-        spans: the row's videos, with their maps.
-        device: of the map.
 
     Returns:
-        A Merge of ``length`` sources, and for each span the (M,) output columns of its outputs.
+        A Merge of ``length`` sources; for each span the (M,) output columns of its outputs; (length,) those of the
+        text, which are on the CPU with those of the spans where all these are one run.
     """
+    known = all(span.first is not None for span in spans)
+    where = torch.device("cpu") if known else device
     visual = sum(span.columns.numel() for span in spans)
-    text = torch.zeros(length, dtype=torch.int8, device=device)
+    text = torch.zeros(length, dtype=torch.int8, device=where)
     text[:padding] = 1
     for span in spans:
-        text.index_fill_(0, span.columns, 1)
+        if span.first is None:
+            text.index_fill_(0, span.columns, 1)
+        else:
+            text[span.index] = 1
     text_columns = text.argsort(stable=True)[: length - padding - visual]
 
-    anchors = [text_columns, *(span.columns[span.merge.anchor] for span in spans)]
-    keys = [text_columns, *(span.blocks[span.merge.anchor] for span in spans)]
+    keys = [text_columns]
+    for span in spans:
+        count, first = span.merge.outputs, span.first
+        keys.append(span.blocks[span.merge.anchor] if first is None else text_columns.new_full((count,), first))
     order = torch.cat(keys).argsort(stable=True)
     rank = torch.empty_like(order)
-    rank[order] = torch.arange(len(order), device=device)
+    rank[order] = torch.arange(len(order), device=where)
+    text_places = torch.full((length,), DROPPED, dtype=torch.int64, device=where)
+    text_places[text_columns] = rank[: len(text_columns)]
+    sizes = [len(text_columns), *(span.merge.outputs for span in spans)]
+    places = torch.split(rank, sizes)[1:]
 
-    target = torch.full((length,), DROPPED, dtype=torch.int64, device=device)
+    sent = [text_places, rank, order, text_columns]
+    target, rank, order, text_columns = send(sent, device) if known else sent
+    target = target.clone() if target is text_places else target
     weight = torch.ones(length, dtype=torch.float32, device=device)
-    target[text_columns] = rank[: len(text_columns)]
-    start, places, shares = len(text_columns), [], []
-    for span in spans:
+    anchors, shares = [text_columns], []
+    for span, place in zip(spans, torch.split(rank, sizes)[1:], strict=True):
         merge = span.merge
-        place = rank[start : start + merge.outputs]
-        target[span.columns] = torch.where(merge.target >= 0, place[merge.target.clamp(min=0)], DROPPED)
-        weight[span.columns] = merge.weight
+        target[span.index] = F.pad(place, (0, 1), value=DROPPED)[merge.target]
+        weight[span.index] = merge.weight
+        anchors.append(span.columns_of(merge.anchor))
         if merge.shares is not None:
             more = merge.shares
-            shares.append((span.columns[more.source], place[more.output], more.weight))
-        places.append(place)
-        start += merge.outputs
+            shares.append((span.columns_of(more.source), place[more.output], more.weight))
     extra = Shares(*(torch.cat(parts) for parts in zip(*shares, strict=True))) if shares else None
-    known = [span.merge._kept for span in spans]
-    kept = None if None in known else len(text_columns) + sum(count for count in known if count is not None)
-    return Merge(target, weight, torch.cat(anchors)[order], extra)._knowing(kept), places
+    counts = [span.merge._kept for span in spans]
+    kept = None if None in counts else len(text_columns) + sum(count for count in counts if count is not None)
+    return Merge(target, weight, torch.cat(anchors)[order], extra)._knowing(kept), list(places), text_places
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +115,8 @@ class BatchMerge:
 
     def apply(self, x: Tensor) -> Tensor:
         """(B, S, ...) -> (B, L, ...): merged rows; padding is 0."""
+        if len(self.rows) == 1:
+            return self.rows[0].apply(x[0])[None]
         out = x.new_zeros(len(self.rows), self.length, *x.shape[2:])
         for number, row in enumerate(self.rows):
             out[number, self.length - row.outputs :] = row.apply(x[number])
@@ -99,6 +124,8 @@ class BatchMerge:
 
     def gather(self, x: Tensor) -> Tensor:
         """(B or 1, S, ...) -> (B, L, ...): each output takes its anchor's row; padding is 0 (False)."""
+        if len(self.rows) == 1:
+            return self.rows[0].gather(x[0])[None]
         out = x.new_zeros(len(self.rows), self.length, *x.shape[2:])
         for number, row in enumerate(self.rows):
             out[number, self.length - row.outputs :] = row.gather(x[number if x.shape[0] > 1 else 0])
@@ -120,5 +147,5 @@ class BatchMerge:
             x: position ids (B or 1, S) or (planes, B or 1, S); rotary embeddings (B, S, d) or (axes, B, S, d).
         """
         if x.dim() == 4 or (x.dim() == 3 and not x.is_floating_point()):
-            return torch.stack([self.gather(plane) for plane in x])
+            return self.gather(x.movedim(0, -1)).movedim(-1, 0)
         return self.gather(x)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -24,8 +25,25 @@ Observer = Callable[[Tensor, Tensor, float], None]
 """Called with queries (B, H, Q, d) and keys (B, G, L, d), after rotary embedding and norms, and the scale of logits."""
 
 
+class Given:
+    """What a call brings of its prompt, also on the CPU: copied once, in front of the vision tower if pixels came."""
+
+    ids: Tensor | None
+    mask: Any
+
+    @cached_property
+    def ids_on_host(self) -> Tensor | None:
+        """(B, Q) int64."""
+        return None if self.ids is None else self.ids.cpu()
+
+    @cached_property
+    def mask_on_host(self) -> Tensor | None:
+        """(B, L) bool; None for a mask of another shape."""
+        return self.mask.bool().cpu() if isinstance(self.mask, Tensor) and self.mask.dim() == 2 else None
+
+
 @dataclass(eq=False)
-class Generation:
+class Generation(Given):
     """A call of ``generate()`` in progress.
 
     Args:

@@ -109,7 +109,7 @@ class TimedVideos(GraphedVideos):
         place, run = (torch.from_numpy(each).to(device, non_blocking=True) for each in (columns, blocks))
         span = Span(place, run, merge)
         whole[span.columns] = features
-        row, _ = row_merge(len(ids), 0, [span], device)
+        row, *_ = row_merge(len(ids), 0, [span], device)
         places = torch.from_numpy(positions).to(device, non_blocking=True)
         return torch.cat([row.apply(whole), to_channels(places[:, row.anchor], features.dtype)], dim=1)
 

@@ -227,7 +227,7 @@ class BackendVideos(RequestSettings, PlacedVideos):
         whole[columns.to(device, non_blocking=True)] = features
         spanned = columns[: merge.inputs]
         span = Span(spanned.to(device, non_blocking=True), starts[spanned].to(device, non_blocking=True), merge)
-        row, _ = row_merge(len(ids), 0, [span], device)
+        row, *_ = row_merge(len(ids), 0, [span], device)
         tokens = row.apply(whole)
         if not self.model_config.uses_mrope:
             return tokens
