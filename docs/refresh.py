@@ -6,7 +6,7 @@
 
 Run it after a change of the bundled model or of what the commands print. Times in the output are those of
 this machine; the measured run of the README (`bench`) alone takes two minutes of processor time. The notebook needs
-nbclient and ipykernel, of the extra `test`.
+nbclient and ipykernel, of the extra `dev`.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from holitom.corpus import Plan
 
 PAGE = Path(__file__).parents[1] / "docs" / "upgrading.md"
 TEXT = PAGE.read_text("utf-8")
-NAMES = re.findall(r"^\| `(holitom\.[\w.]+)` \| `(holitom\.[\w.]+)`", TEXT, re.MULTILINE)
+NAMES = re.findall(r"^\| `(holitom\.[\w.]+)`[^|]* \| `(holitom\.[\w.]+)`", TEXT, re.MULTILINE)
 OPTIONS = re.findall(r"^\| `holitom (\w+) (--\w+)` \| `holitom (\w+) (--\w+)` \|", TEXT, re.MULTILINE)
 
 
@@ -51,7 +51,7 @@ def test_options(old: tuple[str, str], new: tuple[str, str]):
 
 def test_arguments():
     rows = re.findall(r"^\| `(\w[\w.]*)\(([^)]*)\)`[^|]*\| (?:`\w[\w.]*\(([^)]*)\)`|none)", TEXT, re.MULTILINE)
-    assert len(rows) == 3
+    assert len(rows) == 4
     for name, old, new in rows:
         called = {"Plan": Plan}.get(name) or eval(
             name, vars(holitom) | {n: getattr(holitom, n) for n in holitom.__all__}
