@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
@@ -76,7 +76,7 @@ class Family:
 def build(name: str, attention: str = "sdpa", seed: int = 0, **text: object) -> torch.nn.Module:
     """The family's model with random weights in which positions matter."""
     torch.manual_seed(seed)
-    values = {**FAMILIES[name].config}
+    values = {**FAMILIES_AND_DERIVED[name].config}
     values["text_config"] = {**TEXT, **values["text_config"], **text}
     config = AutoConfig.for_model(values.pop("model_type"), **values)
     model = AutoModelForImageTextToText.from_config(config, attn_implementation=attention).eval()
@@ -133,7 +133,7 @@ class Row:
 
 def row(name: str, *parts: tuple[str, int] | tuple[str, int, int]) -> Row:
     """One prompt: parts are ("words", count[, seed]), ("video", frames[, seed]) and ("image", seed)."""
-    family, ids, pieces, videos = FAMILIES[name], [], [], []
+    family, ids, pieces, videos = FAMILIES_AND_DERIVED[name], [], [], []
     for kind, size, *seed in parts:
         if kind == "words":
             ids += words(size, *seed)
@@ -158,7 +158,7 @@ def batch(name: str, *rows: Row) -> dict[str, Tensor]:
     ids = torch.tensor([[PAD] * (width - len(row.ids)) + row.ids for row in rows])
     mask = torch.tensor([[0] * (width - len(row.ids)) + [1] * len(row.ids) for row in rows])
     inputs = {"input_ids": ids, "attention_mask": mask}
-    family = FAMILIES[name]
+    family = FAMILIES_AND_DERIVED[name]
     if family.mrope:
         inputs["mm_token_type_ids"] = token_types(name, ids)
     if name == "ernie":
@@ -199,14 +199,14 @@ def token_types(name: str, ids: Tensor) -> Tensor:
 
 def three_rows(name: str) -> list[Row]:
     """A batch that is as unequal as the family allows: one video; text alone; two videos and an image."""
-    pictured = [("image", 5), ("words", 2, 8)] if FAMILIES[name].image else []
+    pictured = [("image", 5), ("words", 2, 8)] if FAMILIES_AND_DERIVED[name].image else []
     return [
         row(name, ("words", 3), ("video", 6), ("words", 5, 1)),
         row(name, ("words", 9, 2)),
         row(
             name,
             ("words", 2, 3),
-            ("video", 6 if FAMILIES[name].even else 4, 1),
+            ("video", 6 if FAMILIES_AND_DERIVED[name].even else 4, 1),
             ("words", 4, 4),
             *pictured,
             ("video", 6, 2),
@@ -626,3 +626,59 @@ FAMILIES: dict[str, Family] = {
 }
 if "lfm3_vl" not in CONFIG_MAPPING:
     del FAMILIES["lfm3_vl"]  # the installed transformers is older
+
+# Built of the parts of the families above; tests/test_families_derived.py shows the equalities for them.
+ONE_AXIS = {"rope_type": "default", "rope_theta": 10000.0}
+WINDOWED = {**TOWER, "window_size": 16, "fullatt_block_indexes": [1]}
+DERIVED: dict[str, Family] = {
+    "exaone4_5": replace(
+        _qwen(
+            "exaone4_5",
+            {**WINDOWED, "num_key_value_heads": 1},
+            {
+                "head_dim": 8,
+                "rope_parameters": ONE_AXIS,
+                "layer_types": ["sliding_attention", "full_attention"] * 2,
+                "sliding_window": 16,
+            },
+            text_type="exaone4",
+            grid=(10, 6),
+            inner=False,
+        ),
+        mrope=False,
+    ),
+    "hyperclovax_vision_v2": replace(
+        _qwen(
+            "hyperclovax_vision_v2",
+            {**WINDOWED, "model_type": "qwen2_5_vl_vision"},
+            {"head_dim": 8, "rope_parameters": ONE_AXIS},
+            text_type="hyperclovax",
+            grid=(10, 6),
+        ),
+        mrope=False,
+    ),
+    "cosmos3_omni": _qwen(
+        "cosmos3_omni",
+        {**TOWER, "model_type": "qwen3_vl_vision", "num_position_embeddings": 16, "deepstack_visual_indexes": [0, 1]},
+        {"head_dim": 8},
+        text_type="qwen3_vl_text",
+        stamps="qwen",
+        deepstack=2,
+    ),
+    "cohere_compass": _qwen(
+        "cohere_compass",
+        {
+            **TOWER,
+            "model_type": "cohere_compass_vision",
+            "num_position_embeddings": 16,
+            "deepstack_visual_indexes": [0],
+        },
+        {"rope_parameters": {"full_attention": {**ONE_AXIS, "mrope_section": [1, 1, 2]}}},
+        stamps="qwen",
+        inner=False,
+        deepstack=1,
+    ),
+}
+FAMILIES_AND_DERIVED = {**FAMILIES, **DERIVED}
+for _name in DERIVED.keys() - CONFIG_MAPPING.keys():
+    del DERIVED[_name], FAMILIES_AND_DERIVED[_name]  # the installed transformers is older

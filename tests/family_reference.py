@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from families import FAMILIES, Row, batch
+from families import FAMILIES_AND_DERIVED, Row, batch
 from golden import span as made_span
 from reference import apply_by_hand, mass_by_hand
 from torch import Tensor
@@ -186,7 +186,10 @@ def _logits(eager: torch.nn.Module, prompt: Prompt, method: Method, produced: li
 
 def _head(eager: torch.nn.Module, state: Tensor) -> Tensor:
     logits = eager.lm_head(state)
-    softcap = getattr(eager.config.get_text_config(), "final_logit_softcapping", None)
+    text = eager.config.get_text_config()
+    scaling = getattr(text, "logits_scaling", None) or getattr(text, "logit_scale", None) or 1
+    logits = logits * scaling
+    softcap = getattr(text, "final_logit_softcapping", None)
     return logits if softcap is None else softcap * torch.tanh(logits / softcap)
 
 
@@ -200,5 +203,5 @@ def by_hand(
     **options: object,
 ) -> tuple[list[int], Tensor]:
     """Tokens and logits of one row, from the maps that a session applied to its videos before the LLM."""
-    assert len(videos) == len(row.videos), FAMILIES[name]
+    assert len(videos) == len(row.videos), FAMILIES_AND_DERIVED[name]
     return continue_by_hand(eager, shortened(whole_prompt(eager, name, row), row, videos), method, steps, **options)

@@ -12,47 +12,16 @@ from typing import Any
 
 import pytest
 import torch
-from engines import SERVED, WHOLE, answers, assert_same, clip, engine, metadata, said
-from families import FAMILIES, MROPE, build
-from family_processors import VOCABULARY
-from family_processors import processor as make_processor
-from PIL import Image
+from backend_families import STOCK, backend, build_checkpoint, media, parts, prompt, text_of
+from engines import SERVED, WHOLE, answers, assert_same, engine, metadata, said
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from holitom.integrations.vllm import ServingConfig
 from holitom.models import tower_name
 
-STOCK = {
-    "qwen2_vl": "Qwen2VLForConditionalGeneration",
-    "glm4v": "Glm4vForConditionalGeneration",
-    "video_llama_3": "VideoLlama3ForConditionalGeneration",
-    "glm4v_moe": "Glm4vMoeForConditionalGeneration",
-    "glm46v": "Glm46VForConditionalGeneration",
-    "llava_onevision": "LlavaOnevisionForConditionalGeneration",
-    "qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration",
-}
 ALWAYS = ("qwen2_vl", "glm4v", "video_llama_3")
-QWEN = ("<|vision_start|><|video_pad|><|vision_end|>", "<|vision_start|><|image_pad|><|vision_end|>")
-GLM = ("<|begin_of_video|><|video|><|end_of_video|>", "<|begin_of_image|><|image|><|end_of_image|>")
-PLACEHOLDERS = {
-    "qwen2_vl": QWEN,
-    "qwen2_5_vl": QWEN,
-    "glm4v": GLM,
-    "glm4v_moe": GLM,
-    "glm46v": GLM,
-    "video_llama_3": ("<|video_pad|>", "<|image_pad|>"),
-    "llava_onevision": ("<video>", "<image>"),
-}
-EQUAL_LENGTHS = ("llava_onevision",)  # whose processor in transformers makes one tensor of all videos
 IN_TOWER = ServingConfig.parse("renewal:budget=0.6|uniformframes", retention=0.25)  # equal patches make others tie
 KERNELS = 1e-4  # by how much the two libraries' kernels move a log-probability
-
-
-def parts(name: str, image: bool = True, seed: int = 1) -> tuple[Any, ...]:
-    """Two videos and an image; without it for transformers, whose GLM takes frames for images where one is there."""
-    second = 8 if name in EQUAL_LENGTHS else 6
-    pictured = [("image", 3), " and "] if image else []
-    return ("look ", ("video", 8, seed), " then ", *pictured, ("video", second, seed + 1), " what?")
 
 
 @pytest.fixture(
@@ -60,17 +29,6 @@ def parts(name: str, image: bool = True, seed: int = 1) -> tuple[Any, ...]:
 )
 def name(request: pytest.FixtureRequest) -> str:
     return request.param
-
-
-def build_checkpoint(name: str, path: Path) -> Path:
-    """The family's tiny model as vLLM can run it, with its processor."""
-    text: dict[str, Any] = {"num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": 32, "num_hidden_layers": 3}
-    if FAMILIES[name].mrope:
-        wide = {"partial_rotary_factor": 1.0} if name.startswith("glm") else {}
-        text["rope_parameters"] = {**MROPE, "mrope_section": [8, 4, 4], **wide}
-    build(name, vocab_size=VOCABULARY, **text).save_pretrained(path)
-    make_processor(name, path)
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -96,27 +54,6 @@ def prepared(
 @pytest.fixture(scope="module")
 def checkpoint(name: str, prepared: dict) -> Path:
     return prepared[name][0]
-
-
-def media(path: Path, given: tuple[Any, ...]) -> tuple[list[Any], list[Any], bool]:
-    """The videos and images of a prompt, and whether the processor wants to know the times of frames."""
-    videos = [clip(*part[1:])[:, :28, :36] for part in given if part[0] == "video"]
-    images = [Image.fromarray(clip(1, part[1])[0, :28, :36]) for part in given if part[0] == "image"]
-    return videos, images, bool(getattr(AutoProcessor.from_pretrained(path).video_processor, "do_sample_frames", False))
-
-
-def text_of(name: str, given: tuple[Any, ...]) -> str:
-    video, image = PLACEHOLDERS[name]
-    words = [part if isinstance(part, str) else video if part[0] == "video" else image for part in given]
-    return f"user: {''.join(words)}\nassistant:"
-
-
-def prompt(name: str, path: Path, *given: Any) -> dict[str, Any]:
-    """As ``LLM.generate`` takes it."""
-    videos, images, timed = media(path, given)
-    known = [(each, metadata(len(each))) if timed else each for each in videos]
-    held = {key: value for key, value in (("video", known), ("image", images)) if value}
-    return {"prompt": text_of(name, given), "multi_modal_data": held}
 
 
 @dataclass(frozen=True)
@@ -149,13 +86,6 @@ def with_transformers(name: str, path: Path, method: Any, given: tuple[Any, ...]
         )
         shares = [1.0 if video.tower is None else video.tower.share for video in session.videos]
     return Said([step[0].log_softmax(-1) for step in out.logits], shares)
-
-
-def backend(name: str, config: Any) -> dict[str, Any]:
-    """vLLM's options for the Transformers backend, with holitom or stock."""
-    return (
-        {"hf_overrides": config.hf_overrides(STOCK[name], backend=True)} if config else {"model_impl": "transformers"}
-    )
 
 
 @pytest.fixture(scope="module")

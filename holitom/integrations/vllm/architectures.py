@@ -39,8 +39,13 @@ _DEEPSTACK = (
     "the Transformers backend leaves out what its vision tower adds to the first decoder layers (deepstack), and there "
     "is no own class"
 )
+_UNTRIED = "it was not tried on vLLM's Transformers backend, and there is no own class"
 REFUSED: Mapping[str, str] = MappingProxyType(
     {
+        "CohereCompassForConditionalGeneration": _DEEPSTACK,
+        "Cosmos3OmniForConditionalGeneration": _DEEPSTACK,
+        "Exaone4_5_ForConditionalGeneration": _UNTRIED,
+        "HyperCLOVAXVisionV2ForConditionalGeneration": _UNTRIED,
         "Gemma4ForConditionalGeneration": "its decoder looks up a further embedding by each token's id, which the "
         "Transformers backend does not hand on",
         "InternVLForConditionalGeneration": f"{_NO_COUNT} (to it, frames are images)",
