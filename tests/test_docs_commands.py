@@ -132,7 +132,7 @@ def test_it_runs(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 def test_targets_scripts_and_their_options_are_there(line: str):
     words = shlex.split(line, comments=True)
     if words[0] == "make":
-        targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+        targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
         assert words[1] in targets
     elif words[0] == "python" and words[1] != "-m":
         check_script(words[1:])
@@ -142,6 +142,16 @@ def test_targets_scripts_and_their_options_are_there(line: str):
         name = words[words.index("-m") + 1].replace(".", "/")
         check_script([f"{name}.py", *words[words.index("-m") + 2 :]])
     assert reason(line) is not None
+
+
+def test_extras_that_are_named_are_there():
+    """In pages and in what the package tells a user to install."""
+    project = (ROOT / "pyproject.toml").read_text("utf-8")
+    section = re.search(r"^\[project.optional-dependencies\]\n(.*?)^\[", project, re.DOTALL | re.MULTILINE)[1]
+    extras = set(re.findall(r"^([a-z-]+) = ", section, re.MULTILINE))
+    for path in (*PAGES, *(ROOT / "holitom").rglob("*.py"), *(ROOT / "examples").glob("*.*")):
+        for named in re.findall(r"holitom\[([a-z,-]+)\]", path.read_text("utf-8")):
+            assert set(named.split(",")) <= extras, f"{path.name}: holitom[{named}]"
 
 
 @pytest.mark.parametrize("line", [line for line in INLINED if line.startswith("holitom ")])
