@@ -57,7 +57,7 @@ def served(name: str, checkpoint: Path) -> dict[str, dict[str, Any]]:
         found["at once"] = dict(zip(SETTINGS, at_once, strict=True))
         for wrong, complaint in (
             ({"retention": 0.75}, "this server keeps"),
-            ({"colour": "red"}, "no parameter 'colour'"),
+            ({"colour": "red"}, "cannot set 'colour'"),
             ("fastv", "inside the LLM"),
         ):
             with pytest.raises(ValueError, match=complaint):

@@ -35,6 +35,8 @@ if find_spec("vllm") is None:
     pytest.skip("needs vLLM: make serving", allow_module_level=True)
 
 import openai
+from engines import engine, said
+from vllm import SamplingParams
 
 from holitom.integrations.vllm import ServingConfig
 from holitom.integrations.vllm.launch import find_launcher
@@ -339,6 +341,43 @@ class TestManyAtOnce:
             "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == whole.choices[0].message.content
         )
         assert chunks[-1].usage.prompt_tokens == whole.usage.prompt_tokens
+
+
+class TestSettingsOfARequest:
+    """Without --trust-request-mm-kwargs: holitom's own settings are no options of the processor."""
+
+    def test_each_is_answered_as_by_a_server_with_that_setting(self, ours: Any, films: Films):
+        content = [local(films.paths[0]), text(films.questions[0])]
+        for asked, config in (  # spread is what the bundled model recommends, and so the server's method
+            ({"retention": 0.1}, ServingConfig.of("spread", retention=0.1)),
+            ("uniformframes:retention=0.15", ServingConfig.of("uniformframes", retention=0.15)),
+        ):
+            got = ask(ours, Asked("", content, {"extra_body": {"mm_processor_kwargs": {"holitom": asked}}}))
+            alone = {"allowed_local_media_path": str(films.folder), "limit_mm_per_prompt": {"video": 1, "image": 0}}
+            with engine(TINY, "llava_onevision", config, **alone) as llm:
+                wanted = SamplingParams(max_tokens=6, temperature=0, logprobs=1)
+                [want] = llm.chat([{"role": "user", "content": content}], wanted, use_tqdm=False)
+            assert got.usage.prompt_tokens == len(want.prompt_token_ids)
+            assert got.choices[0].message.content == want.outputs[0].text
+            likely = [by[token].logprob for token, by in zip(said(want)[0], want.outputs[0].logprobs, strict=True)]
+            np.testing.assert_allclose(logprobs_of(got), likely[: len(logprobs_of(got))], atol=1e-3)
+
+    @pytest.mark.parametrize(
+        ("options", "complaint"),
+        [
+            ({"holitom": {"retention": 0.5}}, "this server keeps"),
+            ({"holitom": {"retention": 1e9}}, "got 1000000000"),
+            ({"holitom": {"colour": "red"}}, "cannot set 'colour'"),
+            ({"holitom": "fastv"}, "inside the LLM"),
+            ({"size": {"height": 57, "width": 57}}, "trust-request-mm-kwargs"),
+            ({"holitom": "spread", "do_resize": False}, "trust-request-mm-kwargs"),
+        ],
+    )
+    def test_what_cannot_be_had_is_refused(self, ours: Any, films: Films, options: dict[str, Any], complaint: str):
+        parts = [local(films.other), text(films.questions[0])]
+        with pytest.raises(openai.BadRequestError, match=complaint):
+            ask(ours, Asked("", parts, {"extra_body": {"mm_processor_kwargs": options}}))
+        assert ours.alive
 
 
 class TestTheProgram:

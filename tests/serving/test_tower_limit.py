@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from engines import HYBRID, STOCK, answers, assert_same, engine, prompt
 from serving_checkpoints import build_checkpoint
 
@@ -28,16 +30,45 @@ def tower(model: Any) -> Any:
     return model.visual if hasattr(model, "visual") else model.vision_tower
 
 
+def encode_what_is_measured(vllm_config: Any, model: Any) -> None:
+    """Runs the tower on the inputs that vLLM measures its memory with at start."""
+    from vllm.multimodal import MULTIMODAL_REGISTRY
+    from vllm.multimodal.encoder_budget import MultiModalBudget
+    from vllm.multimodal.utils import group_and_batch_mm_kwargs
+
+    items = MultiModalBudget(vllm_config, MULTIMODAL_REGISTRY, enable_cache=False).get_dummy_encoder_profile_inputs()
+    for _, _, kwargs in group_and_batch_mm_kwargs(items):
+        model.embed_multimodal(**kwargs)
+
+
+def peak_bytes(seen: torch.profiler.profile) -> int:
+    """The most bytes that what was profiled held at once, beside what was there before."""
+    events = [event for event in seen.profiler.kineto_results.events() if event.name() == "[memory]"]
+    live = most = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        live += event.nbytes()
+        most = max(most, live)
+    return most
+
+
 def test_a_long_video_is_encoded_in_parts_as_in_one_pass(name: str, tmp_path: Path):
     checkpoint = build_checkpoint(name, tmp_path / name)
     asked = prompt(name, ("video", FRAMES[name], 1), " ?")
     rows: list[int] = []
+    peaks: list[int] = []
 
     def note(model: Any) -> int:
-        tower(model).register_forward_pre_hook(
-            lambda module, args, kwargs: rows.append(len(args[0] if args else next(iter(kwargs.values())))),
-            with_kwargs=True,
-        )
+        forward = tower(model).forward
+
+        @functools.wraps(forward)
+        def noting(*args: Any, **kwargs: Any) -> Any:
+            rows.append(len(args[0] if args else next(iter(kwargs.values()))))
+            with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as seen:
+                encoded = forward(*args, **kwargs)
+            peaks.append(peak_bytes(seen))
+            return encoded
+
+        tower(model).forward = noting
         return model.compressor.limit.rows
 
     def limit(rows: int) -> Any:
@@ -48,16 +79,26 @@ def test_a_long_video_is_encoded_in_parts_as_in_one_pass(name: str, tmp_path: Pa
 
     with engine(checkpoint, name, SERVED, enable_prefix_caching=False, mm_processor_cache_gb=0, **SMALL) as llm:
         [measured] = llm.apply_model(note)
+        llm.apply_model(functools.partial(encode_what_is_measured, llm.llm_engine.vllm_config))
+        at_start = max(peaks)
+        assert max(rows) == measured
+        rows.clear()
+        peaks.clear()
         if name in LOWERED:
             measured = LOWERED[name]
             llm.apply_model(limit(measured))
         in_parts = answers(llm, asked)[0]
-        parts = rows.copy()
+        parts, in_parts_peak = rows.copy(), max(peaks)
         rows.clear()
+        peaks.clear()
         llm.apply_model(limit(1 << 40))
         llm.llm_engine.reset_encoder_cache()
         in_one_pass = answers(llm, asked)[0]
     assert len(parts) > 1, (parts, measured)
     assert max(parts) <= measured < sum(parts)
     assert rows == [sum(parts)]
+    assert in_parts_peak <= 1.1 * at_start
+    if name == "qwen2_5_vl":
+        assert sum(parts) == 19_200
+        assert peaks[0] > 3 * at_start, "what would have been needed without parts"
     assert_same(in_parts, in_one_pass)

@@ -42,7 +42,9 @@ class TowerLimit:
 
         budget = MultiModalBudget(vllm_config, MULTIMODAL_REGISTRY, enable_cache=False)
         items = budget.get_dummy_encoder_profile_inputs()
-        return cls(sum(len(field.data) for _, item in items for key, field in item.items() if "pixel_values" in key))
+        rows = [len(field.data) for _, item in items for key, field in item.items() if "pixel_values" in key]
+        one_by_one = any(modality == "video" for modality, _ in items)  # videos are, images are encoded all at once
+        return cls(max(rows, default=0) if one_by_one else sum(rows))
 
     def parts(self, frames: int, rows: int) -> Iterator[tuple[int, int]]:
         """The (first, last + 1) frames of each part of a video.

@@ -16,6 +16,7 @@ from holitom import __version__
 from holitom.integrations.vllm.config import ServingConfig
 from holitom.integrations.vllm.metrics import count_video
 from holitom.integrations.vllm.request import FIELD, for_request, take_settings, to_tensor, token_count
+from holitom.integrations.vllm.start import admit_settings
 
 _ASKED: ContextVar[ServingConfig | None] = ContextVar("_ASKED", default=None)
 """What the request asks for that this thread processes; None: nothing of its own."""
@@ -58,6 +59,10 @@ class CompressedVideos:
 
     info: Any
     _dummy = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        admit_settings()
 
     def video_shape(self, number: int, items: Any, kwargs: Mapping[str, Any]) -> VideoShape:
         """The shape of the ``number``-th video of a prompt; ``kwargs`` are the processed videos."""

@@ -18,7 +18,7 @@ from torch import Tensor
 from holitom.integrations.vllm.compressor import Compressor
 from holitom.integrations.vllm.config import KEY, OWN_COUNTS, ServingConfig
 from holitom.methods.chain import Chain
-from holitom.methods.registry import method_class, split_text
+from holitom.methods.registry import split_text
 from holitom.models.tower_names import tower_name
 
 FIELD = "holitom_settings"
@@ -50,11 +50,13 @@ def take_settings(options: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
 def for_request(server: ServingConfig, asked: str | Mapping[str, Any]) -> ServingConfig:
     """The config that one request gets. That it keeps no more than the server is checked with each video's shape.
 
-    What the request does not name is the server's: its method, or, for another method, its retention.
+    Nothing but method and retention can be asked for: another setting could fail on a video while it is encoded, which
+    would end vLLM's engine. The server's own settings stay for its own method.
 
     Args:
         server: the server's config.
-        asked: ``"spread:retention=0.05"``, ``{"method": "spread"}``, ``{"retention": 0.05}``.
+        asked: ``"spread:retention=0.05"``, ``{"method": "spread"}`` with the server's retention, or
+            ``{"retention": 0.05}`` with its method.
 
     Raises:
         TypeError: naming what has a wrong type.
@@ -63,22 +65,28 @@ def for_request(server: ServingConfig, asked: str | Mapping[str, Any]) -> Servin
     if isinstance(server.method, Chain):
         tower, before = server.method.parts
         return ServingConfig(Chain.of(tower, for_request(ServingConfig(before), asked).method))
-    name: Any
+    given: dict[str, Any]
     if isinstance(asked, str):
         name, given = (asked, {}) if "|" in asked else split_text(asked)
+        given["method"] = name
     elif isinstance(asked, Mapping):
         given = {str(key): value for key, value in asked.items()}
-        name = given.pop("method", server.method.name)
     else:
         raise TypeError(f'settings of a request are text or a mapping, as in {{"retention": 0.05}}; got {asked!r}')
-    if "positions" in given:
+    unknown = sorted(set(given) - {"method", "retention"})
+    if unknown:
         raise ValueError(
-            f"positions={given['positions']!r}: vLLM places tokens in one way for all requests; leave it out"
+            f"a request cannot set {', '.join(map(repr, unknown))}, only 'method' and 'retention': "
+            "everything else is the server's"
         )
+    name = given.pop("method", server.method.name)
+    usual = server.settings()
     if name == server.method.name:
-        config = ServingConfig.parse({**server.settings(), **given})
+        own = set(OWN_COUNTS) if "retention" in given else set()
+        config = ServingConfig.parse({**{key: value for key, value in usual.items() if key not in own}, **given})
     else:
-        config = ServingConfig.parse({"method": name, **_retention_of(server, name, given), **given})
+        share = {"retention": usual["retention"]} if "retention" in usual else {}
+        config = ServingConfig.parse({"method": name, **share, **given})
     if "tower" in config.method.stages:
         raise ValueError(f"{asked!r}: what happens inside the vision tower is the server's choice: leave it out")
     beyond = sorted(set(config.method.needs) - set(server.method.needs))
@@ -148,12 +156,3 @@ class RequestSettings:
             yield
         finally:
             self.compressor = server
-
-
-def _retention_of(server: ServingConfig, name: Any, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The server's retention, for another method that has one and is given no other count."""
-    usual = server.settings().get("retention")
-    if usual is None or set(OWN_COUNTS) & set(given) or not isinstance(name, str) or "|" in name:
-        return {}
-    has_one = any(field.name == "retention" for field in dataclasses.fields(method_class(name)))
-    return {"retention": usual} if has_one else {}

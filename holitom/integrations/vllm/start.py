@@ -1,13 +1,14 @@
 """What happens when vLLM starts: settings are checked, and its path for pruned videos is switched on.
 
-Importing this needs vLLM. It reaches into two places of it that are no public interface (the table of checks and the
-runner for CPUs), so a version that was not tested gets a warning.
+Importing this needs vLLM. It reaches into three places of it that are no public interface (the table of checks, the
+runner for CPUs and the check of requests), so a version that was not tested gets a warning.
 """
 
 from __future__ import annotations
 
 import functools
 import logging
+import sys
 from typing import Any, ClassVar
 
 import vllm
@@ -180,3 +181,25 @@ def mend_cpu_runner() -> None:
 
     load_and_ask.asks_for_pruning = True  # type: ignore[attr-defined]
     CPUModelRunner.load_model = load_and_ask
+
+
+def admit_settings() -> None:
+    """Lets requests bring settings of holitom, and nothing else, without ``--trust-request-mm-kwargs``.
+
+    They are checked and never ask for more than the server keeps. Called where the processor of one of our
+    architectures is made, so servers of stock ones refuse them as ever.
+    """
+    for name in ("vllm.entrypoints.generate.base.protocol", "vllm.renderers.online_renderer"):
+        check = getattr(sys.modules.get(name), "validate_request_mm_kwargs", None)
+        if check is not None and not hasattr(check, "admits_settings"):
+            sys.modules[name].validate_request_mm_kwargs = _admitting(check)  # type: ignore[attr-defined]
+
+
+def _admitting(check: Any) -> Any:
+    @functools.wraps(check)
+    def admitting(*, mm_processor_kwargs: dict[str, Any] | None, **more: Any) -> None:
+        others = {key: value for key, value in (mm_processor_kwargs or {}).items() if key != KEY}
+        check(mm_processor_kwargs=others, **more)
+
+    admitting.admits_settings = True  # type: ignore[attr-defined]
+    return admitting
