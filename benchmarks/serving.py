@@ -1,6 +1,8 @@
 """What a vLLM server gains: requests per second and time to first token, plain and with methods at equal counts.
 
     python benchmarks/serving.py --out benchmarks/results/serving-cpu
+    python benchmarks/serving.py --model small-qwen3-vl --method "plain vLLM" --method vllm:evs --method vllm:vidcom2 \\
+        --method spread --method holitom --rounds 5 --out benchmarks/results/serving-cpu-qwen3-vl
     python benchmarks/serving.py --device cuda --model qwen3-vl-8b --out benchmarks/results/serving-gpu
     python benchmarks/serving.py --device cuda --model llava-onevision-7b --dry-run
 
@@ -42,7 +44,7 @@ from holitom.cost import interleave
 from holitom.integrations.vllm import ServingConfig, command_line, engine_arguments
 from holitom.integrations.vllm.launch import find_launcher, printed
 from holitom.tokens import VideoTokens
-from holitom.video.synthetic.files import write_mp4
+from holitom.video.synthetic.files import FPS, write_mp4
 
 STOCK = "plain vLLM"
 OWN = "vllm:"  # before the names of vLLM's own methods
@@ -84,7 +86,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--model", choices=SHAPES, help="default: small-llava-onevision, on a GPU llava-onevision-7b")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--dtype", help="default: float32, on a GPU bfloat16")
-    parser.add_argument("--method", action="append", help=f"default: {STOCK!r}, evs, vidcom2, holitom; repeat")
+    parser.add_argument("--method", action="append", help=f"default: {STOCK!r}, evs, vidcom2, spread, holitom; repeat")
     parser.add_argument("--retention", type=float, default=0.125, help="of all methods; at least one frame for EVS")
     parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 4, 16])
     parser.add_argument("--requests", type=int, nargs="+", help="at each concurrency; default: 4 8 16")
@@ -99,7 +101,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     gpu = given.device == "cuda"
     given.model = given.model or ("llava-onevision-7b" if gpu else "small-llava-onevision")
     given.dtype = given.dtype or ("bfloat16" if gpu else "float32")
-    given.method = given.method or [STOCK, "evs", "vidcom2", "holitom"]
+    given.method = given.method or [STOCK, "evs", "vidcom2", "spread", "holitom"]
     given.requests = given.requests or [max(4, each * (1 if each > 4 else 2)) for each in given.concurrency]
     given.one_at_a_time = given.one_at_a_time or gpu
     if len(given.requests) != len(given.concurrency):
@@ -109,7 +111,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def words(method: str, given: argparse.Namespace, checkpoint: str) -> list[str]:
     """The command of one server."""
-    media = {"video": {"num_frames": -1}}  # all frames of the file
+    media = {"video": {"num_frames": -1, "fps": FPS}}  # all frames of the file; Qwen takes two a second by itself
     more = ["--dtype", given.dtype, "--media-io-kwargs", json.dumps(media), "--limit-mm-per-prompt"]
     more += [json.dumps({"image": 0, "video": 1}), "--served-model-name", "model"]
     if given.device == "cpu":

@@ -105,11 +105,41 @@ _small(
     224,
 )
 
+_small(
+    "small-qwen2.5-vl",
+    {
+        "model_type": "qwen2_5_vl",
+        "vision_config": {
+            "depth": 4,
+            "hidden_size": 192,
+            "intermediate_size": 512,
+            "num_heads": 3,
+            "out_hidden_size": 512,
+            "patch_size": 14,
+            "window_size": 112,
+            "fullatt_block_indexes": [1, 3],
+        },
+        "text_config": {
+            "model_type": "qwen2_5_vl_text",
+            **_TEXT,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [8, 12, 12]},
+            "tie_word_embeddings": True,
+        },
+        "vision_start_token_id": 12,
+        "vision_end_token_id": 13,
+        "image_token_id": 10,
+        "video_token_id": 11,
+        "tie_word_embeddings": True,
+    },
+    196,
+)
+
 _LLAVA = "LlavaOnevisionForConditionalGeneration"
 _QWEN2 = "Qwen2_5_VLForConditionalGeneration"
 _QWEN3 = "Qwen3VLForConditionalGeneration"
 SHAPES = {
     "small-llava-onevision": Shape("small-llava-onevision", _LLAVA, 112, 16, (7, 7), 16),
+    "small-qwen2.5-vl": Shape("small-qwen2.5-vl", _QWEN2, 196, 32, (7, 7), 16),
     "small-qwen3-vl": Shape("small-qwen3-vl", _QWEN3, 224, 32, (7, 7), 16),
     "llava-onevision-7b": Shape("llava-onevision-7b", _LLAVA, 384, 32, (14, 14), 32),
     "qwen2.5-vl-7b": Shape("qwen2.5-vl-7b", _QWEN2, 392, 64, (14, 14), 32),
