@@ -85,7 +85,7 @@ def for_request(server: ServingConfig, asked: str | Mapping[str, Any]) -> Servin
         own = set(OWN_COUNTS) if "retention" in given else set()
         config = ServingConfig.parse({**{key: value for key, value in usual.items() if key not in own}, **given})
     else:
-        share = {"retention": usual["retention"]} if "retention" in usual else {}
+        share = {"retention": usual["retention"]} if "retention" in usual and "|" not in str(name) else {}
         config = ServingConfig.parse({"method": name, **share, **given})
     if "tower" in config.method.stages:
         raise ValueError(f"{asked!r}: what happens inside the vision tower is the server's choice: leave it out")
