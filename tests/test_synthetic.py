@@ -53,11 +53,11 @@ def test_splits_never_share_a_seed_or_a_clip(seeds):
     }
     assert len(states) == len(SPLITS) * 2 * 200
     clips = [
-        block(split, number, seed).frames[b].tobytes()
+        clip.tobytes()
         for split in SPLITS
         for seed in range(seeds)
         for number in (0, 1)
-        for b in range(BLOCK)
+        for clip in block(split, number, seed).frames
     ]
     assert len(set(clips)) == len(clips)
 

@@ -73,6 +73,7 @@ def test_parts_of_the_testbed_are_the_whole(script, tmp_path, capsys):
     assert json.loads((tmp_path / "parts.json").read_text()) == json.loads((tmp_path / "whole.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_tower_run_goes_on_where_it_was(script, tmp_path, capsys):
     small = ["--towers", "siglip", "--blocks", 2, "--frames", 2, "--static", 0.9, "--out", tmp_path]
     module = script("tower", *small, "--rounds", 1)
