@@ -55,6 +55,8 @@ MISSING = """\
 
 * **Compiled decoding on a GPU** at batch 1, and of methods with an exact count (about two minutes for three models):
   `LIMIT=200 scripts/gpu_benchmark.sh batch-1 batch-8`.
+* **On a GPU since 27 November**: Renewal where nothing is static (rows are chosen on the device since then), and fewer
+  operations between tower and LLM: `scripts/gpu_benchmark.sh tests tower profile batch-1`.
 * **More than 256 frames on a GPU**, and a profile there: `scripts/gpu_benchmark.sh frames profile`.
 * **A vLLM server on a GPU**: `python benchmarks/serving.py --device cuda`.
 * **Accuracy with weights of 0.5B or 7B parameters** (MVBench, EgoSchema, VideoMME, LongVideoBench): none were at hand.

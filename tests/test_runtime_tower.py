@@ -13,6 +13,7 @@ import pytest
 import torch
 from families import FAMILIES, batch, build, model_of, row, three_rows
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from holitom import HoliTom
@@ -399,6 +400,36 @@ def test_on_a_gpu_frames_are_asked_in_few_calls():
     assert len(calls) <= 5
     padded = sum(rows[begin] * (end - begin) for begin, end in calls)
     assert padded < 1.25 * merge.outputs
+
+
+class Operations(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += 1
+        return function(*args, **(kwargs or {}))
+
+
+def test_where_renewal_stands_aside_no_block_does_more(monkeypatch):
+    """Looking at one layer's states takes as many operations in a tower of any depth; and its cost is still known."""
+    added = []
+    for depth in (2, 6):
+        monkeypatch.setitem(FAMILIES["llava_onevision"].config["vision_config"], "num_hidden_layers", depth)
+        model, inputs = build("llava_onevision"), two_videos("llava_onevision")
+        inputs["pixel_values_videos"] = torch.randn(inputs["pixel_values_videos"].shape)
+        counts = []
+        for text in ("uncompressed", "renewal"):
+            with parse(text)(model) as session, Operations() as ran:
+                features(model, inputs)
+            counts.append(ran.count)
+        added.append(counts[1] - counts[0])
+        for video in session.videos:
+            assert video.tower.merge is None
+            assert video.tower.rows == [8 * 49] * depth
+            assert video.tower.pairs == [8 * 49**2] * depth
+    assert 0 < added[0] == added[1]
 
 
 def test_pooling_in_place_is_the_models_own_bit_for_bit():

@@ -10,6 +10,7 @@ import torch
 from method_zoo import VARIANTS, make_video
 from safetensors.torch import load_file
 from test_golden_holitom import GOLDEN, INDEX, INPUTS, method_of
+from test_launches import patches
 from test_methods_device import NEVER_WAIT
 
 from holitom import VideoTokens, kernels
@@ -18,10 +19,11 @@ from holitom.methods import Spread, parse, spell
 from holitom.methods.base import Method
 from holitom.ops.density_groups import Group, cluster_groups
 from holitom.ops.farthest import FAR, pick_farthest
+from holitom.ops.renewal import cut_positions
 from holitom.ops.similarity import neighbour_cosine
 from holitom.ops.spread import directions
 from holitom.runtime.attention import attention_received
-from holitom.tokens import SpanStates
+from holitom.tokens import SpanStates, TowerStates
 
 WAITS = {"holitom": 1, "vcast": 1, "vidcom2": 1, "spread": 0}  # for what is counted on the CPU
 
@@ -68,6 +70,35 @@ def watched_waits():
     torch.cuda.set_sync_debug_mode("warn")
     yield
     torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("leading", [0, 1])
+@pytest.mark.parametrize("static", [0.0, 0.6])
+def test_rows_of_the_tower_are_chosen_there_with_one_wait(static: float, leading: int, watched_waits: None):
+    torch.cuda.set_sync_debug_mode("default")
+    method, hidden, grid = parse("renewal"), patches(static, 40, (27, 27)), (27, 27)
+    hidden = torch.cat([hidden.new_zeros(40, leading, 64), hidden], 1)
+    want = method.merge_tower(TowerStates(hidden, 1, 26, grid, leading))
+    states = TowerStates(hidden.cuda(), 1, 26, grid, leading)
+    method.merge_tower(states)
+    torch.cuda.set_sync_debug_mode("warn")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        merge = method.merge_tower(states)
+    torch.cuda.set_sync_debug_mode("default")
+    assert sum("synchron" in str(each.message) for each in caught) == 1
+    for name in ("target", "anchor", "weight"):
+        assert torch.equal(getattr(merge, name).cpu(), getattr(want, name)), name
+
+
+@pytest.mark.parametrize(("frames", "grid"), [(9, (4, 5)), (40, (27, 27)), (5, (80, 96))])
+@pytest.mark.parametrize("rings", [0, 1, 2])
+def test_the_walk_over_the_frames(frames: int, grid: tuple[int, int], rings: int):
+    random = torch.Generator().manual_seed(rings)
+    apart = torch.rand(grid[0] * grid[1], frames, frames, generator=random)
+    for threshold in (torch.tensor(0.5), torch.tensor(0.999)):
+        want = cut_positions(apart, threshold, *grid, rings)
+        assert torch.equal(cut_positions(apart.cuda(), threshold.cuda(), *grid, rings).cpu(), want)
 
 
 @pytest.mark.parametrize("text", [*NEVER_WAIT, *WAITS])
