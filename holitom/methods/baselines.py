@@ -14,7 +14,7 @@ from holitom.methods.base import Method
 from holitom.methods.exact import ExactMethod
 from holitom.ops.budget import spread_scores
 from holitom.ops.inner import join_survivors, split_by_rank
-from holitom.tokens import SpanStates, TowerStates, VideoTokens, exact_count
+from holitom.tokens import SpanStates, TowerStates, VideoTokens
 
 
 @dataclass(frozen=True)
@@ -90,10 +90,6 @@ class RandomDrop(ExactMethod):
     seed: int = 0
     exact: bool = True
 
-    def own_count(self, frames: int, grid: tuple[int, int]) -> int:
-        """The exact count."""
-        return exact_count(frames, grid, self.retention)
-
     def choose(self, video: VideoTokens) -> tuple[None, Tensor]:
         """A random rank for each token."""
         ranks = _random_ranks(video.frames * video.positions, self.seed)
@@ -109,10 +105,6 @@ class RandomInner(Method):
         inner_retention: share of the visual tokens that stay: round(V * inner_retention), at least 1.
         merge: average each of the others into the survivor most like it, instead of dropping it.
         seed: of the choice, which depends on the number of tokens alone.
-
-    Raises:
-        TypeError: naming the parameter of a wrong type.
-        ValueError: naming the parameter that is out of range.
     """
 
     name: ClassVar[str] = "randominner"

@@ -14,7 +14,7 @@ from holitom.methods.exact import ExactMethod
 from holitom.ops.diversity import greedy_determinant
 from holitom.ops.similarity import row_chunk
 from holitom.ops.temporal import dots_with, token_norms
-from holitom.tokens import VideoTokens, exact_count
+from holitom.tokens import VideoTokens
 
 _TINY = torch.finfo(torch.float32).tiny
 
@@ -53,10 +53,6 @@ class CDPruner(ExactMethod):
     relevant: Literal["like", "unlike"] = "unlike"
     exact: bool = True
 
-    def own_count(self, frames: int, grid: tuple[int, int]) -> int:
-        """round(T*N * retention), at least 1."""
-        return exact_count(frames, grid, self.retention)
-
     def cosine(self, video: VideoTokens, norms: Tensor) -> Tensor:
         """(T, N) float32: the mean cosine of each token of norms (T, N) with the question's tokens.
 
@@ -76,7 +72,7 @@ class CDPruner(ExactMethod):
         """What each token is worth: the earlier it is picked in its frame the more, then by what it adds."""
         norms = token_norms(video.features).clamp_(min=_TINY)
         scale = self.relevance(self.cosine(video, norms)) / norms
-        each = -(-self.own_count(video.frames, video.grid) // video.frames)
+        each = -(-self.token_count(video.frames, video.grid) // video.frames)
         worth = torch.full(scale.shape, -torch.inf, dtype=torch.float32, device=scale.device)
         order = torch.arange(each, dtype=torch.float32, device=scale.device)
         step = row_chunk(video.positions**2, scale.device)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from holitom.methods.exact import ExactMethod
 from holitom.ops.diversity import farthest_rows
-from holitom.tokens import VideoTokens, exact_count
+from holitom.tokens import VideoTokens
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,10 @@ class DivPrune(ExactMethod):
     retention: float = 0.098
     exact: bool = True
 
-    def own_count(self, frames: int, grid: tuple[int, int]) -> int:
-        """round(T*N * retention), at least 1."""
-        return exact_count(frames, grid, self.retention)
-
     def choose(self, video: VideoTokens) -> tuple[Tensor, Tensor]:
         """The most diverse tokens."""
         rows = video.features.flatten(0, 1)
         kept = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
-        count = self.own_count(video.frames, video.grid)
+        count = self.token_count(video.frames, video.grid)
         kept = ~kept if count == len(rows) else kept.index_fill_(0, farthest_rows(rows, count), True)
         return kept, kept.to(torch.float32)

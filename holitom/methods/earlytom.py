@@ -42,10 +42,6 @@ class EarlyTom(SinkAware):
             23 of 26).
         layer: HoliTom's stage inside the LLM; ``layer=None`` leaves it out.
         inner_retention: share of the tokens that stays there.
-
-    Raises:
-        TypeError: naming the parameter of a wrong type.
-        ValueError: naming the parameter that is out of range.
     """
 
     name: ClassVar[str] = "earlytom"

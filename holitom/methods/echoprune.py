@@ -14,7 +14,7 @@ from holitom.methods.exact import ExactMethod
 from holitom.ops.ranking import rank_descending
 from holitom.ops.similarity import row_chunk
 from holitom.ops.temporal import dots_with, token_norms
-from holitom.tokens import VideoTokens, exact_count
+from holitom.tokens import VideoTokens
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,6 @@ class EchoPrune(ExactMethod):
         if not self.temperature > 0:
             raise ValueError(f"temperature must be above 0, got {self.temperature!r}")
 
-    def own_count(self, frames: int, grid: tuple[int, int]) -> int:
-        """round(T*N * retention), at least 1."""
-        return exact_count(frames, grid, self.retention)
-
     def choose(self, video: VideoTokens) -> tuple[None, Tensor]:
         """What each token is worth, the first frame's share above all others. No synchronisation."""
         features, question = video.features, F.normalize(video.require_question("EchoPrune"), dim=1)
@@ -71,7 +67,7 @@ class EchoPrune(ExactMethod):
             cosine.div_(norms[now, :, None]).div_(norms[before, None]).nan_to_num_(0.0, 0.0, 0.0)
             echo = ((cosine / self.temperature).softmax(2) * cosine).sum(2)
             worth[now] -= cosine.diagonal(dim1=1, dim2=2) + echo
-        total = self.own_count(video.frames, video.grid)
+        total = self.token_count(video.frames, video.grid)
         share = min(video.positions, max(1, total // video.frames))
         worth[0] = torch.where(rank_descending(worth[0]) < share, torch.inf, -torch.inf)
         return None, worth.flatten()

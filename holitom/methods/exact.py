@@ -54,8 +54,11 @@ class ExactMethod(Method):
     def own_count(self, frames: int, grid: tuple[int, int]) -> int | None:
         """How many tokens stay of T frames of (h, w) positions without ``exact``; None: it depends on the content.
 
-        A mask from :meth:`choose` is brought to that number.
+        A mask from :meth:`choose` is brought to that number. By default the exact count, where the class says
+        ``exact_count``.
         """
+        if self.exact_count and self._retention is not None:
+            return exact_count(frames, grid, self._retention)
         return None
 
     def token_count(self, frames: int, grid: tuple[int, int]) -> int:

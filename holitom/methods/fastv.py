@@ -25,10 +25,6 @@ class FastV(Method):
         inner_retention: share of the visual tokens that stay from there on: floor(V * inner_retention), at least 1.
             Published: 0.5.
         keep: the number of tokens that stay, instead of a share, as the official code takes it (at most V stay).
-
-    Raises:
-        TypeError: naming the parameter of a wrong type.
-        ValueError: naming the parameter that is out of range.
     """
 
     name: ClassVar[str] = "fastv"

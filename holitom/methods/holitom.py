@@ -63,10 +63,6 @@ class HoliTom(ContentBudget, Segmenting, SinkAware, ExactMethod):
         exact: keep exactly ``exact_count(T, (h, w), retention)`` tokens: the budget is split over the merged static
             tokens of the segments and the dynamic tokens of the frames in proportion (largest remainder). Where there
             are fewer of them than the budget, the static sources with the largest scores stay unmerged.
-
-    Raises:
-        TypeError: naming the parameter of a wrong type.
-        ValueError: naming the parameter that is out of range.
     """
 
     name: ClassVar[str] = "holitom"

@@ -26,10 +26,6 @@ class PyramidDrop(Method):
         layers_at: the layers in front of which tokens go: indexes, or shares of the depth (published: 8, 16 and 24 of
             32).
         shares: what stays after each, of the tokens that entered; at least one token does.
-
-    Raises:
-        TypeError: naming the parameter of a wrong type.
-        ValueError: naming the parameter that is out of range.
     """
 
     name: ClassVar[str] = "pyramiddrop"

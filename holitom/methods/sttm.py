@@ -36,10 +36,6 @@ class STTM(Method):
         root_level: the level of the largest nodes, 0 is the coarsest. Official: 1 (of 14 x 14 patches 4 x 4 nodes).
         weighted: whether means count patches instead of nodes.
         head_dim: compare slices of so many channels and take the mean of their cosines; None: all channels at once.
-
-    Raises:
-        TypeError: naming the parameter of a wrong type.
-        ValueError: naming the parameter that is out of range.
     """
 
     name: ClassVar[str] = "sttm"

@@ -45,10 +45,6 @@ class UnifiedST(Method):
         inner_retention: share that stays there. Reported: 0.5.
         text_similarity: lambda, the weight of the cosine beside the attention. Reported: 0.5.
         exact: accepted for uniformity; the count is exact in any case.
-
-    Raises:
-        TypeError: naming the parameter of a wrong type.
-        ValueError: naming the parameter that is out of range.
     """
 
     name: ClassVar[str] = "unifiedst"
