@@ -12,13 +12,15 @@ from families import batch, build, row
 from method_zoo import VARIANTS, make_video
 
 from holitom import HoliTom
-from holitom.cost.launches import Launches, counting, fetch, place
+from holitom.cost.launches import DEVICE, Launches, counting, fetch, place
+from holitom.merge import Merge
 from holitom.methods import names, parse, spell
 from holitom.methods.base import Method
 from holitom.methods.flashvid import FlashVID
 from holitom.models.towers import Tower, TowerVideo
 from holitom.ops import trees
 from holitom.runtime import hooks
+from holitom.runtime.sequence import Span, row_merge
 from holitom.runtime.tower import TowerPass
 from holitom.tokens import TowerStates, VideoTokens
 
@@ -192,6 +194,25 @@ def test_a_session_starts_few_operations_between_tower_and_llm(
     torch.testing.assert_close(got, want)
     assert (found.operations.total(), found.waits.total()) <= (operations, waits), found
     assert found.waits.total() <= waits, found
+
+
+def test_a_row_is_laid_out_alike_on_the_host_and_on_the_device() -> None:
+    """Two videos of one run each: their outputs are ordered on the host where both are known to be, else there."""
+    found = []
+    for firsts in ((None, None), (3, None), (3, 30)):
+        for move, device in ((torch.Tensor.clone, torch.device("cpu")), (place, DEVICE)):
+            spans, target = [], torch.arange(20) // 2
+            target[5] = -1
+            with counting() as launches:
+                for start, first in zip((3, 30), firsts, strict=True):
+                    columns = torch.arange(start, start + 20)
+                    merge = Merge(move(target), move(torch.ones(20) / 2), move(torch.arange(0, 20, 2)))
+                    lies = (columns, torch.full_like(columns, start))
+                    spans.append(Span(*(lies if first is not None else map(move, lies)), merge, first))
+                row, places, text = row_merge(60, 2, spans, device)
+            assert not launches.waits
+            found.append([fetch(each).tolist() for each in (row.target, row.anchor, row.weight, *places, text)])
+    assert all(each == found[0] for each in found)
 
 
 def counted(task) -> Launches:
