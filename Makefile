@@ -31,12 +31,12 @@ TEST_BIN := $(VENV_TEST)/bin
 # A file's tests stay together, so that what they share is made once; whoever has nothing left takes from the other.
 PYTEST := OMP_NUM_THREADS=1 $(TEST_BIN)/python -m pytest -n 2 --dist worksteal --ignore tests/browser
 
-SERVING := OMP_NUM_THREADS=1 $(VENV_VLLM)/bin/python -m pytest
+SERVING := OMP_NUM_THREADS=1 $(VENV_VLLM)/bin/python -m pytest -m "not slow"
 RUNNER_V2 := TRITON_INTERPRET=1 VLLM_USE_V2_MODEL_RUNNER=1
 ON_RUNNER_V2 := tests/serving/test_equalities.py -k "not qwen3_5"
 ON_NEWER := $(addprefix tests/serving/test_,names.py equalities.py transformers.py tower_limit.py start.py encoder_graphs.py)
 
-.PHONY: demo test slow newest ray browser docs serving serving-newer dist lint format clean
+.PHONY: demo test slow newest ray browser docs serving serving-slow serving-newer dist lint format clean
 
 # Asks the model inside the package about a synthetic clip, with and without compression, by the method that is
 # recommended beside its weights; writes the page that shows what was merged; and takes the time of a model of a published
@@ -88,6 +88,10 @@ docs: $(VENV_TEST)/ready-for-pages
 serving: $(VENV_VLLM)/ready
 	$(SERVING) -n 2 --dist loadfile tests/serving --runs $(RUNS)
 	$(RUNNER_V2) $(SERVING) -n 2 --dist loadgroup $(ON_RUNNER_V2) --runs $(RUNS)
+
+# What takes minutes each there: all models, and 120 requests with malformed ones and killed processes.
+serving-slow: $(VENV_VLLM)/ready
+	$(subst not slow,slow,$(SERVING)) tests/serving
 
 # The equalities on a newer vLLM, of which there is no build for CPUs: its Python files over the compiled parts of VLLM.
 serving-newer: $(VENV_VLLM)/ready

