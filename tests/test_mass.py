@@ -12,6 +12,7 @@ import torch
 from families import FAMILIES, IMAGE, VIDEO, batch, build, model_of, row, three_rows, words
 from family_reference import by_hand
 from hypothesis import given
+from hypothesis import settings as examples
 from matrix import some
 from method_zoo import VARIANTS, videos
 from reference import mass_by_hand
@@ -43,6 +44,7 @@ def generate(model, name, rows, steps=STEPS, **kwargs):
 
 @pytest.mark.parametrize("method", VARIANTS, ids=repr)
 @given(video=videos())
+@examples(max_examples=25)
 def test_masses_are_conserved(method: Method, video: VideoTokens) -> None:
     merge = method.merge_video(video)
     found = masses(merge)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from golden import span
+from matrix import some
 from method_zoo import VARIANTS, make_video
 from test_methods_inner import INNER
 
@@ -21,6 +22,7 @@ from holitom.methods.settings import kinds_of
 
 METHODS = [cls() for cls in BUILTIN.values()]
 OUTER = [*VARIANTS, *(each for each in METHODS if "before" in each.stages and each not in VARIANTS)]
+BAD = (float("nan"), float("inf"), -float("inf"))
 TOWER = [each for each in METHODS if "tower" in each.stages]
 WRONG: dict[Any, tuple[Any, ...]] = {
     int: ("7", 1.5, True, None),
@@ -122,8 +124,7 @@ def test_inner_maps_do_not_depend_on_the_default_dtype(method: Method, default_d
         assert equal(method.merge_span(replace(each, memory={})), before)
 
 
-@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
-@pytest.mark.parametrize("method", OUTER, ids=repr)
+@pytest.mark.parametrize(("method", "bad"), some(product(OUTER, BAD), 3), ids=repr)
 def test_what_is_not_finite_never_breaks_a_map(method: Method, bad: float) -> None:
     names = ("features", "scores", "keys", "frame_embeddings", "question")
     places = ((0,), (1,), (-1, slice(3, 7)), (slice(None),))
