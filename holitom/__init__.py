@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from holitom.tokens import SpanStates, TowerStates, VideoTokens, exact_count
     from holitom.video import Clip, read_video
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Answer", "AveragePool", "CDPruner", "CellMean", "CellSample", "Chain", "Clip", "DivPrune", "DyCoke", "EVS",
