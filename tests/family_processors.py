@@ -99,9 +99,9 @@ def _make(name: str) -> object:
             patch_size=4,
             **template,
         )
-    if name in ("qwen2_vl", "qwen2_5_vl"):
-        kind = transformers.Qwen2VLProcessor if name == "qwen2_vl" else transformers.Qwen2_5_VLProcessor
-        return kind(
+    if name in ("qwen2_vl", "qwen2_5_vl", "exaone4_5"):
+        kind = {"qwen2_vl": "Qwen2VL", "qwen2_5_vl": "Qwen2_5_VL", "exaone4_5": "Exaone4_5_"}[name]
+        return getattr(transformers, f"{kind}Processor")(
             transformers.Qwen2VLImageProcessor(**packed),
             tokenizer(QWEN, {}),
             transformers.Qwen2VLVideoProcessor(**packed),

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from engines import clip, metadata
-from families import FAMILIES, MROPE, build
+from families import FAMILIES_AND_DERIVED, MROPE, build
 from family_processors import VOCABULARY
 from family_processors import processor as make_processor
 from PIL import Image
@@ -19,6 +19,7 @@ STOCK = {
     "glm4v_moe": "Glm4vMoeForConditionalGeneration",
     "glm46v": "Glm46VForConditionalGeneration",
     "llava_onevision": "LlavaOnevisionForConditionalGeneration",
+    "exaone4_5": "Exaone4_5_ForConditionalGeneration",
     "qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration",
 }
 QWEN = ("<|vision_start|><|video_pad|><|vision_end|>", "<|vision_start|><|image_pad|><|vision_end|>")
@@ -26,6 +27,7 @@ GLM = ("<|begin_of_video|><|video|><|end_of_video|>", "<|begin_of_image|><|image
 PLACEHOLDERS = {
     "qwen2_vl": QWEN,
     "qwen2_5_vl": QWEN,
+    "exaone4_5": QWEN,
     "glm4v": GLM,
     "glm4v_moe": GLM,
     "glm46v": GLM,
@@ -45,8 +47,8 @@ def parts(name: str, image: bool = True, seed: int = 1) -> tuple[Any, ...]:
 def build_checkpoint(name: str, path: Path, heads: int = 1) -> Path:
     """The family's tiny model as vLLM can run it, with its processor."""
     text: dict[str, Any] = {"num_attention_heads": heads, "num_key_value_heads": heads, "head_dim": 32}
-    text["num_hidden_layers"] = 3
-    if FAMILIES[name].mrope:
+    text["num_hidden_layers"] = 4 if name == "exaone4_5" else 3
+    if FAMILIES_AND_DERIVED[name].mrope:
         wide = {"partial_rotary_factor": 1.0} if name.startswith("glm") else {}
         text["rope_parameters"] = {**MROPE, "mrope_section": [8, 4, 4], **wide}
     model = build(name, vocab_size=VOCABULARY, **text)

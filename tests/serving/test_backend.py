@@ -17,10 +17,18 @@ from engines import SERVED, WHOLE, answers, assert_same, engine, metadata, said
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from holitom.integrations.vllm import ServingConfig
+from holitom.integrations.vllm.compressor import TowerLimit
 from holitom.models import tower_name
 
 ALWAYS = ("qwen2_vl", "glm4v", "video_llama_3")
 IN_TOWER = ServingConfig.parse("renewal:budget=0.6|uniformframes", retention=0.25)  # equal patches make others tie
+LESS = ServingConfig.of("holitom", retention=0.1)
+AGAINST_TRANSFORMERS = {  # the config of each, and the videos: vLLM keeps what it has encoded
+    "compressed": (SERVED, 1),
+    "settings of a request": (LESS, 1),
+    "a stage in the tower": (IN_TOWER, 11),
+    "the tower a frame at a time": (SERVED, 21),
+}
 KERNELS = 1e-4  # by how much the two libraries' kernels move a log-probability
 
 
@@ -34,8 +42,8 @@ def name(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="module")
 def prepared(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, tuple[Path, Said, Said]]:
-    """For each family that is asked for its checkpoint, and what transformers says without and with a tower stage.
+) -> dict[str, tuple[Path, dict[str, Said]]]:
+    """For each family that is asked for its checkpoint, and what transformers says.
 
     All before the first engine: that decorates classes of transformers, which families share, for vLLM's compiler.
     """
@@ -45,8 +53,10 @@ def prepared(
         path = build_checkpoint(name, tmp_path_factory.mktemp(name))
         done[name] = (
             path,
-            with_transformers(name, path, SERVED.method, parts(name, image=False)),
-            with_transformers(name, path, IN_TOWER.method, parts(name, image=False, seed=11)),
+            {
+                case: with_transformers(name, path, config.method, parts(name, image=False, seed=seed))
+                for case, (config, seed) in AGAINST_TRANSFORMERS.items()
+            },
         )
     return done
 
@@ -102,23 +112,35 @@ def whole(name: str, checkpoint: Path) -> Any:
 
 @pytest.fixture(scope="module")
 def served(name: str, checkpoint: Path) -> dict[str, Any]:
-    """Compressed answers with a prefix cache: new, again, and beside other requests."""
+    """Compressed answers with a prefix cache: new, again, beside other requests, and those to compare."""
     asked = prompt(name, checkpoint, *parts(name))
     others = [prompt(name, checkpoint, "text alone"), prompt(name, checkpoint, "one ", ("video", 12, 5), "?")]
     with engine(checkpoint, name, **backend(name, SERVED), enable_prefix_caching=True, block_size=32) as llm:
         new, again = answers(llm, asked)[0], answers(llm, asked)[0]
         llm.reset_prefix_cache()
         together = answers(llm, others[0], asked, others[1])[1]
-        without_image = answers(llm, prompt(name, checkpoint, *parts(name, image=False)))[0]
+        case = {
+            each: prompt(name, checkpoint, *parts(name, image=False, seed=seed))
+            for each, (_, seed) in AGAINST_TRANSFORMERS.items()
+        }
+        case["settings of a request"]["mm_processor_kwargs"] = {"holitom": {"retention": 0.1}}
+        said_to = {each: answers(llm, case[each])[0] for each in ("compressed", "settings of a request")}
+        llm.apply_model(a_frame_at_a_time)
+        said_to["the tower a frame at a time"] = answers(llm, case["the tower a frame at a time"])[0]
         llm.apply_model(in_tower)
-        tower = answers(llm, prompt(name, checkpoint, *parts(name, image=False, seed=11)))[0]
-    return {"new": new, "again": again, "together": together, "without image": without_image, "tower": tower}
+        said_to["a stage in the tower"] = answers(llm, case["a stage in the tower"])[0]
+    return {"new": new, "again": again, "together": together, **said_to}
+
+
+def a_frame_at_a_time(model: Any) -> None:
+    """As where a video is larger than what vLLM measured its memory with."""
+    model.compressor = dataclasses.replace(model.compressor, limit=TowerLimit(1))
 
 
 def in_tower(model: Any) -> None:
     """Another method in a running engine, which keeps as many tokens."""
     method = IN_TOWER.method.for_tower(tower_name(model.config))
-    model.compressor = dataclasses.replace(model.compressor, config=ServingConfig(method))
+    model.compressor = dataclasses.replace(model.compressor, config=ServingConfig(method), limit=None)
 
 
 def test_pruning_nothing_is_the_stock_backend(stock: Any, whole: Any):
@@ -131,20 +153,17 @@ def test_compression_matters_here(whole: Any, served: dict):
     assert max(abs(a - b) for a, b in zip(said(served["new"])[1], said(whole)[1], strict=True)) > 1e-3
 
 
-def assert_says(answer: Any, expected: Said) -> None:
-    for token, chance, step in zip(*said(answer), expected.likely, strict=True):
+@pytest.mark.parametrize("case", AGAINST_TRANSFORMERS)
+def test_answers_are_those_of_transformers(name: str, prepared: dict, served: dict, case: str):
+    expected = prepared[name][1][case]
+    assert (max(expected.shares) < 0.9) == (case == "a stage in the tower")
+    for token, chance, step in zip(*said(served[case]), expected.likely, strict=True):
         assert abs(chance - float(step[token])) < KERNELS
         assert token == int(step.argmax())
 
 
-def test_compressed_answers_are_those_of_transformers(name: str, prepared: dict, served: dict):
-    assert_says(served["without image"], prepared[name][1])
-
-
-def test_a_stage_inside_the_vision_tower_is_that_of_transformers(name: str, prepared: dict, served: dict):
-    expected = prepared[name][2]
-    assert max(expected.shares) < 0.9
-    assert_says(served["tower"], expected)
+def test_a_request_keeps_less(served: dict):
+    assert len(served["settings of a request"].prompt_token_ids) < len(served["compressed"].prompt_token_ids)
 
 
 def test_a_hit_in_the_prefix_cache_changes_nothing(served: dict):

@@ -23,6 +23,7 @@ OWN: Mapping[str, str] = MappingProxyType(
 )
 """Classes with an architecture of holitom, and the module that it is in."""
 BACKEND: tuple[str, ...] = (
+    "Exaone4_5_ForConditionalGeneration",
     "Glm46VForConditionalGeneration",
     "Glm4vForConditionalGeneration",
     "Glm4vMoeForConditionalGeneration",
@@ -32,20 +33,24 @@ BACKEND: tuple[str, ...] = (
     "VideoLlama3ForConditionalGeneration",
 )
 """Classes that are served on the Transformers backend where they have no own class, or where it is asked for."""
-ONE_AXIS = ("LlavaOnevisionForConditionalGeneration", "VideoLlama3ForConditionalGeneration")
+RANKS = ("LlavaOnevisionForConditionalGeneration",)
+"""Classes that were shown on the Transformers backend with tensor parallelism (``tests/serving/test_ranks.py``)."""
+ONE_AXIS = (
+    "Exaone4_5_ForConditionalGeneration",
+    "LlavaOnevisionForConditionalGeneration",
+    "VideoLlama3ForConditionalGeneration",
+)
 """Served classes whose rotary positions have one axis: vLLM counts them on without gaps."""
 _NO_COUNT = "its processor in transformers does not count video tokens, which the Transformers backend asks it for"
 _DEEPSTACK = (
     "the Transformers backend leaves out what its vision tower adds to the first decoder layers (deepstack), and there "
     "is no own class"
 )
-_UNTRIED = "it was not tried on vLLM's Transformers backend, and there is no own class"
 REFUSED: Mapping[str, str] = MappingProxyType(
     {
         "CohereCompassForConditionalGeneration": _DEEPSTACK,
         "Cosmos3OmniForConditionalGeneration": _DEEPSTACK,
-        "Exaone4_5_ForConditionalGeneration": _UNTRIED,
-        "HyperCLOVAXVisionV2ForConditionalGeneration": _UNTRIED,
+        "HyperCLOVAXVisionV2ForConditionalGeneration": "the Transformers backend leaves out that its logits are scaled",
         "Gemma4ForConditionalGeneration": "its decoder looks up a further embedding by each token's id, which the "
         "Transformers backend does not hand on",
         "InternVLForConditionalGeneration": f"{_NO_COUNT} (to it, frames are images)",
@@ -67,6 +72,11 @@ ON_BACKEND: Mapping[str, str] = MappingProxyType({name: f"HoliTomTransformers{na
 def served_by(name: str) -> Serving:
     """How a class of transformers is served with vLLM."""
     return "own class" if name in OWN else "Transformers backend" if name in BACKEND else "no"
+
+
+def on_backend(architecture: str) -> bool:
+    """Whether an architecture of holitom is one on the Transformers backend."""
+    return architecture in ON_BACKEND.values() or stock_architecture(architecture) not in OWN
 
 
 def stock_architecture(architecture: str) -> str:

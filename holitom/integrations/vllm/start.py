@@ -20,6 +20,8 @@ from holitom.integrations.vllm.architectures import (
     ARCHITECTURES,
     ON_BACKEND,
     OWN,
+    RANKS,
+    on_backend,
     serving_architecture,
     stock_architecture,
 )
@@ -91,7 +93,7 @@ class Checks(VerifyAndUpdateConfig):  # type: ignore[misc]
                 "for all are the method's settings in hf_overrides"
             )
         ours = model_config.architecture
-        if "tower" in config.method.stages and stock_architecture(ours) in OWN and ours not in ON_BACKEND.values():
+        if "tower" in config.method.stages and not on_backend(ours):
             raise ValueError(
                 f"{config.method.name} merges inside the vision tower, and that of {ours} is vLLM's, without hooks in "
                 "front of its blocks: leave that stage out, or take an architecture of the Transformers backend "
@@ -122,7 +124,14 @@ class Checks(VerifyAndUpdateConfig):  # type: ignore[misc]
                 f"compile_mm_encoder does not go with {config.method.name}, which looks into the vision tower while it "
                 "runs: leave it false, or use a method that needs no scores (evs, vidcom2)"
             )
-        if config.method.tower_needs and vllm_config.parallel_config.tensor_parallel_size > 1:
+        ours, ranks = vllm_config.model_config.architecture, vllm_config.parallel_config.tensor_parallel_size
+        if ranks > 1 and on_backend(ours) and stock_architecture(ours) not in RANKS:
+            raise ValueError(
+                f"--tensor-parallel-size {ranks} does not go with {stock_architecture(ours)} on the Transformers "
+                f"backend, where {', '.join(RANKS)} alone was shown to answer as one rank does: leave it at 1 "
+                "(--data-parallel-size serves more requests on several GPUs)"
+            )
+        if config.method.tower_needs and ranks > 1:
             raise ValueError(
                 f"{config.method.name} merges inside the vision tower by its keys, of which each tensor-parallel rank "
                 "has those of its own heads: leave --tensor-parallel-size at 1, or put renewal in the tower"
