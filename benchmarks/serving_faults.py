@@ -43,7 +43,7 @@ from holitom.integrations.vllm.launch import find_launcher
 
 IN_FLIGHT = 16
 MALFORMED, CANCELLED = 0.25, 0.10
-GONE = "no answer"
+GONE, CUT = "no answer", "cut off"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -93,7 +93,8 @@ def faults(report: dict[str, Any]) -> list[str]:
     if load["after"]["processes"] != load["before"]["processes"]:
         told.append(f"processes: {load['before']['processes']} before, {load['after']['processes']} after")
     for name in ("load", *ENDS):
-        if report[name]["left_processes"] or report[name]["left_shared_memory"]:
+        lost = name == "sigkill_group"  # nobody is left who could give its shared memory back
+        if report[name]["left_processes"] or (report[name]["left_shared_memory"] and not lost):
             told.append(f"{name} leaves {report[name]['left_processes']} {report[name]['left_shared_memory']}")
         told += [f"{name}: {label} answered as another request" for label in report[name].get("differing", [])]
     return told
@@ -272,13 +273,17 @@ def ended(folder: Path, what: str, number: int, more: tuple[str, ...]) -> dict[s
         seconds, code = time.monotonic() - times[0], server.process.poll()
         left = server.left()
     statuses = Counter(str(answer["status"]) for answer in answers)
-    pairs = [
-        (each.label, answer) for (_, each, _), answer in zip(plan, answers, strict=True) if answer["status"] == 200
-    ]
+    differing = []
+    for (_, each, _), got in zip(plan, answers, strict=True):
+        told = want[each.label]["said"]
+        if got["status"] == CUT:
+            told = told[: len(got["said"])]
+        if got["status"] in (200, CUT) and distance(got["said"], told) > 1e-3:
+            differing.append(each.label)
     return {
         "answers": dict(statuses),
-        "errors": dict(Counter(answer["said"][:120] for answer in answers if answer["status"] not in (200, GONE))),
-        "differing": [label for label, got in pairs if distance(got["said"], want[label]["said"]) > 1e-3],
+        "errors": dict(Counter(answer["said"][:120] for answer in answers if answer["status"] not in (200, CUT, GONE))),
+        "differing": differing,
         "seconds_to_end": round(seconds, 1),
         "exit_code": code,
         **left,
@@ -335,8 +340,10 @@ async def ask(client: httpx.AsyncClient, asked: Asked, retries: int) -> dict[str
             break
     said: Any = answer.text
     if answer.status_code == 200:
-        tokens = answer.json()["choices"][0]["logprobs"]["content"]
-        said = [(token["token"], token["logprob"]) for token in tokens]
+        [choice] = answer.json()["choices"]
+        said = [(token["token"], token["logprob"]) for token in (choice["logprobs"] or {}).get("content") or []]
+        if choice["finish_reason"] == "abort":  # a server that is told to end answers with what it has
+            return {"status": CUT, "said": said, "retries": attempt}
     return {"status": answer.status_code, "said": said, "retries": attempt}
 
 

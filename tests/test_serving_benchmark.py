@@ -62,3 +62,18 @@ def test_what_was_measured_is_complete(serving, path):
         serving.check_counts(each)
         for cells in each.values():
             assert [len(cells[str(level)]["requests"]) for level in settings["concurrency"]] == settings["requests"]
+
+
+def test_no_fault_was_left_where_a_server_was_loaded_and_killed():
+    """The same is asked of every run, by benchmarks/serving_faults.py itself."""
+    report = json.loads((BENCHMARKS / "results" / "serving_faults.json").read_text("utf-8"))
+    load = report["load"]
+    assert report["requests"] == sum(load["kinds"].values()) == 1000
+    assert load["alive"]
+    assert load["good"]["compared"] == load["kinds"]["good"]
+    assert load["differing"] == []
+    assert len(load["malformed"]) >= 20
+    assert {status[0] for statuses in load["malformed"].values() for status in statuses} == {"4"}
+    assert [load["after"][name] for name in ("running", "waiting", "kv_cache_usage")] == [0, 0, 0]
+    for phase in ("load", "sigterm", "sigterm_with_timeout", "sigkill_engine", "sigkill_group"):
+        assert report[phase].get("differing", []) == []
