@@ -10,7 +10,7 @@ import pytest
 def some(cases: Iterable[tuple], of: int, turn: int = 0) -> list:
     """Cases for ``parametrize``: one in ``of`` runs by default, along diagonals; the others are slow.
 
-    Of three tests of one matrix with turns 0, 1 and 2 of 3, each combination is met by exactly one.
+    Of several tests of one matrix, each with a turn of its own, no two meet the same combination.
     """
     cases = list(cases)
     columns = [list(dict.fromkeys(column)) for column in zip(*cases, strict=True)]

@@ -49,7 +49,7 @@ def generate(model, name, rows, steps=STEPS, **kwargs):
     return out[:, inputs["input_ids"].shape[1] :].tolist()
 
 
-@pytest.mark.parametrize(("name", "method", "mode"), some([(*case, mode) for case in CASES for mode in MODES], 2))
+@pytest.mark.parametrize(("name", "method", "mode"), some([(*case, mode) for case in CASES for mode in MODES], 4))
 def test_ways_to_generate_agree(name, method, mode):
     model, rows = model_of(name), three_rows(name)[:1]
     if (name, mode) in REFUSED:
