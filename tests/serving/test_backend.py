@@ -29,6 +29,7 @@ AGAINST_TRANSFORMERS = {  # the config of each, and the videos: vLLM keeps what 
     "a stage in the tower": (IN_TOWER, 11),
     "the tower a frame at a time": (SERVED, 21),
 }
+TIED = {("exaone4_5", 21): 31}  # a tie that 1e-8 decides, with and without a limit of the tower
 KERNELS = 1e-4  # by how much the two libraries' kernels move a log-probability
 
 
@@ -54,7 +55,9 @@ def prepared(
         done[name] = (
             path,
             {
-                case: with_transformers(name, path, config.method, parts(name, image=False, seed=seed))
+                case: with_transformers(
+                    name, path, config.method, parts(name, image=False, seed=TIED.get((name, seed), seed))
+                )
                 for case, (config, seed) in AGAINST_TRANSFORMERS.items()
             },
         )
@@ -120,7 +123,7 @@ def served(name: str, checkpoint: Path) -> dict[str, Any]:
         llm.reset_prefix_cache()
         together = answers(llm, others[0], asked, others[1])[1]
         case = {
-            each: prompt(name, checkpoint, *parts(name, image=False, seed=seed))
+            each: prompt(name, checkpoint, *parts(name, image=False, seed=TIED.get((name, seed), seed)))
             for each, (_, seed) in AGAINST_TRANSFORMERS.items()
         }
         case["settings of a request"]["mm_processor_kwargs"] = {"holitom": {"retention": 0.1}}
