@@ -48,6 +48,8 @@ def row_merge(length: int, padding: int, spans: list[Span], device: torch.device
     Args:
         length: the row's columns.
         padding: leading columns to drop.
+        spans: the row's videos, in order.
+        device: where the map is to be.
 
     Returns:
         A Merge of ``length`` sources; for each span the (M,) output columns of its outputs; (length,) those of the
@@ -62,7 +64,7 @@ def row_merge(length: int, padding: int, spans: list[Span], device: torch.device
         if span.first is None:
             text.index_fill_(0, span.columns, 1)
         else:
-            text[span.index] = 1
+            text.narrow(0, span.first, span.columns.numel()).fill_(1)
     text_columns = text.argsort(stable=True)[: length - padding - visual]
 
     keys = [text_columns]
