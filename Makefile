@@ -40,8 +40,8 @@ ON_NEWER := $(addprefix tests/serving/test_,names.py equalities.py transformers.
 
 # Asks the model inside the package about a synthetic clip, with and without compression, by the method that is
 # recommended beside its weights; writes the page that shows what was merged; and takes the time of a model of a published
-# shape (random weights), where compression has something to save. After the installation two and a half minutes of
-# processor time in bfloat16.
+# shape (random weights), where compression has something to save. After the installation a minute and a half on two
+# cores in bfloat16.
 demo: $(VENV)/ready
 	$(BIN)/holitom clips make --number 1 --out $(OUT)
 	@set -e; clip=$$(ls $(OUT)/*.mp4 | head -n 1); \
@@ -54,7 +54,7 @@ demo: $(VENV)/ready
 	@echo; echo "A model of real size with random weights: it takes the time of LLaVA-OneVision-0.5B and knows nothing."
 	$(BIN)/holitom bench $(REAL_SHAPE) --dtype $(DTYPE)
 
-# All tests but the slow ones, those on Ray and those in a browser: minutes on two cores.
+# All tests but the slow ones, those on Ray and those in a browser: four and a half minutes on two quiet cores.
 test: $(VENV_TEST)/ready
 	$(PYTEST) -m "not slow and not ray"
 
