@@ -33,6 +33,14 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(Runs(path))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests with vLLM's Transformers backend come last in a process.
+
+    It changes classes of transformers for good (``support_torch_compile``), and no model can be built of them there.
+    """
+    items.sort(key=lambda item: item.path.name in ("test_ranks.py", "test_backend.py"))
+
+
 class Runs:
     """Notes the outcome of each test of a model."""
 
