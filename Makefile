@@ -33,6 +33,7 @@ PYTEST := OMP_NUM_THREADS=1 $(TEST_BIN)/python -m pytest -n 2 --dist worksteal -
 
 SERVING := OMP_NUM_THREADS=1 $(VENV_VLLM)/bin/python -m pytest -m "not slow"
 RUNNER_V2 := TRITON_INTERPRET=1 VLLM_USE_V2_MODEL_RUNNER=1
+APART := tests/serving/test_backend.py tests/serving/test_ranks.py
 ON_RUNNER_V2 := tests/serving/test_equalities.py -k "not qwen3_5"
 ON_NEWER := $(addprefix tests/serving/test_,names.py equalities.py transformers.py tower_limit.py start.py encoder_graphs.py)
 
@@ -86,12 +87,14 @@ docs: $(VENV_TEST)/ready-for-pages
 # Inside vLLM, on a CPU: engines in the test's own process, and a real server; then the equalities again on Model Runner
 # V2, the default on GPUs, whose kernels Triton interprets. RUNS is told what ran: docs/serving_table.py.
 serving: $(VENV_VLLM)/ready
-	$(SERVING) -n 2 --dist loadfile tests/serving --runs $(RUNS)
+	$(SERVING) -n 2 --dist loadfile tests/serving $(addprefix --ignore=,$(APART)) --runs $(RUNS)
+	$(SERVING) -n 2 --dist loadfile $(APART) --runs $(RUNS)
 	$(RUNNER_V2) $(SERVING) -n 2 --dist loadgroup $(ON_RUNNER_V2) --runs $(RUNS)
 
 # What takes minutes each there: all models, and 120 requests with malformed ones and killed processes.
 serving-slow: $(VENV_VLLM)/ready
-	$(subst not slow,slow,$(SERVING)) tests/serving
+	$(subst not slow,slow,$(SERVING)) tests/serving $(addprefix --ignore=,$(APART))
+	$(subst not slow,slow,$(SERVING)) tests/serving/test_backend.py
 
 # The equalities on a newer vLLM, of which there is no build for CPUs: its Python files over the compiled parts of VLLM.
 serving-newer: $(VENV_VLLM)/ready

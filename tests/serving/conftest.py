@@ -1,5 +1,8 @@
 """Tests with vLLM itself: `make serving`. Without it, nothing here is collected.
 
+``test_backend.py`` and ``test_ranks.py`` need a process each: vLLM's Transformers backend changes classes of
+transformers for good (``support_torch_compile``), and no tiny model can be built of them there any more.
+
 With ``VLLM_USE_V2_MODEL_RUNNER=1`` they run on Model Runner V2 (``interpreted.py``). With ``--runs FILE`` what ran is
 added to a JSON file: by version of vLLM, runner and model the outcome of each test, from which
 ``docs/serving_table.py`` makes the table in docs/serving.md.
@@ -31,14 +34,6 @@ def pytest_configure(config: pytest.Config) -> None:
     path = config.getoption("--runs", None)
     if path is not None and not hasattr(config, "workerinput"):  # with xdist, the process that hears of all tests
         config.pluginmanager.register(Runs(path))
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests with vLLM's Transformers backend come last in a process.
-
-    It changes classes of transformers for good (``support_torch_compile``), and no model can be built of them there.
-    """
-    items.sort(key=lambda item: item.path.name in ("test_ranks.py", "test_backend.py"))
 
 
 class Runs:

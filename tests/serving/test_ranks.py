@@ -16,6 +16,17 @@ NAME = "qwen2_5_vl"
 SUMS = 1e-4  # halves of sums add up to slightly other sums, which sharpened weights enlarge
 
 
+def test_ranks_that_were_not_shown_to_agree_do_not_start(tmp_path: Path):
+    name = "video_llama_3"
+    checkpoint = backend_families.build_checkpoint(name, tmp_path / name, heads=2)
+    options = backend_families.backend(name, ServingConfig.of("visionzip", retention=0.25))
+    with (
+        pytest.raises(ValueError, match="tensor-parallel-size 2 does not go with VideoLlama3"),
+        engine(checkpoint, name, tensor_parallel_size=2, **options),
+    ):
+        pass
+
+
 @pytest.mark.parametrize("backend", [False, True], ids=["own class", "Transformers backend"])
 def test_two_ranks_answer_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: bool):
     monkeypatch.setitem(os.environ, "VLLM_WORKER_MULTIPROC_METHOD", "spawn")
@@ -34,14 +45,3 @@ def test_two_ranks_answer_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         got, likely = said(answers(llm, asked)[0])
     assert got == tokens
     assert max(abs(one - other) for one, other in zip(likely, chances, strict=True)) < SUMS
-
-
-def test_ranks_that_were_not_shown_to_agree_do_not_start(tmp_path: Path):
-    name = "video_llama_3"
-    checkpoint = backend_families.build_checkpoint(name, tmp_path / name, heads=2)
-    options = backend_families.backend(name, ServingConfig.of("visionzip", retention=0.25))
-    with (
-        pytest.raises(ValueError, match="tensor-parallel-size 2 does not go with VideoLlama3"),
-        engine(checkpoint, name, tensor_parallel_size=2, **options),
-    ):
-        pass
