@@ -52,6 +52,8 @@ _TEXT = {  # about 25 M parameters in the layers
     "eos_token_id": None,
     "pad_token_id": None,
 }
+_IDS = {"vision_start_token_id": 12, "vision_end_token_id": 13, "image_token_id": 10, "video_token_id": 11}
+
 _small(
     "small-llava-onevision",
     {
@@ -96,10 +98,7 @@ _small(
             "rope_parameters": {"rope_type": "default", "rope_theta": 5e6, "mrope_section": [12, 10, 10]},
             "tie_word_embeddings": True,
         },
-        "vision_start_token_id": 12,
-        "vision_end_token_id": 13,
-        "image_token_id": 10,
-        "video_token_id": 11,
+        **_IDS,
         "tie_word_embeddings": True,
     },
     224,
@@ -125,10 +124,7 @@ _small(
             "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [8, 12, 12]},
             "tie_word_embeddings": True,
         },
-        "vision_start_token_id": 12,
-        "vision_end_token_id": 13,
-        "image_token_id": 10,
-        "video_token_id": 11,
+        **_IDS,
         "tie_word_embeddings": True,
     },
     196,

@@ -217,8 +217,8 @@ class RepeatFrames(Method):
 
     def merge_tower(self, states: TowerStates) -> Merge:
         """See :meth:`Method.merge_tower`."""
-        frames, patches = states.hidden.shape[:2]
-        frame = torch.arange(frames * patches, device=states.hidden.device) // patches
-        shown = frame % self.every == 0
-        place = torch.arange(frames * patches, device=states.hidden.device) % patches
-        return Merge(frame // self.every * patches + place, shown.float(), shown.nonzero()[:, 0])
+        (frames, patches), device = states.hidden.shape[:2], states.hidden.device
+        source = torch.arange(frames * patches, device=device).view(frames, patches)
+        shown = source[:: self.every].flatten()
+        target = torch.arange(len(shown), device=device).view(-1, patches).repeat_interleave(self.every, 0)[:frames]
+        return Merge(target.flatten(), (source // patches % self.every == 0).flatten().float(), shown)

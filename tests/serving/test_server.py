@@ -42,8 +42,9 @@ from holitom.integrations.vllm import ServingConfig
 from holitom.integrations.vllm.launch import find_launcher
 
 ROOT = Path(__file__).parents[2]
-_vllm_server = runpy.run_path(str(ROOT / "benchmarks" / "vllm_server.py"))
-Server, ENVIRONMENT = _vllm_server["Server"], _vllm_server["ENVIRONMENT"]
+sys.path.append(str(ROOT / "benchmarks"))
+from faulty_requests import by_url, chat, local, picture, sent, text  # noqa: E402
+from vllm_server import ENVIRONMENT, Server  # noqa: E402
 
 RETENTION = 0.2
 GRID = (7, 7)  # of the bundled model
@@ -143,38 +144,7 @@ def client(server: Any, retries: int = 0) -> openai.OpenAI:
 
 
 def ask(server: Any, asked: Asked, api: openai.OpenAI | None = None) -> Any:
-    return (api or client(server)).chat.completions.create(
-        **{
-            "model": "tiny",
-            "messages": [{"role": "user", "content": asked.parts}],
-            "max_completion_tokens": 6,
-            "temperature": 0,
-            "logprobs": True,
-            **asked.more,
-        }
-    )
-
-
-def text(words: str) -> dict[str, Any]:
-    return {"type": "text", "text": words}
-
-
-def by_url(url: str, kind: str = "video") -> dict[str, Any]:
-    return {"type": f"{kind}_url", f"{kind}_url": {"url": url}}
-
-
-def by_value(path: Path) -> dict[str, Any]:
-    return by_url(f"data:video/mp4;base64,{base64.b64encode(path.read_bytes()).decode()}")
-
-
-def local(path: Path) -> dict[str, Any]:
-    return by_url(f"file://{path}")
-
-
-def picture(shade: int) -> dict[str, Any]:
-    file = io.BytesIO()
-    Image.fromarray(np.full((112, 112, 3), shade, np.uint8)).save(file, "PNG")
-    return by_url(f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}", "image")
+    return (api or client(server)).chat.completions.create(**chat(asked.parts, **asked.more))
 
 
 def one_frame(shade: int) -> dict[str, Any]:
@@ -188,33 +158,33 @@ def good_requests(films: Films) -> list[Asked]:
     """Of every kind, no two alike."""
     found = []
     for number, (path, question) in enumerate(zip(films.paths, films.questions, strict=True)):
-        found.append(Asked(f"{number} sent", [by_value(path), text(question)]))
+        found.append(Asked(f"{number} sent", [sent(path), text(question)]))
         found.append(Asked(f"{number} local", [local(path), text(films.questions[number - 1])]))
         if number % 3 == 0:
             found.append(Asked(f"{number} text", [text(question)]))
             found.append(Asked(f"{number} picture", [picture(9 * number), text(question)]))
-            two = [by_value(path), picture(9 * number), local(films.paths[number - 1]), text(question)]
+            two = [sent(path), picture(9 * number), local(films.paths[number - 1]), text(question)]
             found.append(Asked(f"{number} two videos and a picture", two))
         if number % 8 == 0:
             found.append(Asked(f"{number} one frame", [one_frame(9 * number), text(question)]))
     if ONE_FRAME_FILES:
-        found.append(Asked("a file of one frame", [by_value(films.folder / "one.mp4"), text(films.questions[0])]))
+        found.append(Asked("a file of one frame", [sent(films.folder / "one.mp4"), text(films.questions[0])]))
     return found
 
 
 def bad_requests(films: Films) -> list[Asked]:
     question = text(films.questions[0])
-    good = by_value(films.other)
+    good = sent(films.other)
     names = ("empty", "cut", "noise", *(() if ONE_FRAME_FILES else ("one",)))
     files = [films.folder / f"{name}.mp4" for name in names]
     return [
-        *(Asked(f"{path.stem} sent", [by_value(path), question]) for path in files),
+        *(Asked(f"{path.stem} sent", [sent(path), question]) for path in files),
         *(Asked(f"{path.stem} local", [local(path), question]) for path in files),
         Asked("no base64", [by_url("data:video/mp4;base64,@@@@"), question]),
         Asked("no file of ours", [by_url("file:///etc/passwd"), question]),
         Asked("unknown scheme", [by_url("ftp://127.0.0.1/film.mp4"), question]),
         Asked("no address", [by_url(""), question]),
-        Asked("a corrupt video beside a good one", [good, by_value(files[2]), question]),
+        Asked("a corrupt video beside a good one", [good, sent(files[2]), question]),
         Asked("huge retention", [good, question], {"extra_body": {"mm_processor_kwargs": {"retention": 1e9}}}),
         Asked("huge frame rate", [good, question], {"extra_body": {"media_io_kwargs": {"video": {"fps": 1e9}}}}),
         Asked("top_p out of range", [good, question], {"top_p": 7}),
@@ -246,7 +216,7 @@ def counters(server: Any) -> dict[str, float]:
 class TestTokens:
     """What ``usage`` says is what the exact count promises."""
 
-    @pytest.mark.parametrize("send", [by_value, local], ids=["base64", "local file"])
+    @pytest.mark.parametrize("send", [sent, local], ids=["base64", "local file"])
     def test_prompt_tokens_fall_as_promised(
         self, servers: tuple[Any, Any], films: Films, send: Callable[[Path], dict[str, Any]]
     ):
@@ -270,10 +240,10 @@ class TestTokens:
             np.testing.assert_allclose(logprobs_of(one), logprobs_of(other), atol=1e-5)
 
     def test_the_counters(self, ours: Any, films: Films):
-        ask(ours, Asked("", [by_value(films.paths[0]), text("Which shape is red?")]))
+        ask(ours, Asked("", [sent(films.paths[0]), text("Which shape is red?")]))
         before = counters(ours)
         assert len(before) == 3
-        ask(ours, Asked("", [by_value(films.paths[0]), picture(1), local(films.paths[1]), text("Which shape is red?")]))
+        ask(ours, Asked("", [sent(films.paths[0]), picture(1), local(films.paths[1]), text("Which shape is red?")]))
         ask(ours, Asked("", [picture(2), text("Which shape is red?")]))
         after = counters(ours)
         frames = films.frames[0] + films.frames[1]
@@ -324,7 +294,7 @@ class TestManyAtOnce:
 
     def test_a_refused_request_does_not_spoil_its_video(self, ours: Any, films: Films):
         """vLLM notes a video as known before it refuses; whoever sends it next may have to ask twice, as clients do."""
-        asked = Asked("", [by_value(films.paths[3]), text(films.questions[3])])
+        asked = Asked("", [sent(films.paths[3]), text(films.questions[3])])
         before = ask(ours, asked)
         forget(ours)
         with pytest.raises(openai.BadRequestError, match="top_p"):
@@ -333,7 +303,7 @@ class TestManyAtOnce:
         assert answer_of(ask(ours, asked)) == answer_of(before)
 
     def test_streams(self, ours: Any, films: Films):
-        asked = Asked("", [by_value(films.paths[2]), text(films.questions[2])])
+        asked = Asked("", [sent(films.paths[2]), text(films.questions[2])])
         whole = ask(ours, asked)
         parts = ask(ours, Asked("", asked.parts, {"stream": True, "stream_options": {"include_usage": True}}))
         chunks = list(parts)
@@ -386,9 +356,9 @@ class TestTheProgram:
     ):
         example = runpy.run_path(str(ROOT / "examples" / "openai_client.py"), run_name="example")
         example["main"]([str(films.paths[0]), films.questions[0], "--url", f"{ours.url}/v1", "--local"])
-        [sent, opened] = [line for line in capsys.readouterr().out.splitlines() if "prompt tokens" in line]
-        usage = ask(ours, Asked("", [by_value(films.paths[0]), text(films.questions[0])])).usage.prompt_tokens
-        assert f"{usage} prompt tokens" in sent
+        [inside, opened] = [line for line in capsys.readouterr().out.splitlines() if "prompt tokens" in line]
+        usage = ask(ours, Asked("", [sent(films.paths[0]), text(films.questions[0])])).usage.prompt_tokens
+        assert f"{usage} prompt tokens" in inside
         assert f"{usage} prompt tokens" in opened
 
     def test_the_printed_command_is_the_one_that_runs(self, ours: Any):
