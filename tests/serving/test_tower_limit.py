@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from engines import HYBRID, STOCK, answers, assert_same, engine, prompt
 from serving_checkpoints import build_checkpoint
 
 from holitom.integrations.vllm import ServingConfig
 from holitom.integrations.vllm.compressor import TowerLimit
+
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+from methods import peak_bytes
 
 FRAMES = {"llava_onevision": 600, "qwen2_5_vl": 800, "qwen3_vl": 40}  # two frames are 48 rows of Qwen2.5-VL
 SERVED = ServingConfig.of("holitom", retention=0.05)
@@ -41,16 +44,6 @@ def encode_what_is_measured(vllm_config: Any, model: Any) -> None:
         model.embed_multimodal(**kwargs)
 
 
-def peak_bytes(seen: torch.profiler.profile) -> int:
-    """The most bytes that what was profiled held at once, beside what was there before."""
-    events = [event for event in seen.profiler.kineto_results.events() if event.name() == "[memory]"]
-    live = most = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        live += event.nbytes()
-        most = max(most, live)
-    return most
-
-
 def test_a_long_video_is_encoded_in_parts_as_in_one_pass(name: str, tmp_path: Path):
     checkpoint = build_checkpoint(name, tmp_path / name)
     asked = prompt(name, ("video", FRAMES[name], 1), " ?")
@@ -63,10 +56,9 @@ def test_a_long_video_is_encoded_in_parts_as_in_one_pass(name: str, tmp_path: Pa
         @functools.wraps(forward)
         def noting(*args: Any, **kwargs: Any) -> Any:
             rows.append(len(args[0] if args else next(iter(kwargs.values()))))
-            with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as seen:
-                encoded = forward(*args, **kwargs)
-            peaks.append(peak_bytes(seen))
-            return encoded
+            encoded = []
+            peaks.append(peak_bytes(lambda: encoded.append(forward(*args, **kwargs))))
+            return encoded[0]
 
         tower(model).forward = noting
         return model.compressor.limit.rows
