@@ -93,6 +93,23 @@ def test_a_model_is_known_by_its_config(tmp_path):
     assert not any("first token" in fact["figure"] for fact in ask("--model", tmp_path)["measured"])
 
 
+def test_vllm_places_tokens_as_the_family_does_there(tmp_path):
+    """With rotary positions of one axis it counts them on, so a setting measured at kept places says nothing."""
+    positions = {row["method"]: row["positions"] for row in BED["methods"]}
+    for name, kept in (("VideoLlama3ForConditionalGeneration", False), ("Qwen2VLForConditionalGeneration", True)):
+        (tmp_path / "config.json").write_text(json.dumps({"model_type": "any", "architectures": [name]}))
+        found = ask("--model", tmp_path, "--place", "vllm")
+        assert (positions[found["method"]] == "original") == kept
+
+
+def test_what_vllm_does_not_serve_gets_no_setting(tmp_path):
+    name = "InternVLForConditionalGeneration"
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "internvl", "architectures": [name]}))
+    result = CliRunner().invoke(app, ["recommend", "--model", str(tmp_path), "--place", "vllm"])
+    assert isinstance(result.exception, ValueError)
+    assert "does not count video tokens" in str(result.exception)
+
+
 def test_the_checkpoints_own_words_come_first(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     Recommendation(Spread(retention=0.3), "ten clips").write(tmp_path)

@@ -62,7 +62,7 @@ def answer(
         loss: points of accuracy that may be lost.
 
     Raises:
-        ValueError: when there is no such model.
+        ValueError: when there is no such model, or vLLM does not serve it.
     """
     config = config_of(model) if model else None
     row, why = choose(measured["accuracy"]["methods"], place, loss, config)
@@ -112,8 +112,14 @@ def choose(
 ) -> tuple[dict[str, Any], str]:
     """The fewest tokens that lose no more than ``loss`` points, or else the least loss; and that in words."""
     fitting = [row for row in rows if place in row["places"]]
-    if place == "vllm" and (config is None or config.get("model_type") == "llava_onevision"):
-        fitting = [row for row in fitting if row["positions"] == "compact"]  # as vLLM counts that family's positions
+    if place == "vllm":
+        from holitom.integrations.vllm.architectures import ONE_AXIS, serving_architecture
+
+        names = (config or {}).get("architectures") or []
+        for name in names:
+            serving_architecture(name)
+        if not names or {*names} & {*ONE_AXIS}:  # vLLM counts their positions on; of an unknown model this holds too
+            fitting = [row for row in fitting if row["positions"] == "compact"]
     whole = f"of {len(fitting)} settings on the testbed that work there"
     within = [row for row in fitting if 100 * row["difference"][1] >= -loss]
     if within:
