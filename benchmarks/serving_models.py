@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from holitom.bench import presets
+from holitom.video.synthetic.files import FPS
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # tiny_checkpoints, imported where it is used
 
@@ -194,7 +195,8 @@ def _qwen_files(folder: Path, shape: Shape, model: Any) -> None:
     cut = {"patch_size": patch, "merge_size": 2, "temporal_patch_size": 2}
     longest = shape.side**2 * (shape.frames if third else 1)  # Qwen3-VL limits the pixels of a whole video
     size = {"shortest_edge": patch * patch * 4, "longest_edge": longest}
-    video = (Qwen3VLVideoProcessor if third else Qwen2VLVideoProcessor)(size=size, do_sample_frames=False, **cut)
+    sampling = {"fps": FPS} if third else {"do_sample_frames": False}  # every frame of the file
+    video = (Qwen3VLVideoProcessor if third else Qwen2VLVideoProcessor)(size=size, **sampling, **cut)
     make = Qwen3VLProcessor if third else Qwen2_5_VLProcessor
     image = Qwen2VLImageProcessor(size={"shortest_edge": patch * patch * 4, "longest_edge": shape.side**2}, **cut)
     make(image, tokenizer, video, chat_template=QWEN_TEMPLATE).save_pretrained(folder)

@@ -47,9 +47,11 @@ def test_counts_that_differ_are_no_result(serving):
     def cells(tokens):
         return {"1": {"seconds": 1.0, "requests": [{"first": 0.5, "last": 1.0, "prompt_tokens": tokens}]}}
 
-    serving.check_counts({"plain vLLM": cells(800), "evs": cells(100), "holitom": cells(100)})
+    serving.check_counts({"plain vLLM": cells(800), "evs": cells(100), "holitom": cells(100)}, whole=784)
     with pytest.raises(SystemExit, match="not equal"):
-        serving.check_counts({"plain vLLM": cells(800), "evs": cells(149), "holitom": cells(100)})
+        serving.check_counts({"plain vLLM": cells(800), "evs": cells(149), "holitom": cells(100)}, whole=784)
+    with pytest.raises(SystemExit, match="left frames out"):
+        serving.check_counts({"plain vLLM": cells(800), "evs": cells(100), "holitom": cells(100)}, whole=1568)
 
 
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.parent.name)
@@ -59,7 +61,7 @@ def test_what_was_measured_is_complete(serving, path):
     assert len(report["rounds"]) == settings["rounds"]
     for each in report["rounds"]:
         assert list(each) == settings["method"]
-        serving.check_counts(each)
+        serving.check_counts(each, report["video"]["tokens"])
         for cells in each.values():
             assert [len(cells[str(level)]["requests"]) for level in settings["concurrency"]] == settings["requests"]
 
