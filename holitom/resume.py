@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,10 @@ def check_settings(path: Path, before: dict[str, Any], now: dict[str, Any]) -> N
     Raises:
         ValueError: naming the settings that differ.
     """
-    if told := ", ".join(differences(before, now)):
-        raise ValueError(f"{path} holds a run with other settings ({told}): give another --out, or the same settings")
+    if changed := ", ".join(differences(before, now)):
+        raise ValueError(
+            f"{path} holds a run with other settings ({changed}): give another --out, or the same settings"
+        )
 
 
 def differences(before: Any, now: Any, name: str = "") -> list[str]:
@@ -30,12 +34,22 @@ def differences(before: Any, now: Any, name: str = "") -> list[str]:
     return [f"{name} was {before!r} and is now {now!r}"]
 
 
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Another path to write to, from which the file moves to ``path`` at once; an old one stays if the block fails."""
+    part = path.with_name(f"{path.name}.part")
+    try:
+        yield part
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file at once or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    with part.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(content, indent=1) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    with whole_file(path) as part:
+        part.write_text(json.dumps(content, indent=1) + "\n", "utf-8")

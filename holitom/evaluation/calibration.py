@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from holitom.extras import require
 from holitom.generation import encode, generate, on_device_of, pixels_of, with_encoded
 from holitom.methods.base import Method
 from holitom.pipeline import Pipeline
+from holitom.resume import whole_file
 from holitom.runtime import Session, question_for
 from holitom.video import Clip, read_video
 
@@ -234,9 +234,8 @@ def write_rows(rows: Sequence[Comparison], path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    draft = path.with_suffix(".part")
-    pq.write_table(pa.Table.from_pylist([asdict(row) for row in rows]), draft)
-    os.replace(draft, path)
+    with whole_file(path) as part:
+        pq.write_table(pa.Table.from_pylist([asdict(row) for row in rows]), part)
 
 
 def questions_of(path: Path, videos: dict[str, str]) -> list[tuple[str, str, str]]:

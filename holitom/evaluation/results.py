@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -59,8 +58,7 @@ class Log:
         if path is None:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        lines = list(self._whole_lines())
-        if lines:
+        if lines := _whole_lines(path):
             check_settings(path, lines[0], settings)
             self.rows = [kind(**line) for line in lines[1:]]
         else:
@@ -69,8 +67,7 @@ class Log:
     def add(self, row: Any) -> None:
         """Keeps a row; it is on the disk when this returns."""
         self.rows.append(row)
-        if self.path is not None:
-            self._append(asdict(row))
+        self._append(asdict(row))
 
     def _append(self, line: dict[str, Any]) -> None:
         if self.path is None:
@@ -80,16 +77,11 @@ class Log:
             file.flush()
             os.fsync(file.fileno())
 
-    def _whole_lines(self) -> Iterator[dict[str, Any]]:
-        if self.path is None or not self.path.exists():
-            return
-        good = 0
-        data = self.path.read_bytes()
-        for line in data.splitlines(keepends=True):
-            if not line.endswith(b"\n"):
-                break
-            yield json.loads(line)
-            good += len(line)
-        if good < len(data):
-            with self.path.open("r+b") as file:
-                file.truncate(good)
+
+def _whole_lines(path: Path) -> list[dict[str, Any]]:
+    """What the lines of a file say; the file, which may be missing, is cut behind the last whole one."""
+    data = path.read_bytes() if path.exists() else b""
+    whole = data[: data.rfind(b"\n") + 1]
+    if len(whole) < len(data):
+        os.truncate(path, len(whole))
+    return [json.loads(line) for line in whole.splitlines()]
