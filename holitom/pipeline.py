@@ -262,21 +262,6 @@ class Pipeline:
         asked = self.preprocessor.frames if frames is None and fps is None else frames
         return read_video(video, asked, fps=fps, size=self.preprocessor.shrink)
 
-    def warm_up(
-        self,
-        video: Source | Clip,
-        method: Method | str | None = None,
-        *,
-        frames: int | None = None,
-        fps: float | None = None,
-    ) -> None:
-        """Answers once with the method and once without, so that what a first call of this size sets up is not timed.
-
-        Arguments are those of :meth:`ask`.
-        """
-        for each in (method, None):
-            self.ask(video, "?", each, frames=frames, fps=fps, max_new_tokens=2)
-
 
 def _are_several(video: Any) -> bool:
     """Whether a list holds videos: what is no picture, of which a list would be one video."""

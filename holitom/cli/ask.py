@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from statistics import median
@@ -14,20 +13,10 @@ from rich.progress import BarColumn, TaskProgressColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 from rich.table import Table
 
+from holitom.cli import options
 from holitom.cli.checks import check_question, check_video
-from holitom.cli.choices import (
-    DEVICE,
-    FRAMES,
-    METHOD,
-    MODEL,
-    POSITIONS,
-    RETENTION,
-    TOWER,
-    check_windows,
-    choose,
-    in_tower,
-)
-from holitom.cli.console import err, say, show, warn
+from holitom.cli.choices import check_windows, choose, in_tower
+from holitom.cli.console import err, say, say_json, show, warn
 from holitom.cli.loading import chosen_model, load
 
 ROUNDS = 3
@@ -43,29 +32,25 @@ if TYPE_CHECKING:
 
 
 def ask(
-    video: Annotated[str, typer.Argument(help="A video file, an animated GIF, or a folder of images.")],
+    video: options.Video,
     question: Annotated[str, typer.Argument(help="What to ask about it.")],
-    model: Annotated[str | None, typer.Option(help=MODEL)] = None,
-    method: Annotated[str | None, typer.Option(help=METHOD)] = None,
-    retention: Annotated[float | None, typer.Option(help=RETENTION)] = None,
-    positions: Annotated[str | None, typer.Option(help=POSITIONS)] = None,
-    tower: Annotated[str | None, typer.Option(help=TOWER)] = None,
-    frames: Annotated[int | None, typer.Option(min=1, help=FRAMES)] = None,
-    window: Annotated[
-        float | None, typer.Option(help="Read a long video in windows of so many seconds.  [default: 60 with --tokens]")
-    ] = None,
-    tokens: Annotated[
-        int | None, typer.Option(min=1, help="Visual tokens that a video read in windows may have in the LLM.")
-    ] = None,
-    fps: Annotated[float | None, typer.Option(help="Frames to sample per second.  [default in windows: 1]")] = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="The longest answer.")] = 128,
+    model: options.Model = None,
+    method: options.Method = None,
+    retention: options.Retention = None,
+    positions: options.Positions = None,
+    tower: options.Tower = None,
+    frames: options.Frames = None,
+    window: options.Window = None,
+    tokens: options.Tokens = None,
+    fps: options.Fps = None,
+    max_new_tokens: options.MaxNewTokens = 128,
     compare: Annotated[
         bool, typer.Option("--compare", help="Also run uncompressed, in turns after a warm-up, and print ratios.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
-    device: Annotated[str | None, typer.Option(help=DEVICE)] = None,
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
-    attention: Annotated[str | None, typer.Option(help="sdpa, eager, flash_attention_2, ...")] = None,
+    as_json: options.AsJson = False,
+    device: options.Device = None,
+    dtype: options.Dtype = "auto",
+    attention: options.Attention = None,
 ) -> None:
     """Ask a question about a video, and see what compression saved."""
     windows = {"window": window, "tokens": tokens, "fps": fps}
@@ -88,7 +73,7 @@ def ask(
         report = answer.as_dict()
         if full is not None:
             report = {"compressed": report, "uncompressed": full.as_dict()}
-        say(json.dumps(report, indent=1))
+        say_json(report)
         return
     if answer.warning:
         warn(answer.warning)

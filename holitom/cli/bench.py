@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from holitom.cli import options
 from holitom.cli.checks import check_device, check_folder
-from holitom.cli.choices import POSITIONS, TOWER, choose_all
-from holitom.cli.console import err, note, quiet_libraries, say, show
+from holitom.cli.choices import choose_all
+from holitom.cli.console import counted, err, optional, quiet_libraries, say, say_json, show, usage
 from holitom.cli.loading import load
 
 if TYPE_CHECKING:
@@ -31,15 +31,10 @@ def bench(
     preset: Annotated[
         str | None, typer.Option(help=f"Instead, random weights in a published shape: {PRESET_NAMES}.")
     ] = None,
-    method: Annotated[
-        list[str] | None,
-        typer.Option(help="A method of `holitom methods`; repeat for several, or `all`.  [default: holitom]"),
-    ] = None,
-    retention: Annotated[
-        list[float] | None, typer.Option(help="Share of visual tokens; repeat for several.  [default: 0.1]")
-    ] = None,
-    positions: Annotated[list[str] | None, typer.Option(help=f"{POSITIONS} Repeat for both.")] = None,
-    tower: Annotated[str | None, typer.Option(help=TOWER)] = None,
+    method: options.Methods = None,
+    retention: options.Retentions = None,
+    positions: options.EachPositions = None,
+    tower: options.Tower = None,
     frames: Annotated[int, typer.Option(min=1, help="Frames of each video.")] = 32,
     static: Annotated[
         float, typer.Option(min=0, max=1, help="Share of the picture that never changes; for stages inside the tower.")
@@ -83,12 +78,13 @@ def bench(
     profile: Annotated[
         bool, typer.Option("--profile", help="Write a torch profiler trace and a stage summary per method.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Measure what methods cost, side by side with the uncompressed model: time, memory, tokens, FLOPs."""
     from holitom.bench import bench as run
     from holitom.bench import bench_compiled, fresh_report, resume
     from holitom.bench.measure import CLOCKS
+    from holitom.bench.pixels import description
     from holitom.methods.baselines import Uncompressed
 
     if (model is None) == (preset is None):
@@ -129,7 +125,7 @@ def bench(
     if clock == "process" and workload.device.type != "cpu":
         raise ValueError("processor time says nothing about an accelerator: --clock process is for --device cpu")
     report = fresh_report(workload, settings, methods)
-    report.notes.append(f"video: {_video(static)}")
+    report.notes.append(f"video: {description(static)}")
     path = None if out_folder is None else out_folder / "results.json"
     if path is not None:
         report = resume(path, report)
@@ -138,15 +134,9 @@ def bench(
         if path is not None:
             current.save(path)
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     left = max(0, repeats - len(report.rounds))
-    with Progress(*columns, console=err, disable=as_json) as progress:
-        total = len(methods) * (left + warmup) if left else 0
-        bar = progress.add_task("runs", total=total + (len(methods) if backend else 0))
-
-        def done(name: str) -> None:
-            progress.update(bar, advance=1, description=name)
-
+    turns = (left + warmup if left else 0) + (backend is not None)
+    with counted("runs", len(methods) * turns, hidden=as_json, named=True) as done:
         run(workload, methods, report, share_tower=share_tower, save=save, done=done)
         if backend:
             bench_compiled(workload, methods, report, save=save, done=done)
@@ -184,10 +174,8 @@ def _maker(
         pipeline = load(model, device, dtype, attention, quiet)
         return lambda frames: from_pipeline(pipeline, frames, **given)
     name = str(preset)
-    try:
+    with usage("--preset"):
         known(name)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--preset") from error
     quiet_libraries()
     built = build(name, device or ("cuda" if torch.cuda.is_available() else "cpu"), kind, attention)
     return lambda frames: from_preset(name, built, frames, **given)
@@ -205,15 +193,9 @@ def _check_backend(backend: str, answer: int, sweeping: bool) -> None:
         raise typer.BadParameter("not together with --max-frames", param_hint="--compile")
 
 
-def _video(static: float) -> str:
-    from holitom.bench.pixels import description
-
-    return description(static)
-
-
 def _show(report: Report, profiles: dict[str, Any] | None, as_json: bool) -> None:
     if as_json:
-        say(json.dumps({**report.as_dict(), **({"profiles": profiles} if profiles else {})}, indent=1))
+        say_json({**report.as_dict(), **({"profiles": profiles} if profiles else {})})
         return
     from holitom.report.bench import bench_rich
 
@@ -239,18 +221,18 @@ def _profile(workload: Workload, methods: list[Method], report: Report, folder: 
 def _plots(report: Report, folder: Path, accuracy: Path | None) -> None:
     from holitom.report.bench import bench_plots
 
-    try:
+    with optional("plot"):
         bench_plots(report, folder)
-        if accuracy is not None:
-            from holitom.report.accuracy import accuracy_plot
+        if accuracy is None:
+            return
+        from holitom.report.accuracy import accuracy_plot
 
+        try:
             table = json.loads(accuracy.read_text(encoding="utf-8"))
             title = f"{table['clips']} clips, model {table['model']}"
             accuracy_plot(table["methods"], folder / "accuracy_over_flops.png", title)
-    except ImportError as error:
-        note(f"no plot: {error}")
-    except (KeyError, json.JSONDecodeError) as error:
-        raise ValueError(f"{accuracy} is no accuracy.json of `holitom eval`: {error}") from error
+        except (KeyError, json.JSONDecodeError) as error:
+            raise ValueError(f"{accuracy} is no accuracy.json of `holitom eval`: {error}") from error
 
 
 def _sweep(
@@ -285,11 +267,9 @@ def _sweep(
             done=lambda text: status.update(text) if not as_json else None,
         )
     if folder is not None:
-        try:
+        with optional("plot"):
             sweep_plot(found, folder / "sweep.png")
-        except ImportError as error:
-            note(f"no plot: {error}")
     if as_json:
-        say(json.dumps({"settings": settings, "machine": where, **found}, indent=1))
+        say_json({"settings": settings, "machine": where, **found})
         return
     show(sweep_rich(found))

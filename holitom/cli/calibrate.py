@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from holitom.cli.choices import DEVICE, FRAMES, MODEL, POSITIONS, TOWER, choose_all
-from holitom.cli.console import err, note, say, show
+from holitom.cli import options
+from holitom.cli.choices import choose_all
+from holitom.cli.console import counted, note, optional, say, say_json, show
 from holitom.cli.loading import chosen_model, load, resolve
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ def calibrate(
     questions: Annotated[
         Path | None, typer.Option(help="Instead, JSON lines with `video` and `question`, as `holitom clips` writes.")
     ] = None,
-    model: Annotated[str | None, typer.Option(help=MODEL)] = None,
+    model: options.Model = None,
     method: Annotated[
         list[str] | None,
         typer.Option(help=f"A method of `holitom methods`; repeat.  [default: {' and '.join(METHODS)}]"),
@@ -38,21 +37,18 @@ def calibrate(
         list[float] | None,
         typer.Option(help=f"Share of visual tokens; repeat.  [default: {', '.join(map(str, RETENTIONS))}]"),
     ] = None,
-    positions: Annotated[list[str] | None, typer.Option(help=f"{POSITIONS} Repeat for both.")] = None,
-    tower: Annotated[str | None, typer.Option(help=TOWER)] = None,
+    positions: options.EachPositions = None,
+    tower: options.Tower = None,
     bound: Annotated[float, typer.Option(min=0, max=1, help="Largest share of answers that may differ.")] = 0.02,
-    frames: Annotated[int | None, typer.Option(min=1, help=FRAMES)] = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="The longest answer.")] = 32,
-    out_folder: Annotated[
-        Path | None,
-        typer.Option("--out", help="Folder for rows, table and plot; a run found there is continued."),
-    ] = None,
+    frames: options.Frames = None,
+    max_new_tokens: options.MaxNewTokens = 32,
+    out_folder: options.OutFolder = None,
     recommend: Annotated[
         bool, typer.Option("--recommend", help="Write what was found beside the model, as holitom.json.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
-    device: Annotated[str | None, typer.Option(help=DEVICE)] = None,
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    as_json: options.AsJson = False,
+    device: options.Device = None,
+    dtype: options.Dtype = "auto",
 ) -> None:
     """Find the smallest retention at which answers about your own videos stay what they are uncompressed.
 
@@ -77,18 +73,8 @@ def calibrate(
     pipeline = load(model, device, dtype, None, quiet=as_json)
     settings = {"model": resolve(model), "frames": frames, "max_new_tokens": max_new_tokens, "dtype": dtype}
     log = Log(None if out_folder is None else out_folder / "rows.jsonl", settings, Comparison)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=err, disable=as_json) as progress:
-        bar = progress.add_task("questions", total=len(asked))
-        rows = compare(
-            pipeline,
-            asked,
-            methods,
-            log,
-            frames=frames,
-            max_new_tokens=max_new_tokens,
-            done=lambda _: progress.advance(bar),
-        )
+    with counted("questions", len(asked), hidden=as_json) as done:
+        rows = compare(pipeline, asked, methods, log, frames=frames, max_new_tokens=max_new_tokens, done=done)
     named = {(name, each) for name, _, each in asked}
     rows = [row for row in rows if (row.video, row.question) in named]
     risks = [risk(rows, each) for each in methods]
@@ -97,7 +83,7 @@ def calibrate(
     if out_folder is not None:
         _write(out_folder, report, rows)
     if as_json:
-        say(json.dumps(report, indent=1))
+        say_json(report)
     else:
         show(_table(risks))
         say(_verdict(best, bound))
@@ -157,10 +143,10 @@ def _write(folder: Path, report: dict[str, Any], rows: list[Any]) -> None:
     """The table as JSON, the rows as Parquet, and a plot, the last two where what they need is there."""
     from holitom.evaluation.calibration import write_rows
     from holitom.report.accuracy import risk_plot
+    from holitom.resume import write_json
 
-    (folder / "calibration.json").write_text(json.dumps(report, indent=1) + "\n")
-    try:
+    write_json(folder / "calibration.json", report)
+    with optional("table of rows"):
         write_rows(rows, folder / "rows.parquet")
+    with optional("plot"):
         risk_plot(report, folder / "calibration.png")
-    except ImportError as error:
-        note(str(error))

@@ -16,21 +16,9 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column
 
 from holitom import __version__
+from holitom.cli import options
 from holitom.cli.checks import check_device, check_dtype, check_file, check_one_question
-from holitom.cli.choices import (
-    DEVICE,
-    FRAMES,
-    METHOD,
-    MODEL,
-    POSITIONS,
-    RETENTION,
-    TOWER,
-    check_windows,
-    choose,
-    in_tower,
-    renamed,
-    served,
-)
+from holitom.cli.choices import check_windows, choose, in_tower, renamed, served
 from holitom.cli.console import err, note, say
 from holitom.cli.loading import check_model, chosen_model, load, resolve
 from holitom.cli.threads import wait_briefly
@@ -57,20 +45,16 @@ def caption(
     column: Annotated[
         str | None, typer.Option(help="The column of paths in a table.  [default: path, video, file, url or uri]")
     ] = None,
-    model: Annotated[str | None, typer.Option(help=MODEL)] = None,
-    method: Annotated[str | None, typer.Option(help=METHOD)] = None,
-    retention: Annotated[float | None, typer.Option(help=RETENTION)] = None,
-    positions: Annotated[str | None, typer.Option(help=POSITIONS)] = None,
-    tower: Annotated[str | None, typer.Option(help=TOWER)] = None,
-    frames: Annotated[int | None, typer.Option(min=1, help=FRAMES)] = None,
-    window: Annotated[
-        float | None, typer.Option(help="Read long videos in windows of so many seconds.  [default: 60 with --tokens]")
-    ] = None,
-    tokens: Annotated[
-        int | None, typer.Option(min=1, help="Visual tokens that each video read in windows may have in the LLM.")
-    ] = None,
-    fps: Annotated[float | None, typer.Option(help="Frames to sample per second.  [default in windows: 1]")] = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="The longest answer.")] = 128,
+    model: options.Model = None,
+    method: options.Method = None,
+    retention: options.Retention = None,
+    positions: options.Positions = None,
+    tower: options.Tower = None,
+    frames: options.Frames = None,
+    window: options.Window = None,
+    tokens: options.Tokens = None,
+    fps: options.Fps = None,
+    max_new_tokens: options.MaxNewTokens = 128,
     resume: Annotated[
         bool, typer.Option("--resume/--restart", help="Go on with what OUT holds, or throw it away and start anew.")
     ] = True,
@@ -97,9 +81,9 @@ def caption(
     ray: Annotated[bool, typer.Option("--ray", help="Run on Ray, here or at --ray-address ('holitom[ray]').")] = False,
     ray_address: Annotated[str | None, typer.Option(help="A Ray cluster, as `auto` or ray://HOST:PORT.")] = None,
     actors: Annotated[int, typer.Option(min=1, help="With --ray: copies of the model, each with a GPU if any.")] = 1,
-    device: Annotated[str | None, typer.Option(help=DEVICE)] = None,
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
-    attention: Annotated[str | None, typer.Option(help="sdpa, eager, flash_attention_2, ...")] = None,
+    device: options.Device = None,
+    dtype: options.Dtype = "auto",
+    attention: options.Attention = None,
     patience: Annotated[float | None, typer.Option(hidden=True, callback=renamed("--patience", "--timeout"))] = None,
     ahead: Annotated[int | None, typer.Option(hidden=True, callback=renamed("--ahead", "--prefetch"))] = None,
 ) -> None:
@@ -135,8 +119,11 @@ def caption(
         engine, model, chosen, plan.questions, reading, max_new_tokens, device, dtype, attention, limits, fps
     )
     settings = make.settings(frames)
-    options: dict[str, Any] = {"restart": not resume, "retry_errors": retry_errors, "seen": totals.add}
-    with Scratch(), Store(out_file, settings, **options) as store, Stop().on_interrupt() as stop:
+    with (
+        Scratch(),
+        Store(out_file, settings, restart=not resume, retry_errors=retry_errors, seen=totals.add) as store,
+        Stop().on_interrupt() as stop,
+    ):
         if len(store):
             note(f"{out_file} holds {len(store)} rows already")
         totals.begin()

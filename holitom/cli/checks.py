@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from holitom.cli.console import usage
 from holitom.extras import require
 
 if TYPE_CHECKING:
@@ -25,10 +26,8 @@ def check_question(text: str) -> None:
     """
     from holitom.corpus.questions import check_question as check
 
-    try:
+    with usage("QUESTION"):
         check(text)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="QUESTION") from error
 
 
 def check_video(video: str) -> None:

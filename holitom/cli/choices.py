@@ -9,31 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from holitom.cli.console import usage
 from holitom.cli.loading import recommended
 
 if TYPE_CHECKING:
     from holitom.integrations.vllm.config import ServingConfig
     from holitom.methods.base import Method
-
-MODEL = "Path or hub id of a checkpoint, or `tiny`, the one inside.  [default: tiny, a toy]"
-METHOD = (
-    "A method of `holitom methods`, with settings as name:key=value,..., or `none`.  [default: what the checkpoint "
-    "recommends, else holitom]"
-)
-POSITIONS = (
-    "Rotary positions of the tokens that stay: `original`, their places in the full prompt, or `compact`, without gaps."
-    "  [default: the method's own]"
-)
-RETENTION = (
-    "The method's setting `retention`, in (0, 1]: with most methods the share of the visual tokens that enter the LLM."
-    "  [default: what the checkpoint recommends, else the method's own]"
-)
-TOWER = (
-    "A method inside the vision tower in front of it, `renewal` for example, which computes once what stays the same "
-    "from frame to frame.  [default: none]"
-)
-FRAMES = "Frames to sample.  [default: what the model was made for, else 32]"
-DEVICE = "cpu, cuda, cuda:1, auto.  [default: a GPU if any]"
 
 COUNTING = frozenset({"retention", "pruning_rate", "dominant", "contextual"})
 """Settings that say how many tokens enter the LLM."""
@@ -88,10 +69,8 @@ def in_tower(chosen: Method | None, tower: str | None) -> Method | None:
 
     if tower is None:
         return chosen
-    try:
+    with usage("--tower"):
         return with_tower(chosen or Uncompressed(), tower)
-    except (ValueError, TypeError) as error:
-        raise typer.BadParameter(str(error), param_hint="--tower") from error
 
 
 def _choose(method: str | None, retention: float | None, model: str) -> Method | None:
@@ -103,7 +82,7 @@ def _choose(method: str | None, retention: float | None, model: str) -> Method |
             raise typer.BadParameter("without a method there is nothing to retain: leave --retention out")
         return None
     own = recommended(model)
-    try:
+    with usage():
         if method is None and own is not None:
             wanted, before = own.method, own.method.stage("before")
             if retention is None or before is None or not hasattr(before, "retention"):
@@ -121,8 +100,6 @@ def _choose(method: str | None, retention: float | None, model: str) -> Method |
             parts[index] += ("," if ":" in parts[index] else ":") + f"retention={retention}"
             method = "|".join(parts)
         return parse(method)
-    except (ValueError, TypeError) as error:
-        raise typer.BadParameter(str(error)) from error
 
 
 def check_windows(
@@ -165,10 +142,8 @@ def served(
     if method is None and (chosen := choose(None, retention, model)) is not None:
         method, retention = spell(chosen), None
     more = {"retention": retention, "positions": positions}
-    try:
+    with usage("--method"):
         return ServingConfig.parse(method or "", **{key: value for key, value in more.items() if value is not None})
-    except (ValueError, TypeError) as error:
-        raise typer.BadParameter(str(error), param_hint="--method") from error
 
 
 def choose_all(

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from holitom.cli import options
 from holitom.cli.checks import check_folder
 from holitom.cli.console import say
 
@@ -27,7 +28,7 @@ def _group() -> None:
 def make(
     out: Annotated[Path, typer.Option("--out", help="Folder for the videos and questions.jsonl; made if missing.")],
     n: Annotated[int, typer.Option("-n", "--number", min=1, help="How many clips.")] = 100,
-    seed: Annotated[int, typer.Option(min=0, help="Other seeds give other clips.")] = 0,
+    seed: options.Seed = 0,
     split: Annotated[str, typer.Option(help="train, val or test; the bundled model has seen train.")] = "test",
 ) -> None:
     """Write clips as mp4 files, and their questions with answers as JSON lines."""

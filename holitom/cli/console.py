@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import sys
-from typing import NoReturn
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
 
+import typer
 from rich.console import Console, Group
 from rich.markup import escape
 from rich.measure import Measurement
@@ -27,6 +31,48 @@ def say(text: str) -> None:
     """What a model said, on standard output and as it is; only a terminal gets it :func:`clean`."""
     sys.stdout.write((clean(text) if sys.stdout.isatty() else text) + "\n")
     sys.stdout.flush()
+
+
+def say_json(content: Any) -> None:
+    """An answer to ``--json``."""
+    say(json.dumps(content, indent=1))
+
+
+@contextmanager
+def counted(what: str, total: int, hidden: bool, named: bool = False) -> Iterator[Callable[[str], None]]:
+    """A bar that counts up to a total. Gives the function to call with the name of each that is done.
+
+    Args:
+        what: is counted.
+        total: of it.
+        hidden: whether no bar is shown.
+        named: whether the bar shows the latest name in place of ``what``.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, disable=hidden) as progress:
+        bar = progress.add_task(what, total=total)
+        yield lambda name: progress.update(bar, advance=1, description=name if named else what)
+
+
+@contextmanager
+def optional(what: str, *errors: type[Exception]) -> Iterator[None]:
+    """Goes on without a part of the output whose package is missing (or on further errors), and says so."""
+    missing: tuple[type[Exception], ...] = (ImportError, *errors)
+    try:
+        yield
+    except missing as error:
+        note(f"no {what}: {error}")
+
+
+@contextmanager
+def usage(option: str | None = None) -> Iterator[None]:
+    """Makes of the error that a value raises one of usage, which names the option."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise typer.BadParameter(str(error), param_hint=option) from error
 
 
 def show(table: Table | Group) -> None:

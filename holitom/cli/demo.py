@@ -9,14 +9,14 @@ from typing import Annotated
 
 import typer
 
-from holitom.cli.choices import DEVICE, MODEL
+from holitom.cli import options
 from holitom.cli.console import err, say
 from holitom.cli.loading import chosen_model, load, recommended
 from holitom.extras import require
 
 
 def demo(
-    model: Annotated[str | None, typer.Option(help=MODEL)] = None,
+    model: options.Model = None,
     host: Annotated[str, typer.Option(help="The address to listen on; 0.0.0.0 opens the demo to the network.")] = (
         "127.0.0.1"
     ),
@@ -24,9 +24,9 @@ def demo(
         int | None, typer.Option(min=1, max=65535, help="The port.  [default: a free one from 7860]")
     ] = None,
     share: Annotated[bool, typer.Option("--share", help="Open it to the internet, through Gradio's servers.")] = False,
-    device: Annotated[str | None, typer.Option(help=DEVICE)] = None,
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
-    attention: Annotated[str | None, typer.Option(help="sdpa, eager, flash_attention_2, ...")] = None,
+    device: options.Device = None,
+    dtype: options.Dtype = "auto",
+    attention: options.Attention = None,
 ) -> None:
     """Serve a page where people upload a clip, ask, and see both answers. Needs the extra `holitom[demo]`."""
     from holitom.corpus import Scratch
@@ -43,7 +43,7 @@ def demo(
         with closing(QuestionQueue(load(model, device, dtype, attention), model)) as queue:
             blocks = app(queue, clips, recommended(model))
             with err.status("warming up ..."):
-                queue.pipeline.warm_up(next(iter(clips.values()))[0])
+                queue.pipeline.ask(next(iter(clips.values()))[0], "?", max_new_tokens=2)
             address = launch(blocks, queue.limits.megabytes, host, port, share, wait=False)
             say(f"open {address} (Ctrl-C ends it)")
             blocks.block_thread()

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from holitom.cli.console import say, show
+from holitom.cli.console import say, say_json, show
 
 LEGEND = """\
 where: in the vision tower, before the LLM, inside it; with the attention that it
@@ -77,7 +77,7 @@ def methods(
     """List the methods: where they work, what they need, and whether their token count is known in advance."""
     rows = listed()
     if as_json:
-        say(json.dumps(rows, indent=1))
+        say_json(rows)
         return
     table = Table()
     for title in ("method", "published", "where", "looks at", "count", "paper"):

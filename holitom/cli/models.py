@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from rich.table import Table
 
-from holitom.cli.console import say, show
+from holitom.cli import options
+from holitom.cli.console import say, say_json, show
 
 TESTED = "tiny models, alone and in batches, against a computation by hand"
 LEGEND = f"""\
@@ -46,13 +45,11 @@ def catalogue() -> list[dict[str, Any]]:
     ]
 
 
-def models(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
+def models(as_json: options.AsJson = False) -> None:
     """List the families of models: their classes, the stages that work, vLLM, and where patch scores come from."""
     rows = catalogue()
     if as_json:
-        say(json.dumps(rows, indent=1))
+        say_json(rows)
         return
     table = Table()
     for title in ("family", "class", "tower", "before", "inside", "windows", "vLLM", "patch scores"):

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from holitom.cli.choices import POSITIONS, RETENTION, served
+from holitom.cli import options
+from holitom.cli.choices import served
 from holitom.cli.console import note, say, warn
 from holitom.cli.loading import resolve
 
@@ -26,8 +27,8 @@ def serve(
             "checkpoint recommends, else holitom]"
         ),
     ] = None,
-    retention: Annotated[float | None, typer.Option(help=RETENTION)] = None,
-    positions: Annotated[str | None, typer.Option(help=POSITIONS)] = None,
+    retention: options.Retention = None,
+    positions: options.Positions = None,
     untested: Annotated[
         bool, typer.Option("--untested", help="Go on with a version of vLLM that was not tested.")
     ] = False,
