@@ -11,6 +11,7 @@ from typing_extensions import Self
 
 from holitom.methods.base import Method
 from holitom.methods.registry import parse, spell
+from holitom.resume import write_json
 
 FILE = "holitom.json"
 
@@ -41,22 +42,8 @@ class Recommendation:
         Raises:
             ValueError: when the file is no recommendation, naming it and what is wrong.
         """
-        path = Path(checkpoint) / FILE
-        if not Path(checkpoint).is_dir():
-            from transformers.utils import cached_file
-
-            found = cached_file(
-                str(checkpoint),
-                FILE,
-                local_files_only=True,
-                _raise_exceptions_for_missing_entries=False,
-                _raise_exceptions_for_connection_errors=False,
-                _raise_exceptions_for_gated_repo=False,
-            )
-            if found is None:
-                return None
-            path = Path(found)
-        if not path.is_file():
+        path = local_file(checkpoint, FILE)
+        if path is None:
             return None
         try:
             content = json.loads(path.read_text("utf-8"))
@@ -75,6 +62,20 @@ class Recommendation:
     def write(self, checkpoint: str | Path) -> Path:
         """Writes the file beside the weights in a folder, over one that is there."""
         path = Path(checkpoint) / FILE
-        content = {"method": spell(self.method), "measured_on": self.measured_on}
-        path.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+        write_json(path, {"method": spell(self.method), "measured_on": self.measured_on})
         return path
+
+
+def local_file(checkpoint: str | Path, name: str) -> Path | None:
+    """A file of a checkpoint as it lies on this machine; None where it does not.
+
+    Args:
+        checkpoint: a folder, or the id of a checkpoint on the hub, of which what has been downloaded is looked at.
+        name: of the file.
+    """
+    path: Any = Path(checkpoint) / name
+    if not Path(checkpoint).is_dir():
+        from huggingface_hub import try_to_load_from_cache
+
+        path = try_to_load_from_cache(str(checkpoint), name)  # a str; None, or an object where it is known not to exist
+    return Path(path) if isinstance(path, str | Path) and Path(path).is_file() else None

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from holitom.cli.console import say
+from holitom.cli import options
+from holitom.cli.console import say, say_json
 from holitom.cli.loading import recommended, resolve
 
 MEASURED = Path(__file__).parent.parent / "assets" / "measured.json"
@@ -33,7 +34,7 @@ def recommend(
     loss: Annotated[
         float, typer.Option(min=0, max=100, help="Points of the testbed's accuracy that may be lost, by its interval.")
     ] = 1.0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Name a setting to start with, the measurements behind it, and what was not measured."""
     if place not in COPY:
@@ -41,7 +42,7 @@ def recommend(
     measured = json.loads(MEASURED.read_text("utf-8"))
     found = answer(measured, model, {"frames": frames, "batch": batch}, place, loss)
     if as_json:
-        say(json.dumps(found, indent=1))
+        say_json(found)
         return
     say(f"{found['method']}: {found['why']}\n  {found['copy']}\n\nmeasured")
     for fact in found["measured"]:
@@ -131,14 +132,10 @@ def choose(
 
 def config_of(model: str) -> dict[str, Any] | None:
     """A checkpoint's config.json; None where it is not on this machine."""
-    from huggingface_hub import try_to_load_from_cache
+    from holitom.recommendation import local_file
 
-    folder = Path(resolve(model))
-    path = folder / "config.json" if folder.is_dir() else try_to_load_from_cache(model, "config.json")
-    if not isinstance(path, str | Path) or not Path(path).is_file():
-        return None
-    found: dict[str, Any] = json.loads(Path(path).read_text("utf-8"))
-    return found
+    path = local_file(resolve(model), "config.json")
+    return None if path is None else json.loads(path.read_text("utf-8"))
 
 
 def preset_of(shapes: dict[str, Any], model: str | None, config: dict[str, Any] | None) -> str | None:
