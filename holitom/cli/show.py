@@ -7,14 +7,15 @@ from typing import Annotated
 
 import typer
 
+from holitom.cli import options
 from holitom.cli.checks import check_file, check_question, check_video
-from holitom.cli.choices import DEVICE, FRAMES, MODEL, POSITIONS, RETENTION, TOWER, choose, in_tower
+from holitom.cli.choices import choose, in_tower
 from holitom.cli.console import err, say, warn
 from holitom.cli.loading import chosen_model, load
 
 
 def show(
-    video: Annotated[str, typer.Argument(help="A video file, an animated GIF, or a folder of images.")],
+    video: options.Video,
     question: Annotated[str, typer.Option(help="What to ask about it; the merging inside the LLM depends on it.")] = (
         "What happens in the video?"
     ),
@@ -25,19 +26,19 @@ def show(
             "checkpoint recommends, else holitom]"
         ),
     ] = None,
-    retention: Annotated[float | None, typer.Option(help=RETENTION)] = None,
-    positions: Annotated[str | None, typer.Option(help=POSITIONS)] = None,
-    tower: Annotated[str | None, typer.Option(help=TOWER)] = None,
+    retention: options.Retention = None,
+    positions: options.Positions = None,
+    tower: options.Tower = None,
     path: Annotated[Path | None, typer.Option("--out", help="The page to write.  [default: report.html]")] = None,
     png: Annotated[Path | None, typer.Option(help="Also write all frames with the overlay as one picture.")] = None,
     gif: Annotated[Path | None, typer.Option(help="Also write an animation of them.")] = None,
     mp4: Annotated[Path | None, typer.Option(help="Also write a film of them.")] = None,
-    model: Annotated[str | None, typer.Option(help=MODEL)] = None,
-    frames: Annotated[int | None, typer.Option(min=1, help=FRAMES)] = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="The longest answer.")] = 32,
-    device: Annotated[str | None, typer.Option(help=DEVICE)] = None,
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
-    attention: Annotated[str | None, typer.Option(help="sdpa, eager, flash_attention_2, ...")] = None,
+    model: options.Model = None,
+    frames: options.Frames = None,
+    max_new_tokens: options.MaxNewTokens = 32,
+    device: options.Device = None,
+    dtype: options.Dtype = "auto",
+    attention: options.Attention = None,
 ) -> None:
     """See what was merged: a page that opens in any browser, without a network.
 
@@ -69,7 +70,7 @@ def show(
             frames=frames,
             max_new_tokens=max_new_tokens,
             model=model,
-            tell=lambda text: status.update(f"{text} ..."),
+            on_status=lambda text: status.update(f"{text} ..."),
         )
     if found.clip.warning:
         warn(found.clip.warning)

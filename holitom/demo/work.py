@@ -145,8 +145,8 @@ class QuestionQueue:
                     [method],
                     max_new_tokens=max_new_tokens,
                     model=self.model,
-                    tell=lambda text: news.put(("status", f"{text} ...")),
-                    listen=lambda lane, piece: news.put((str(lane), piece)),
+                    on_status=lambda text: news.put(("status", f"{text} ...")),
+                    on_answer=lambda lane, piece: news.put((str(lane), piece)),
                 )
                 news.put(("page", page(found)))
             except BaseException as error:

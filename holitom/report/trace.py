@@ -135,8 +135,8 @@ def trace(
     frames: int | None = None,
     max_new_tokens: int = 32,
     model: str = "",
-    tell: Callable[[str], None] | None = None,
-    listen: Callable[[int, str | Answer], None] | None = None,
+    on_status: Callable[[str], None] | None = None,
+    on_answer: Callable[[int, str | Answer], None] | None = None,
 ) -> Trace:
     """Asks once without compression and once with each method, and keeps what can be looked at.
 
@@ -150,9 +150,9 @@ def trace(
         frames: to sample; None: what the checkpoint asks for.
         max_new_tokens: longest answer, in tokens.
         model: its name, for the page.
-        tell: called with what is being done.
-        listen: called with each new piece of an answer, and with the answer when it is complete; 0 is the uncompressed
-            one, the methods count from 1.
+        on_status: called with what is being done.
+        on_answer: called with each new piece of an answer, and with the answer when it is complete; 0 is the
+            uncompressed one, the methods count from 1.
 
     Raises:
         ValueError: without a method.
@@ -160,27 +160,27 @@ def trace(
     """
     if not methods:
         raise ValueError("there is nothing to show without a method: give at least one")
-    tell = tell or (lambda _: None)
+    on_status = on_status or (lambda _: None)
 
     def ask(number: int, method: Method | None) -> Answer:
-        streamer = None if listen is None else partial(listen, number)
+        streamer = None if on_answer is None else partial(on_answer, number)
         answer = pipeline.ask(clip, question, method, max_new_tokens=max_new_tokens, streamer=streamer)
-        if listen is not None:
-            listen(number, answer)
+        if on_answer is not None:
+            on_answer(number, answer)
         return answer
 
     asked = pipeline.preprocessor.frames
     number = frames or (asked if isinstance(asked, int) else None)
     clip = video if isinstance(video, Clip) else read_video(video, number)
-    tell("looking at the clip")
+    on_status("looking at the clip")
     watch = _Watch()
     pipeline.ask(clip, question, watch, max_new_tokens=1)
     seen = watch.seen[0]
-    tell("asking without compression")
+    on_status("asking without compression")
     full = ask(0, None)
     runs = []
     for number, method in enumerate(methods, 1):
-        tell(f"asking with {label(method)}")
+        on_status(f"asking with {label(method)}")
         runs.append(run_of(method, ask(number, method), seen.similarity))
     return Trace(clip, question, model, seen.grid, seen.similarity, seen.scores, full, tuple(runs))
 
@@ -255,7 +255,6 @@ class _Watch(Uncompressed):
     """Keeps every token and notes what methods get to see."""
 
     name: ClassVar[str] = "watch"
-    outer: ClassVar[bool] = True
     needs: ClassVar[frozenset[Need]] = frozenset({"scores"})
 
     seen: list[_Seen] = field(default_factory=list)
