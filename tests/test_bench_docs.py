@@ -46,7 +46,7 @@ def test_every_picture_is_there():
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.parent.name)
 def test_committed_results_are_finished_and_derived_from_their_rounds(path):
     report = load(path)
-    assert report.finished
+    assert len(report.rounds) >= report.settings["repeats"]
     assert json.loads(path.read_text())["results"] == json.loads(json.dumps(report.results()))
 
 
@@ -138,7 +138,7 @@ def test_the_gpu_script_runs_dry(tmp_path):
     for batch in (1, 8):
         report = load(tmp_path / f"out-batch-{batch}" / "results.json")
         assert report.settings["batch"] == batch
-        assert report.finished
+        assert len(report.rounds) >= report.settings["repeats"]
         assert not report.failures
         assert len(report.compiled) == len(report.results()) == 3
     profiled = json.loads((tmp_path / "out-profile" / "profile.json").read_text())

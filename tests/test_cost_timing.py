@@ -14,18 +14,6 @@ from holitom.cost import Ratio, Sample, StageTimer, interleave, ratios, synchron
 NAP = 0.02
 
 
-class Sleeper(torch.nn.Module):
-    """A layer that takes its time."""
-
-    def __init__(self, seconds: float) -> None:
-        super().__init__()
-        self.seconds = seconds
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        time.sleep(self.seconds)
-        return x + 1
-
-
 class AsynchronousDevice:
     """Takes work at once and does it later, in order, as an accelerator does."""
 
@@ -55,22 +43,18 @@ class Clock:
         return self.now
 
 
-def test_a_sleeping_module_takes_its_time():
-    timer, x = StageTimer(), torch.zeros(2)
-    model = torch.nn.Sequential(Sleeper(NAP), Sleeper(3 * NAP))
-    with timer.stage("model"), timer.watch(model[0], "first"), timer.watch(model[1], "second"):
-        model(x)
-        model(x)
+def test_a_stage_takes_the_time_of_its_work():
+    timer = StageTimer()
+    with timer.stage("model"):
+        for _ in range(2):
+            for name, naps in (("first", 1), ("second", 3)):
+                with timer.stage(name):
+                    time.sleep(naps * NAP)
     totals = timer.totals()
     assert list(totals) == ["model/first", "model/second", "model"]
     assert 2 * NAP <= totals["model/first"] < totals["model/second"]
     assert totals["model/second"] >= 6 * NAP
     assert totals["model/first"] + totals["model/second"] <= totals["model"]
-    assert [len(sample.seconds) for sample in timer.samples().values()] == [2, 2, 1]
-    model(x)  # hooks are gone
-    assert len(timer.samples()["model/first"].seconds) == 2
-    assert not model[0]._forward_hooks
-    assert not model[0]._forward_pre_hooks
 
 
 def test_stages_wait_for_an_asynchronous_device():
@@ -129,25 +113,11 @@ def test_stages_within_stages_are_named_by_their_way():
 
 def test_a_failing_stage_is_not_recorded_and_leaves_the_timer_usable():
     timer = StageTimer()
-    model = torch.nn.Sequential(Sleeper(0.0), torch.nn.Linear(3, 3))
-    with pytest.raises(RuntimeError), timer.stage("broken"), timer.watch(model[1], "linear"):
-        model(torch.zeros(2))  # the shapes do not fit
-    with timer.watch(model[1], "linear"):
-        with pytest.raises(RuntimeError):
-            model(torch.zeros(2))
-        assert timer.totals() == {}
-        model(torch.zeros(3))
+    with pytest.raises(RuntimeError), timer.stage("broken"), timer.stage("inner"):
+        raise RuntimeError
     with timer.stage("next"):
         pass
-    assert list(timer.totals()) == ["linear", "next"]
-
-
-def test_reset_forgets_but_not_inside_a_stage():
-    timer = StageTimer()
-    with timer.stage("warm-up"), pytest.raises(RuntimeError, match="reset inside the running stage 'warm-up'"):
-        timer.reset()
-    timer.reset()
-    assert timer.totals() == {}
+    assert list(timer.totals()) == ["next"]
 
 
 def test_sample_statistics():

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from holitom.long_video.memory import give_back
+from holitom.long_video.memory import trim_heap
 
 _STATUS, _RESET, _FREE = Path("/proc/self/status"), Path("/proc/self/clear_refs"), Path("/proc/meminfo")
 
@@ -36,7 +36,7 @@ def peak_memory(device: torch.device) -> Iterator[Peak]:
         yield peak
         peak.total = module.max_memory_allocated(device)
     elif device.type == "cpu" and _resettable():
-        give_back()
+        trim_heap()
         _resettable()  # once more, now that what earlier runs left behind is gone
         before = _resident("VmRSS")
         yield peak

@@ -29,7 +29,7 @@ class Report:
         methods: by label, what does not change from round to round: settings, tokens, FLOPs.
         rounds: for each finished round the figures of each method, see :meth:`holitom.bench.measure.Run.figures`.
         failures: by label, why a method has no (more) figures.
-        compiled: by label, what :func:`holitom.bench.compiled.measure_compiled` found.
+        compiled: by label, what :func:`holitom.bench.measure.measure_compiled` found.
         notes: sentences a reader must know.
     """
 
@@ -41,11 +41,6 @@ class Report:
     failures: dict[str, str] = field(default_factory=dict)
     compiled: dict[str, dict[str, Any]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-
-    @property
-    def finished(self) -> bool:
-        """Whether all rounds are there."""
-        return len(self.rounds) >= int(self.settings["repeats"])
 
     def samples(self, stage: str) -> dict[str, Sample]:
         """A stage's seconds by method, over the rounds that have them."""

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from holitom.bench.compiled import measure_compiled
 from holitom.bench.machine import machine
-from holitom.bench.measure import CLOCKS, Encoded, Run, encode, measure
+from holitom.bench.measure import CLOCKS, Encoded, Run, encode, measure, measure_compiled
 from holitom.bench.memory import release_memory
 from holitom.bench.results import BASELINE, Report
 from holitom.bench.workload import Workload
-from holitom.cost import CostReport, interleave
 from holitom.evaluation import label
+from holitom.generation import Clock
 from holitom.methods.base import Method, Need
 from holitom.methods.baselines import Uncompressed
 
 logger = logging.getLogger(__name__)
+
+FAILURES = (RuntimeError, ValueError, TypeError, MemoryError)
+"""What ends the measurement of one method and not those of the others."""
 
 
 def fresh_report(workload: Workload, settings: dict[str, Any], methods: Sequence[Method]) -> Report:
@@ -67,14 +70,22 @@ def bench(
     missing = report.settings["repeats"] - len(report.rounds)
     if missing <= 0:
         return report
-    encoded: dict[frozenset[Need], Encoded] | None = {} if share_tower else None
+    clock, encoded = _clock(report), dict[frozenset[Need], Encoded]()
     for turn in range(-int(report.settings["warmup"]), missing):
-        one = _Round(workload, report, encoded, done)
-        alive = [method for method in methods if label(method) not in report.failures]
-        interleave({label(each): one.attempt(each) for each in alive}, 1, 0, device=workload.device)
-        if turn >= 0 and one.runs:
-            report.rounds.append({name: run.figures() for name, run in one.runs.items()})
-        for name, run in one.runs.items():
+        runs: dict[str, Run] = {}
+        for method in methods:
+            name = label(method)
+            if name in report.failures:
+                continue
+            try:
+                shared = encoded_once(workload, method, encoded, clock) if share_tower else None
+                runs[name] = measure(workload, method, shared, clock=clock)
+            except FAILURES as error:
+                _note_failure(report, name, error, workload)
+            done(name)
+        if turn >= 0 and runs:
+            report.rounds.append({name: run.figures() for name, run in runs.items()})
+        for name, run in runs.items():
             report.methods.setdefault(name, facts(run))
         save(report)
         if BASELINE in report.failures:
@@ -99,59 +110,50 @@ def bench_compiled(
         save: called after each method.
         done: told the label of each.
     """
-    clock = CLOCKS[report.settings.get("clock", "wall")]
+    backend, repeats = report.settings["compile"], report.settings["repeats"]
     for method in methods:
         name = label(method)
         if name in report.failures or name in report.compiled:
             continue
         try:
-            found = measure_compiled(workload, method, report.settings["compile"], report.settings["repeats"], clock)
-            report.compiled[name] = found
-        except (RuntimeError, ValueError, TypeError, MemoryError, NotImplementedError) as error:
-            report.failures[f"{name}, compiled"] = why(error)
-            release_memory(workload.device)
+            report.compiled[name] = measure_compiled(workload, method, backend, repeats, _clock(report))
+        except FAILURES as error:
+            _note_failure(report, f"{name}, compiled", error, workload)
         done(f"{name}, compiled")
         save(report)
     return report
 
 
-class _Round:
-    """One turn of all methods."""
+def encoded_once(
+    workload: Workload, method: Method, encoded: dict[frozenset[Need], Encoded], clock: Clock = time.perf_counter
+) -> Encoded | None:
+    """The videos as they went through the vision tower for an earlier method with the same needs, or more.
 
-    def __init__(
-        self,
-        workload: Workload,
-        report: Report,
-        encoded: dict[frozenset[Need], Encoded] | None,
-        done: Callable[[str], None],
-    ) -> None:
-        self.workload, self.report, self.encoded, self.done = workload, report, encoded, done
-        self.clock = CLOCKS[report.settings.get("clock", "wall")]
-        self.runs: dict[str, Run] = {}
+    None for a method with a stage inside the tower, which gives other features, in its own time.
 
-    def attempt(self, method: Method) -> Callable[[], None]:
-        """A function that measures the method, or writes down why it could not."""
+    Args:
+        workload: the model and the prompts.
+        method: the next one.
+        encoded: what there is, by needs; gets what is new.
+        clock: one of ``CLOCKS``.
+    """
+    if "tower" in method.stages:
+        return None
+    for needs, found in encoded.items():
+        if needs == method.needs or (method.needs and method.needs <= needs):
+            return found
+    encoded[method.needs] = encode(workload, method.needs, clock)
+    return encoded[method.needs]
 
-        def run() -> None:
-            name = label(method)
-            try:
-                self.runs[name] = measure(self.workload, method, self._encoded(method), clock=self.clock)
-            except (RuntimeError, ValueError, TypeError, MemoryError, NotImplementedError) as error:
-                self.report.failures[name] = why(error)
-                logger.info("%s failed: %s", name, self.report.failures[name])
-                release_memory(self.workload.device)
-            self.done(name)
 
-        return run
+def _clock(report: Report) -> Clock:
+    return CLOCKS[report.settings.get("clock", "wall")]
 
-    def _encoded(self, method: Method) -> Encoded | None:
-        if self.encoded is None or "tower" in method.stages:
-            return None  # whose tower gives other features, in its own time
-        for needs, encoded in self.encoded.items():
-            if needs == method.needs or (method.needs and method.needs <= needs):
-                return encoded
-        self.encoded[method.needs] = encode(self.workload, method.needs, self.clock)
-        return self.encoded[method.needs]
+
+def _note_failure(report: Report, name: str, error: Exception, workload: Workload) -> None:
+    report.failures[name] = why(error)
+    logger.info("%s failed: %s", name, report.failures[name])
+    release_memory(workload.device)
 
 
 def why(error: BaseException) -> str:
@@ -162,24 +164,13 @@ def why(error: BaseException) -> str:
 
 def facts(run: Run) -> dict[str, Any]:
     """What one run says about all runs of its method: settings, tokens by layer, FLOPs; of the whole batch."""
-    summary = run.summary
-    full, entering, leaving = summary.visual_tokens
+    summary, cost = run.summary, run.summary.cost
+    found = summary.as_dict()
     layers = list(zip(*(prompt.by_layer for prompt in summary.prompts), strict=True))
     visual = list(zip(*(prompt.visual_by_layer for prompt in summary.prompts), strict=True))
     return {
-        "method": summary.method,
-        "visual_tokens": {
-            "full": full,
-            "entering": entering,
-            "leaving": leaving,
-            "mean": summary.mean_visual_tokens,
-        },
-        "segments": summary.segments,
+        **{name: found[name] for name in ("method", "visual_tokens", "segments")},
         "tokens_per_layer": [sum(layer) for layer in layers],
         "visual_per_layer": [sum(layer) for layer in visual],
-        **({} if summary.cost is None else _cost(summary.cost)),
+        **({} if cost is None else {"cost": asdict(cost.compressed), "cost_ratios": cost.ratios}),
     }
-
-
-def _cost(cost: CostReport) -> dict[str, Any]:
-    return {"cost": asdict(cost.compressed), "cost_ratios": cost.ratios}

@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from holitom.bench.measure import STAGES, Run, encode, measure
+from holitom.bench.measure import STAGES, Run, measure
 from holitom.bench.memory import free_memory, release_memory
-from holitom.bench.run import why
+from holitom.bench.run import FAILURES, encoded_once, why
 from holitom.bench.workload import Workload
 from holitom.evaluation import label
 from holitom.methods.base import Method
@@ -89,11 +89,11 @@ class _Sweep:
         name = label(method)
         end = self.ends.setdefault(name, {"frames": 0, "failed": None, "why": None})
         try:
-            self._room(name, frames)
+            self._require_memory(name, frames)
             run = min(
                 (self._run(method, frames) for _ in range(self.repeats)), key=lambda each: sum(each.seconds.values())
             )
-        except (RuntimeError, ValueError, TypeError, MemoryError) as error:
+        except FAILURES as error:
             end["failed"], end["why"] = frames, why(error)
             workload = self.built[1]
             self.built = (0, None, {})
@@ -119,13 +119,9 @@ class _Sweep:
             del workload  # let go of the old one before the new one is made
             workload, encoded = self.make(frames), {}
             self.built = (frames, workload, encoded)
-        if "tower" in method.stages:
-            return measure(workload, method)
-        if self.share and method.needs not in encoded:
-            encoded[method.needs] = encode(workload, method.needs)
-        return measure(workload, method, encoded.get(method.needs))
+        return measure(workload, method, encoded_once(workload, method, encoded) if self.share else None)
 
-    def _room(self, name: str, frames: int) -> None:
+    def _require_memory(self, name: str, frames: int) -> None:
         """Refuses a run on a CPU that would likely not fit: the system would end the process instead of raising."""
         mine = [point for point in self.points if point["label"] == name and point["peak_above"]]
         workload = self.built[1]

@@ -99,9 +99,9 @@ class StageTimer:
     ::
 
         timer = StageTimer("cuda")
-        with timer.stage("generate"), timer.watch(model.model.vision_tower, "vision tower"):
+        with timer.stage("answer"):
             model.generate(**inputs)
-        timer.totals()      # {"generate": 1.93, "generate/vision tower": 0.41}
+        timer.totals()      # {"answer": 1.93}
 
     The waiting at both ends of a stage takes away overlap between stages, so the time of a whole run is best measured
     without inner stages, by :func:`interleave`. One timer serves one thread.
@@ -121,63 +121,28 @@ class StageTimer:
     ) -> None:
         self._wait = synchronize or _waiter(device)
         self._clock = clock
-        self._running: list[tuple[str, float]] = []
-        self._seconds: dict[str, list[float]] = {}
+        self._running: list[str] = []
+        self._seconds: dict[str, float] = {}
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Time the block. Inside another stage its name becomes ``outer/name``. A block that raises is not recorded."""
-        self._start(name)
-        depth = len(self._running)
-        try:
-            yield
-        except BaseException:
-            del self._running[depth - 1 :]
-            raise
-        self._stop()
-
-    @contextmanager
-    def watch(self, module: torch.nn.Module, name: str) -> Iterator[None]:
-        """Within the block, time every forward pass of the module as a stage. A pass that raises is not recorded."""
-        before = module.register_forward_pre_hook(lambda *_: self._start(name))
-        # Called after a failure too, then without output, so that the next stage starts where this one did.
-        after = module.register_forward_hook(
-            lambda _module, _inputs, output: self._stop(record=output is not None), always_call=True
-        )
-        try:
-            yield
-        finally:
-            before.remove()
-            after.remove()
-
-    def samples(self) -> dict[str, Sample]:
-        """The durations of each stage, in the order in which stages first ended."""
-        return {path: Sample(tuple(seconds)) for path, seconds in self._seconds.items()}
-
-    def totals(self) -> dict[str, float]:
-        """Seconds of each stage over all its times, inner stages included."""
-        return {path: sum(seconds) for path, seconds in self._seconds.items()}
-
-    def reset(self) -> None:
-        """Forget what was measured, between warm-up and measurement for example."""
-        if self._running:
-            raise RuntimeError(f"reset inside the running stage {self._running[-1][0]!r}: leave it first")
-        self._seconds.clear()
-
-    def _start(self, name: str) -> None:
         if not name or "/" in name:
             raise ValueError(f"a stage's name must not be empty nor hold '/', got {name!r}")
-        path = f"{self._running[-1][0]}/{name}" if self._running else name
-        self._wait()
-        self._running.append((path, self._clock()))
-
-    def _stop(self, *, record: bool = True) -> None:
-        if record:
+        self._running.append(name)
+        path = "/".join(self._running)
+        try:
             self._wait()
-        now = self._clock()
-        path, started = self._running.pop()
-        if record:
-            self._seconds.setdefault(path, []).append(now - started)
+            start = self._clock()
+            yield
+            self._wait()
+            self._seconds[path] = self._seconds.get(path, 0.0) + self._clock() - start
+        finally:
+            self._running.pop()
+
+    def totals(self) -> dict[str, float]:
+        """Seconds of each stage over all its times, inner stages included, in the order in which they first ended."""
+        return dict(self._seconds)
 
 
 def interleave(
