@@ -12,7 +12,8 @@ import pytest
 from media import write_video
 
 from holitom.corpus import list_questions, list_videos
-from holitom.corpus.batches import groups, pack
+from holitom.corpus.run import Plan, pack
+from holitom.corpus.sources import Item
 from holitom.video.remote import fetched
 
 
@@ -168,4 +169,10 @@ def test_batches_hold_like_lengths_and_keep_to_the_budget():
     assert batches == [[6], [1, 3], [4, 0], [5, 2]]
     for batch in batches:
         assert len(batch) == 1 or len(batch) * max(lengths[index] for index in batch) <= 18
-    assert list(groups([1, 2, 3, 4, 5], 2)) == [[1, 2], [3, 4], [5]]
+
+
+def test_groups_are_neighbours_however_much_of_them_is_finished():
+    items = [Item(str(number), "") for number in range(5)]
+    plan = Plan(items, ("What?",), group=2)
+    assert plan.left(()) == [items[:2], items[2:4], items[4:]]
+    assert plan.left([(item.path, "What?") for item in items[:3]]) == [items[2:4], items[4:]]

@@ -6,12 +6,11 @@ from holitom.corpus.engine import Encoded, Engine, EngineFactory, Reply
 from holitom.corpus.pool import Pool, Worker, WorkerError
 from holitom.corpus.questions import list_questions
 from holitom.corpus.reading import PathReader, PromptReader
-from holitom.corpus.rows import Row
+from holitom.corpus.rows import Row, Totals
 from holitom.corpus.run import Plan, Stop, run
 from holitom.corpus.scratch import Scratch
 from holitom.corpus.sources import Item, list_videos
 from holitom.corpus.store import Store, StoreError
-from holitom.corpus.totals import Totals
 
 if TYPE_CHECKING:
     from holitom.corpus.with_transformers import TransformersEngine

@@ -6,18 +6,17 @@ import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from holitom.corpus.rows import COLUMNS, TEXT, Row
 from holitom.corpus.tables import PARQUET
 from holitom.extras import require
+from holitom.resume import whole_file
 
 SETTINGS = b"holitom"
-CHUNK = 65_536  # rows of an old file that are copied at a time
-
-Keep = Callable[[Row], bool]
+CHUNK = 65_536  # rows that are held at a time
 
 
 class Format(ABC):
@@ -32,24 +31,30 @@ class Format(ABC):
         """The settings that are written in the file itself; None where the format has no place for them."""
 
     @abstractmethod
-    def write(self, old: Path | None, rows: Iterable[Row], new: Path, settings: dict[str, Any], keep: Keep) -> None:
-        """Writes a whole file: the rows of ``old`` that ``keep`` allows, then ``rows``."""
+    def write(self, path: Path, rows: Iterable[Row], settings: dict[str, Any]) -> None:
+        """Writes a whole file."""
 
-    def replace(self, path: Path, rows: Iterable[Row], settings: dict[str, Any], keep: Keep = lambda _: True) -> None:
+    def replace(
+        self,
+        path: Path,
+        rows: Iterable[Row],
+        settings: dict[str, Any],
+        keep: Callable[[Row], bool] = lambda _: True,
+    ) -> None:
         """Adds rows to the file at ``path``, which is the old one or the new one at any moment, and never half of it.
+
+        Args:
+            path: of the file, which may be missing.
+            rows: to add.
+            settings: of the run.
+            keep: which of the rows that are there stay.
 
         Raises:
             OSError: when the disk is full; the old file stays.
         """
-        new = path.with_name(f"{path.name}.part")
-        try:
-            self.write(path if path.exists() else None, rows, new, settings, keep)
-            with new.open("rb") as file:
-                os.fsync(file.fileno())
-            os.replace(new, path)
-        except BaseException:
-            new.unlink(missing_ok=True)
-            raise
+        old = filter(keep, self.read(path)) if path.exists() else ()
+        with whole_file(path) as new:
+            self.write(new, chain(old, rows), settings)
         sync_folder(path.parent)
 
 
@@ -60,21 +65,24 @@ class Jsonl(Format):
         """See :meth:`Format.read`."""
         with path.open(encoding="utf-8") as lines:
             for number, line in enumerate(lines, 1):
-                with _row_of(path, number):
-                    yield Row.of(json.loads(line))
+                try:
+                    row = Row.of(json.loads(line))
+                except (json.JSONDecodeError, TypeError, KeyError) as error:
+                    raise ValueError(
+                        f"{path}, line {number} is no row of this command ({error}): give another --out, or repair the "
+                        "file"
+                    ) from error
+                yield row
 
     def settings(self, path: Path) -> dict[str, Any] | None:
         """See :meth:`Format.settings`."""
         return None
 
-    def write(self, old: Path | None, rows: Iterable[Row], new: Path, settings: dict[str, Any], keep: Keep) -> None:
+    def write(self, path: Path, rows: Iterable[Row], settings: dict[str, Any]) -> None:
         """See :meth:`Format.write`."""
-        with new.open("w", encoding="utf-8") as file:
-            for row in self.read(old) if old is not None else ():
-                if keep(row):
-                    file.write(line_of(row))
+        with path.open("w", encoding="utf-8") as file:
             for row in rows:
-                file.write(line_of(row))
+                file.write(json.dumps(row.as_dict(), ensure_ascii=False) + "\n")
 
 
 class Parquet(Format):
@@ -92,22 +100,16 @@ class Parquet(Format):
             written = (file.schema_arrow.metadata or {}).get(SETTINGS)
         return None if written is None else json.loads(written)
 
-    def write(self, old: Path | None, rows: Iterable[Row], new: Path, settings: dict[str, Any], keep: Keep) -> None:
+    def write(self, path: Path, rows: Iterable[Row], settings: dict[str, Any]) -> None:
         """See :meth:`Format.write`."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         schema = pa.schema([(name, _arrow_type(name)) for name in COLUMNS], {SETTINGS: json.dumps(settings).encode()})
-        with pq.ParquetWriter(new, schema) as writer:
-            held: list[dict[str, Any]] = []
-            for row in self.read(old) if old is not None else ():
-                if keep(row):
-                    held.append(row.as_dict())
-                if len(held) == CHUNK:
-                    writer.write_table(pa.Table.from_pylist(held, schema))
-                    held = []
-            held += [row.as_dict() for row in rows]
-            writer.write_table(pa.Table.from_pylist(held, schema))
+        left = (row.as_dict() for row in rows)
+        with pq.ParquetWriter(path, schema) as writer:
+            while held := list(islice(left, CHUNK)):
+                writer.write_table(pa.Table.from_pylist(held, schema))
 
 
 def format_of(path: Path) -> Format:
@@ -123,11 +125,6 @@ def format_of(path: Path) -> Format:
     if path.suffix.lower() == ".parquet":
         require(*PARQUET)
     return known[path.suffix.lower()]()
-
-
-def line_of(row: Row) -> str:
-    """A row as one line of JSON."""
-    return json.dumps(row.as_dict(), ensure_ascii=False) + "\n"
 
 
 def sync_folder(folder: Path) -> None:
@@ -166,13 +163,3 @@ def _parquet(path: Path) -> Any:
     if not {"path", "question"} <= set(file.schema_arrow.names):
         raise ValueError(f"{path} is a Parquet file of something else: give another --out, or --restart")
     return file
-
-
-@contextmanager
-def _row_of(path: Path, number: int) -> Iterator[None]:
-    try:
-        yield
-    except (json.JSONDecodeError, TypeError, KeyError) as error:
-        raise ValueError(
-            f"{path}, line {number} is no row of this command ({error}): give another --out, or repair the file"
-        ) from error

@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 from holitom.corpus.sources import Item
@@ -87,6 +89,16 @@ def one_line(error: BaseException, item: Item | None = None) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+@contextmanager
+def local_copy(item: Item, limits: FetchLimits) -> Iterator[Path]:
+    """The path of a video, see :func:`fetched`. What is wrong with it is told under the name that the output has."""
+    with fetched(item.address, limits) as path:
+        try:
+            yield path
+        except ValueError as error:
+            raise ValueError(str(error).replace(str(path), item.path)) from error
+
+
 @dataclass(frozen=True, eq=False)
 class Prompts:
     """The prompts of one video, one for each question.
@@ -133,16 +145,17 @@ class PromptReader:
 
         preprocessor, video_token = loaded(self.model)
         began = time.perf_counter()
-        with fetched(item.address, self.limits) as path:
-            try:
-                frames = preprocessor.frames if self.frames is None and self.fps is None else self.frames
-                clip = read_video(path, frames, fps=self.fps, size=preprocessor.shrink)
-            except ValueError as error:
-                raise ValueError(str(error).replace(str(path), item.path)) from error
+        with local_copy(item, self.limits) as path:
+            frames = preprocessor.frames if self.frames is None and self.fps is None else self.frames
+            clip = read_video(path, frames, fps=self.fps, size=preprocessor.shrink)
         decoded = time.perf_counter()
-        content = prompts_of(preprocessor, clip, self.questions, video_token)
+        content = self.prepare(preprocessor, clip, video_token)
         seconds = {"decode": decoded - began, "preprocess": time.perf_counter() - decoded}
         return Video(item.path, content, seconds, clip.warning)
+
+    def prepare(self, preprocessor: Any, clip: Any, video_token: int) -> Any:
+        """The content of :class:`Video`, from a decoded clip."""
+        return prompts_of(preprocessor, clip, self.questions, video_token)
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,10 @@
-"""One row of the output: a question about a video, its answer, and what it took."""
+"""The rows of the output: a question about a video, its answer, and what it took; and their sums."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 Key = tuple[str, str]
@@ -80,6 +81,101 @@ class Row:
         return cls(**{name: columns[name] for name in COLUMNS if name in columns})
 
 
-COLUMNS = tuple(field.name for field in fields(Row))
+COLUMNS = tuple(column.name for column in fields(Row))
 TEXT = frozenset({"path", "question", "answer", "warning", "error", "model"})
 """The columns of text; those that begin with ``seconds`` are floating point, all others whole numbers."""
+SUMMED = tuple(name for name in COLUMNS if name not in TEXT)
+"""The columns that can be summed."""
+
+
+@dataclass
+class Totals:
+    """What a run has done so far, and what the same run would have cost uncompressed: sums over its rows.
+
+    Args:
+        expected: rows of the whole run.
+
+    Attributes:
+        rows: those counted.
+        errors: those with an error.
+        warnings: those with a warning.
+        uncounted: those with an answer and without FLOPs.
+        sums: by column that can be summed.
+    """
+
+    expected: int
+    rows: int = 0
+    errors: int = 0
+    warnings: int = 0
+    uncounted: int = 0
+    sums: dict[str, float] = field(default_factory=lambda: dict.fromkeys(SUMMED, 0))
+    _began: float = field(default_factory=time.monotonic)
+    _before: int = 0
+
+    def add(self, row: Row) -> None:
+        """Counts a row."""
+        self.rows += 1
+        self.errors += row.error is not None
+        self.warnings += row.warning is not None
+        self.uncounted += row.error is None and row.prefill_flops is None
+        for name in SUMMED:
+            self.sums[name] += getattr(row, name) or 0
+
+    def begin(self) -> None:
+        """From here on rows are this run's own."""
+        self._began, self._before = time.monotonic(), self.rows
+
+    @property
+    def rate(self) -> float:
+        """Rows per second of this run."""
+        return (self.rows - self._before) / max(1e-9, time.monotonic() - self._began)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """At this rate; None before the first row."""
+        return (self.expected - self.rows) / self.rate if self.rows > self._before else None
+
+    @property
+    def saved_tokens(self) -> int:
+        """Visual tokens that did not enter the LLM."""
+        return int(self.sums["visual_tokens_in"] - self.sums["visual_tokens_out"])
+
+    def summary(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """Ready for JSON: what was done, and beside it what it would have cost uncompressed, prefixes shared as well.
+
+        FLOPs and bytes are None where a row's model has no known shape.
+        """
+        sums = self.sums
+        known = not self.uncounted
+        costs = {"prefill_flops": "prefill_flops", "paper_flops": "paper_flops", "kv_cache_bytes": "kv_bytes"}
+        ran, full = (
+            {
+                "visual_tokens": int(sums[visual]),
+                "prompt_tokens": int(sums["prompt_tokens"]) - saved,
+                **{name: int(sums[before + column]) if known else None for name, column in costs.items()},
+            }
+            for visual, saved, before in (
+                ("visual_tokens_out", self.saved_tokens, ""),
+                ("visual_tokens_in", 0, "full_"),
+            )
+        )
+        ratios = {
+            name: part / whole if part is not None and (whole := full[name]) else None for name, part in ran.items()
+        }
+        stages = ("decode", "preprocess", "prefix", "answer")
+        return {
+            "settings": settings,
+            "rows": self.rows,
+            "expected_rows": self.expected,
+            "errors": self.errors,
+            "warnings": self.warnings,
+            "this_run": {
+                "rows": self.rows - self._before,
+                "seconds": time.monotonic() - self._began,
+                "rows_per_second": self.rate,
+            },
+            "seconds": {stage: sums[f"seconds_{stage}"] for stage in stages},
+            "compressed": ran,
+            "uncompressed": full,
+            "ratio": ratios,
+        }

@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass
 from types import FrameType
 from typing import Any
 
-from holitom.corpus.batches import groups, pack
 from holitom.corpus.engine import Encoded, Engine, Reply
 from holitom.corpus.pool import Pool
 from holitom.corpus.reading import Failure, Reader, Video, one_line
@@ -59,13 +58,14 @@ class Plan:
         return len(self.items) * len(self.questions)
 
     def left(self, found: Iterable[Key]) -> list[list[Item]]:
-        """The groups that are not finished, with all their videos."""
-        known = set(found)
-        return [
-            group
-            for group in groups(self.items, self.group)
-            if any((item.path, question) not in known for item in group for question in self.questions)
-        ]
+        """The groups that are not finished, with all their videos.
+
+        Batches never reach beyond a group. So they are the same in a run that was interrupted, whatever it had
+        finished, and with them every rounding.
+        """
+        starts = range(0, len(self.items), self.group)
+        groups = [list(self.items[start : start + self.group]) for start in starts]
+        return [group for group in groups if self.unread(group, found)]
 
     def unread(self, group: Sequence[Item], found: Iterable[Key]) -> list[Item]:
         """The videos of a group of which a row is missing."""
@@ -124,7 +124,7 @@ def run(
         StoreError: when the output cannot be written any more.
         WorkerError: when worker processes cannot be started.
     """
-    from holitom.long_video.memory import give_back
+    from holitom.long_video.memory import trim_heap
 
     todo = plan.left(store.found)
     unread = [item for group in todo for item in plan.unread(group, store.found)]
@@ -134,7 +134,7 @@ def run(
             for rows in answer_group(plan, group, engine, videos, store.found, stop):
                 store.add(rows)
                 done()
-            give_back()  # or the process grows over thousands of videos although it holds no more
+            trim_heap()  # or the process grows over thousands of videos although it holds no more
             if stop:
                 return
 
@@ -194,6 +194,26 @@ def answer_group(
             yield _rows(plan, engine, keys, encoded, read, paid)
 
 
+def pack(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Batches of rows of like length, none of which is longer than ``budget`` when padded to its longest row.
+
+    Args:
+        lengths: tokens of each row.
+        budget: tokens of a batch; a row that is longer is a batch of its own.
+
+    Returns:
+        Indexes into ``lengths``, each once. The longest rows come first, so that what does not fit into memory fails at
+        once and not after hours.
+    """
+    batches: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda index: (-lengths[index], index)):
+        if batches and (len(batches[-1]) + 1) * lengths[batches[-1][0]] <= budget:
+            batches[-1].append(index)
+        else:
+            batches.append([index])
+    return batches
+
+
 def _rows(
     plan: Plan,
     engine: Engine,
@@ -210,25 +230,25 @@ def _rows(
     asked = [(encoded[path], plan.questions.index(question)) for path, question in keys]
     began = time.perf_counter()
     try:
-        said: list[Reply | Exception] = list(engine.answer(asked, shared))
+        replies: list[Reply | Exception] = list(engine.answer(asked, shared))
     except Exception as error:
         logger.debug("a batch of %d rows failed", len(keys), exc_info=error)
-        said = [error] if len(keys) == 1 else [_alone(engine, *one) for one in zip(asked, shared, strict=True)]
+        replies = [error] if len(keys) == 1 else [_answer_one(engine, *one) for one in zip(asked, shared, strict=True)]
     seconds = (time.perf_counter() - began) / len(keys)
-    return [_row(key, one, first, read[key[0]], seconds) for key, one, first in zip(keys, said, shared, strict=True)]
+    return [_row(key, one, first, read[key[0]], seconds) for key, one, first in zip(keys, replies, shared, strict=True)]
 
 
-def _alone(engine: Engine, row: tuple[Encoded, int], shared: bool) -> Reply | Exception:
+def _answer_one(engine: Engine, row: tuple[Encoded, int], shared: bool) -> Reply | Exception:
     try:
         return engine.answer([row], [shared])[0]
     except Exception as error:
         return error
 
 
-def _row(key: Key, said: Reply | Exception, shared: bool, video: Video, seconds: float) -> Row:
+def _row(key: Key, reply: Reply | Exception, shared: bool, video: Video, seconds: float) -> Row:
     spent = {name: 0.0 if shared else video.seconds.get(name, 0.0) for name in ("decode", "preprocess", "prefix")}
     common: dict[str, Any] = {f"seconds_{name}": value for name, value in spent.items()}
     common |= {"seconds_answer": seconds, "warning": video.warning}
-    if isinstance(said, Exception):
-        return Row(*key, **common, error=one_line(said))
-    return Row(*key, **common | asdict(said.counts), answer=said.text)
+    if isinstance(reply, Exception):
+        return Row(*key, **common, error=one_line(reply))
+    return Row(*key, **common | asdict(reply.counts), answer=reply.text)

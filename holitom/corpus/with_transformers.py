@@ -50,10 +50,7 @@ class TransformersEngine:
         self.pipeline, self.max_new_tokens = pipeline, max_new_tokens
         self.session = Session(method or Uncompressed(), pipeline.model).attach()
         self.together = True
-        try:
-            self._shape: ModelShape | None = ModelShape.from_config(pipeline.model.config)
-        except ValueError:
-            self._shape = None
+        self._shape = ModelShape.known(pipeline.model.config)
 
     def close(self) -> None:
         """Takes the method off the model."""
@@ -91,13 +88,13 @@ class TransformersEngine:
             tokenizer.eos_token_id or 0 if pad is None else pad,
         )
         made = generate(self.session, inputs, max_new_tokens=self.max_new_tokens, pad_token_id=pad)
-        said = tokenizer.batch_decode(made.tokens, skip_special_tokens=True)
+        texts = tokenizer.batch_decode(made.tokens, skip_special_tokens=True)
         records = self.session.prompts
         counts = [
             self._count(record, video.prefix, paid)
             for record, (video, _), paid in zip(records, rows, shared, strict=True)
         ]
-        return [Reply(text.strip(), count) for text, count in zip(said, counts, strict=True)]
+        return [Reply(text.strip(), count) for text, count in zip(texts, counts, strict=True)]
 
     def _count(self, record: PromptRecord, prefix: Prefix, shared: bool) -> Counts:
         """The counts of one row; what an earlier row has paid for is taken off, compressed and not."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from holitom.corpus.reading import Video, shared_start
+from holitom.corpus.reading import Video, local_copy, shared_start
 from holitom.corpus.sources import Item
 from holitom.corpus.with_transformers import PrefixedVideo, TransformersEngine
 from holitom.cost import synchronize
@@ -15,7 +15,7 @@ from holitom.long_video import Reading
 from holitom.methods.base import Method
 from holitom.pipeline import Pipeline
 from holitom.runtime.prefix import hold
-from holitom.video.remote import LIMITS, FetchLimits, fetched
+from holitom.video.remote import LIMITS, FetchLimits
 
 
 class WindowsEngine(TransformersEngine):
@@ -54,11 +54,8 @@ class WindowsEngine(TransformersEngine):
     def encode(self, video: Video) -> PrefixedVideo:
         """See :class:`Engine`. The seconds of the vision tower and of merging count as the prefix's."""
         item: Item = video.content
-        with fetched(item.address, self.limits) as path:
-            try:
-                read = self.pipeline.compress(path, self.session.method, self.reading)
-            except ValueError as error:
-                raise ValueError(str(error).replace(str(path), item.path)) from error
+        with local_copy(item, self.limits) as path:
+            read = self.pipeline.compress(path, self.session.method, self.reading)
         began = time.perf_counter()
         preprocessor = self.pipeline.preprocessor
         inputs = read.inputs(self.session, preprocessor, self.questions[0])

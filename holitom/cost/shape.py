@@ -253,3 +253,11 @@ class ModelShape:
         from .families import model_shape  # families builds these very classes
 
         return model_shape(config)
+
+    @classmethod
+    def known(cls, config: Any) -> ModelShape | None:
+        """:meth:`from_config`, or None for a model whose cost is not known."""
+        try:
+            return cls.from_config(config)
+        except ValueError:
+            return None

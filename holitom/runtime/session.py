@@ -102,9 +102,8 @@ class Session:
             waiting = "" if self.active or self.thread is None else " (another session inside this one is at work)"
             raise RuntimeError(f"there is nothing to sum up yet: run the model on a prompt with a video first{waiting}")
         config, prompts = self.adapter.decoder.config, list(self.prompts)
-        try:
-            shape = ModelShape.from_config(self.model.config)
-        except ValueError:  # a family whose costs are not known
+        shape = ModelShape.known(self.model.config)
+        if shape is None:
             return Summary(self.method.settings(), prompts, None)
         ran, full = tower_flops(shape, prompts)
         cost = CostReport.of(

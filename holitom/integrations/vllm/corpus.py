@@ -6,20 +6,17 @@ output and the blocks of its prefix. What was shared is read from its own counts
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from holitom.corpus.costs import LayerTokens, with_costs
 from holitom.corpus.engine import Counts, Reply
-from holitom.corpus.reading import Video, behind_video, loaded
-from holitom.corpus.sources import Item
+from holitom.corpus.reading import PromptReader, Video, behind_video
 from holitom.cost import ModelShape
 from holitom.integrations.vllm.config import ServingConfig, engine_arguments
 from holitom.integrations.vllm.launch import architecture_of
 from holitom.methods.base import Method
-from holitom.video.remote import LIMITS, FetchLimits, fetched
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,45 +41,18 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class VllmReader:
-    """Decodes for vLLM, which makes pixels itself, and counts the tokens of the full prompts.
+class VllmReader(PromptReader):
+    """Decodes for vLLM, which makes pixels itself, and counts the tokens of the full prompts."""
 
-    Args:
-        model: path or hub id of the checkpoint.
-        questions: asked about every video.
-        frames: to sample; None: what the checkpoint asks for.
-        limits: of fetching a video from a remote store.
-        fps: frames to sample per second instead.
-    """
-
-    model: str
-    questions: tuple[str, ...]
-    frames: int | None
-    limits: FetchLimits = LIMITS
-    fps: float | None = None
-
-    def load(self) -> None:
-        """See :class:`holitom.corpus.reading.Reader`."""
-        loaded(self.model)
-
-    def read(self, item: Item) -> Video:
-        """See :class:`holitom.corpus.reading.Reader`."""
-        from holitom.video import read_video
+    def prepare(self, preprocessor: Any, clip: Any, video_token: int) -> Asked:
+        """The prompts as text, beside the frames."""
         from holitom.video.processor import metadata_of
 
-        preprocessor, video_token = loaded(self.model)
-        began = time.perf_counter()
-        with fetched(item.address, self.limits) as path:
-            frames = preprocessor.frames if self.frames is None and self.fps is None else self.frames
-            clip = read_video(path, frames, fps=self.fps, size=preprocessor.shrink)
-        decoded = time.perf_counter()
         first = preprocessor(self.questions[0], clip)["input_ids"][0].tolist()
         behind = [behind_video(preprocessor, clip, question, video_token) for question in self.questions]
         tails = [len(ids or ()) for _, ids in behind]
         lengths = [len(first) - tails[0] + tail for tail in tails]
-        content = Asked(clip.frames, metadata_of(clip), [text for text, _ in behind], lengths, first.count(video_token))
-        seconds = {"decode": decoded - began, "preprocess": time.perf_counter() - decoded}
-        return Video(item.path, content, seconds, clip.warning)
+        return Asked(clip.frames, metadata_of(clip), [text for text, _ in behind], lengths, first.count(video_token))
 
 
 class VllmEngine:
@@ -109,11 +79,7 @@ class VllmEngine:
         usual = {"enable_prefix_caching": True, "limit_mm_per_prompt": {"video": 1}, "disable_log_stats": True}
         self.llm = LLM(model, **{**usual, **arguments, **options})
         self.sampling = SamplingParams(temperature=0.0, max_tokens=max_new_tokens)
-        config = AutoConfig.from_pretrained(model)
-        try:
-            self._shape: ModelShape | None = ModelShape.from_config(config)
-        except ValueError:
-            self._shape = None
+        self._shape = ModelShape.known(AutoConfig.from_pretrained(model))
         self._dtype = self.llm.llm_engine.model_config.dtype
 
     def close(self) -> None:
