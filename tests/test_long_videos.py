@@ -21,7 +21,7 @@ from tiny_checkpoints import build_llava_onevision
 from holitom import HoliTom, Merge, Method, VideoTokens, exact_count
 from holitom.long_video import Budget, Reading, Windows, compress_video
 from holitom.long_video.compress import joined
-from holitom.long_video.memory import _malloc_trim, give_back
+from holitom.long_video.memory import _malloc_trim, trim_heap
 from holitom.methods.registry import parse
 from holitom.methods.segmenting import Segmenting
 from holitom.ops import segment
@@ -509,11 +509,11 @@ def test_process_memory_does_not_grow_with_the_film(tmp_path):
 
 
 def test_freed_memory_is_given_back_where_that_is_known_how(monkeypatch):
-    give_back()
+    trim_heap()
     _malloc_trim.cache_clear()
     monkeypatch.setattr(sys, "platform", "darwin")
     assert _malloc_trim() is None
-    give_back()
+    trim_heap()
     _malloc_trim.cache_clear()
 
 

@@ -12,10 +12,9 @@ from torch import Tensor
 
 from holitom.cost import StageTimer
 from holitom.edges import Shares
-from holitom.long_video.budget import Budget
-from holitom.long_video.memory import give_back
+from holitom.long_video.memory import trim_heap
 from holitom.long_video.reading import Reading
-from holitom.long_video.windows import Windows
+from holitom.long_video.windows import Budget, Windows
 from holitom.merge import Merge
 from holitom.methods.base import Method
 from holitom.methods.segmenting import Segmenting
@@ -208,7 +207,7 @@ class _Work:
         self.times.append(torch.from_numpy(clip.times))
         for window, redundant in self.windows.push(video):
             self._merge(window, redundant, last=False)
-            give_back()
+            trim_heap()
 
     def _begin(self, video: VideoTokens, newlines: Tensor) -> None:
         """What can be settled once the size of a frame is known."""

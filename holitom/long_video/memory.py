@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 
-def give_back() -> None:
+def trim_heap() -> None:
     """Returns what has been freed, where the C library is glibc; elsewhere does nothing.
 
     glibc keeps freed blocks of up to 32 MiB in its heap. Over thousands of batches, large arrays that live for a moment

@@ -1,8 +1,10 @@
-"""A video's encoded frames, collected until a window is complete."""
+"""A video's encoded frames, collected until a window is complete, and how many tokens each window gets."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -73,32 +75,82 @@ class Windows:
         return _frames(whole, 0, frames)
 
 
+class Budget:
+    """Shares a number of tokens out over the windows of a video, by what each needs, and never gives more.
+
+    What a window needs is the number of its tokens that are not redundant: HoliTom keeps the same share of those
+    everywhere in a video, and so does this in the windows of one. What the frames to come will need is taken to be what
+    the frames so far needed on average. With ``left`` tokens left,
+
+        grant  =  left * need / (need + mean need of a frame so far * frames to come)
+
+    so that what one window leaves goes to all later ones, the last window gets all that is left, and a video of one
+    window gets the whole budget. Every window gets at least one token.
+
+    Args:
+        tokens: to be shared out.
+        frames: T, expected.
+        positions: N, the tokens of a frame.
+        shortest: the fewest frames of a window that is not the last.
+
+    Raises:
+        ValueError: when there may be more windows than tokens.
+    """
+
+    def __init__(self, tokens: int, frames: int, positions: int, shortest: int) -> None:
+        self.positions, self.shortest = positions, shortest
+        self.left, self.frames_left = tokens, frames
+        self._seen = self._needed = 0
+        most = self._most_windows()
+        if tokens < most:
+            raise ValueError(
+                f"a budget of {tokens} visual tokens leaves less than one for each of up to {most} windows of "
+                f"{frames} frames: give {most} tokens or more, or a longer window"
+            )
+
+    def share(self, frames: int, need: int, last: bool) -> int:
+        """The tokens of the next window.
+
+        Args:
+            frames: of the window.
+            need: its tokens that are not redundant.
+            last: whether it is the last window.
+        """
+        self.frames_left = max(0, self.frames_left - frames)
+        self._seen += frames
+        self._needed += need
+        if last:
+            grant = self.left
+        else:
+            coming = self._needed / self._seen * self.frames_left
+            grant = int(self.left * need / (need + coming))
+            grant = min(max(1, grant), self.left - self._most_windows())
+        grant = min(grant, frames * self.positions)
+        self.left -= grant
+        return grant
+
+    def _most_windows(self) -> int:
+        return max(1, -(-self.frames_left // self.shortest))
+
+
 def _join(parts: list[VideoTokens]) -> VideoTokens:
-    first = parts[0]
     if len(parts) == 1:
-        return first
-
-    def cat(values: list[Tensor | None]) -> Tensor | None:
-        known = [value for value in values if value is not None]
-        return torch.cat(known) if known else None
-
-    return VideoTokens(
-        torch.cat([part.features for part in parts]),
-        first.grid,
-        scores=cat([part.scores for part in parts]),
-        keys=cat([part.keys for part in parts]),
-        frame_embeddings=cat([part.frame_embeddings for part in parts]),
-    )
+        return parts[0]
+    return _with_each(parts[0], lambda name: torch.cat([getattr(part, name) for part in parts]))
 
 
 def _frames(video: VideoTokens, start: int, stop: int) -> VideoTokens:
     """The frames from ``start`` up to ``stop``. A rest is copied, so that the frames before it can be freed."""
 
-    def part(value: Tensor | None) -> Tensor | None:
-        if value is None:
-            return None
-        return value[start:stop].clone() if start else value[start:stop]
+    def part(name: str) -> Tensor:
+        frames: Tensor = getattr(video, name)[start:stop]
+        return frames.clone() if start else frames
 
-    features = part(video.features)
-    assert features is not None
-    return VideoTokens(features, video.grid, part(video.scores), part(video.keys), part(video.frame_embeddings))
+    return _with_each(video, part)
+
+
+def _with_each(video: VideoTokens, make: Callable[[str], Tensor]) -> VideoTokens:
+    """A video with other values of what it has for each frame, by the names of these; not of what its tower did."""
+    names = ("features", "scores", "keys", "frame_embeddings")
+    made: dict[str, Any] = {name: make(name) for name in names if getattr(video, name) is not None}
+    return replace(video, tower=None, **made)
