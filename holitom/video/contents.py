@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import struct
 from array import array
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import av
 import numpy as np
 from numpy.typing import NDArray
 
 from holitom.video.container import Reader
-from holitom.video.truncation import missing_bytes
 
 UNKNOWN = int(np.iinfo(np.int64).min)  # a time that the file does not give
-BACK, AHEAD = 0.1, 10.0  # seconds by which the clock of a joined recording jumps, as in the ffmpeg command
+JUMP_BACK, JUMP_AHEAD = 0.1, 10.0  # seconds by which the clock of a joined recording jumps, as in the ffmpeg command
 LONGEST = 2**52  # ticks from the first frame to the last; a header that says more lies
 # Formats that give every frame's display time beside its decoding time
 TIMED = {"flv", "matroska", "mov", "mpeg", "mpegts", "webm"}
 USUAL_RATE = 25.0  # frames per second of a film that says nothing, as in FFmpeg
 SHORT_BY = 0.05  # a film may end this part (and a second) before its announced length without being called cut off
+_BOXES = {b"ftyp", b"styp", b"moov", b"mdat", b"moof", b"mfra", b"sidx", b"free", b"skip", b"wide", b"uuid", b"meta"}
+_EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"  # of Matroska and WebM
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,9 +148,9 @@ def _on_one_clock(
         dts, known = pts, keys
     clock = dts[np.maximum.accumulate(np.where(known, np.arange(len(dts)), int(np.argmax(known))))]
     steps = np.diff(clock)
-    breaks = (steps < 0) & (keys[1:] | (steps * tick < -BACK))
+    breaks = (steps < 0) & (keys[1:] | (steps * tick < -JUMP_BACK))
     if jumps:
-        breaks |= steps * tick > AHEAD
+        breaks |= steps * tick > JUMP_AHEAD
     if not breaks.any() or hidden.all():
         return pts
     part = np.concatenate([[0], np.cumsum(breaks)])
@@ -166,7 +168,7 @@ def _on_one_clock(
 def _cut(
     path: Path, times: NDArray[np.int64] | None, lengths: NDArray[np.int64], tick: float, announced: float
 ) -> str | None:
-    if missing := missing_bytes(path):
+    if missing := _missing_bytes(path):
         return f"cut off: its header announces {missing[0]:,} bytes and {missing[1]:,} are there"
     if times is None:
         return None
@@ -182,3 +184,39 @@ def _announced_seconds(container: Any) -> float:
     if container.duration is not None and len(container.streams) == 1:
         return float(container.duration / av.time_base)
     return 0.0
+
+
+def _missing_bytes(path: Path) -> tuple[int, int] | None:
+    """(bytes that its headers announce, bytes that are there) of an AVI, Matroska or MP4 file that is cut off.
+
+    None where nothing is missing, and for formats whose headers do not say how long they are.
+    """
+    there = path.stat().st_size
+    place = 0
+    with path.open("rb") as file:
+        while place < there:
+            file.seek(place)
+            length = _length(file)
+            if length is None:
+                return None
+            place += length
+    return (place, there) if place > there else None
+
+
+def _length(file: BinaryIO) -> int | None:
+    """Bytes of the part at this place, its header included; None where that is not known."""
+    head = file.read(16)
+    if len(head) < 8:
+        return None
+    if head[:4] == b"RIFF":
+        size = int(struct.unpack("<I", head[4:8])[0])
+        return 8 + size if size else None
+    if head[:4] in (_EBML, _SEGMENT):
+        width = 9 - head[4].bit_length()  # the number of leading zeros says how many bytes a size has
+        size = int.from_bytes(head[4 : 4 + width], "big") - (1 << 7 * width)
+        unknown = size == (1 << 7 * width) - 1 or width > 8
+        return None if unknown else 4 + width + size
+    size, kind = struct.unpack(">I4s", head[:8])
+    if size == 1 and len(head) == 16:
+        size = int.from_bytes(head[8:], "big")
+    return size if kind in _BOXES and size >= 8 else None
