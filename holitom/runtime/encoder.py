@@ -15,8 +15,8 @@ from torch import Tensor
 
 from holitom.methods.base import Method
 from holitom.models.base import Adapter, PatchRecord, VideoLayout
-from holitom.runtime.arguments import bound_arguments
 from holitom.runtime.attention import attention_of_first, attention_received, watch
+from holitom.runtime.method_patch import bound_arguments
 from holitom.runtime.thread import Encoding, here
 from holitom.runtime.tower import TowerPass
 

@@ -15,13 +15,12 @@ from torch import nn
 
 from holitom.models.base import Adapter
 from holitom.models.transformers_names import cache_in
-from holitom.runtime.arguments import bound_arguments
 from holitom.runtime.attention import release, watch
 from holitom.runtime.cache import CacheMemory, memory_of
 from holitom.runtime.call import Call
 from holitom.runtime.encoder import encode, layouts_of, note_arguments
 from holitom.runtime.layers import enter_layer, reads_packed
-from holitom.runtime.method_patch import MethodPatch, untraced
+from holitom.runtime.method_patch import MethodPatch, bound_arguments, untraced
 from holitom.runtime.prefill import enter_decoder
 from holitom.runtime.step import begin_step, is_step, step_layer
 from holitom.runtime.thread import Generation, here

@@ -75,7 +75,7 @@ def _inner_stage(call: Call, layer: int, module: nn.Module, hidden: Tensor, kwar
     if renumbered:
         embeddings = call.decoder.rotary_emb(hidden, count)
     if mask is not None or stage.mask is not None or call.width != stage.length:
-        mask = _mask(call, layer, stage, hidden)
+        mask = causal_mask(call.decoder, layer, call.cache, hidden, known_tokens(call, stage, hidden.device))
     call.replaced = {"attention_mask": mask, "position_embeddings": embeddings}
     if flat:
         # flash attention takes gaps in position ids for the borders of packed sequences; the rotary embeddings above
@@ -87,17 +87,25 @@ def _inner_stage(call: Call, layer: int, module: nn.Module, hidden: Tensor, kwar
     return hidden
 
 
-def _mask(call: Call, layer: int, stage: Stage, hidden: Tensor) -> Any:
-    """The mask of a stage's layers, as their attention takes it."""
+def causal_mask(decoder: Any, layer: int, cache: Any, hidden: Tensor, known: Tensor | None) -> Any:
+    """The mask of layers that work on (B, Q, D) behind what their cache holds, as their attention takes it.
+
+    Args:
+        decoder: its module.
+        layer: the first of the layers.
+        cache: the KV cache, or None.
+        hidden: (B, Q, D).
+        known: (B, L) bool, which tokens are real; None: all.
+    """
     from transformers.masking_utils import create_causal_mask
 
     return create_causal_mask(
-        config=call.decoder.config,
+        config=decoder.config,
         inputs_embeds=hidden,
-        attention_mask=known_tokens(call, stage, hidden.device),
+        attention_mask=known,
         position_ids=None,
         layer_idx=layer,
-        **{cache_argument(create_causal_mask): call.cache},
+        **{cache_argument(create_causal_mask): cache},
     )
 
 

@@ -1,12 +1,26 @@
-"""Functions in place of a model's own methods, and functions that torch.compile leaves alone."""
+"""A model's methods: others in their place, functions that torch.compile leaves alone, and arguments by name."""
 
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 import torch
+
+
+def bound_arguments(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """A call's arguments by name."""
+    if not args:
+        return kwargs
+    try:
+        bound = inspect.signature(function).bind_partial(*args, **kwargs)
+    except TypeError:  # the call itself will say what is wrong with it
+        return dict(kwargs)
+    named = dict(bound.arguments)
+    named.update(named.pop("kwargs", {}))
+    return named
 
 
 def untraced(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -79,13 +79,6 @@ class Prefix:
 
         return all(type(layer) is DynamicLayer for layer in self.cache.layers)
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of its tensors."""
-        held = [tensor for layer in self.cache.layers for tensor in _tensors(vars(layer).values())]
-        held += _tensors([self.unfinished.hidden, *self.unfinished.embeddings])
-        return sum(tensor.nbytes for tensor in held)
-
 
 def hold(session: Session, inputs: dict[str, Any]) -> Prefix:
     """Reads the start of a prompt with its videos, and no further than what follows can share.
@@ -247,7 +240,3 @@ def _wide(part: Any, width: int) -> Tensor:
 def _wider(part: Any, width: int) -> Tensor:
     """(..., L) -> (..., width): zeros in front."""
     return pad(part, (width - part.shape[-1], 0))
-
-
-def _tensors(values: Any) -> list[Tensor]:
-    return [value for value in values if isinstance(value, Tensor)]

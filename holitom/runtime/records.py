@@ -82,11 +82,6 @@ class VideoRecord:
         )  # repeated rows of one place are joined below
         return rows.compose(mixed.compose(self.merge.to("cpu")))
 
-    def position(self, source: int) -> tuple[int, int, int]:
-        """(frame, row, column) of a source token."""
-        frame, place = divmod(source, self.grid[0] * self.grid[1])
-        return (frame, *divmod(place, self.grid[1]))
-
     def plot(self, frames: Any = None, **options: Any) -> Figure:
         """What became of the patches, as a matplotlib figure, drawn over ``frames`` (F, H, W, 3) where given.
 
@@ -121,14 +116,11 @@ class PromptRecord:
     @property
     def visual_by_layer(self) -> list[int]:
         """Visual tokens (newlines included) that each decoder layer processed."""
-        counts = []
-        for layer in range(len(self.by_layer)):
-            count = 0
-            for video in self.videos:
-                stage = 1 + sum(inner.layer <= layer for inner in video.inner)
-                count += video.tokens_by_stage[stage]
-            counts.append(count)
-        return counts
+
+        def count(video: VideoRecord, layer: int) -> int:
+            return video.tokens_by_stage[1 + sum(inner.layer <= layer for inner in video.inner)]
+
+        return [sum(count(video, layer) for video in self.videos) for layer in range(len(self.by_layer))]
 
     @property
     def visual(self) -> int:

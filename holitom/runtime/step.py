@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from holitom.models.base import kinds_of_layers
-from holitom.models.transformers_names import cache_argument, cache_in
+from holitom.models.transformers_names import cache_in
 from holitom.runtime.cache import CacheMemory, Stage, memory_of
-from holitom.runtime.layers import reads_packed
+from holitom.runtime.layers import causal_mask, reads_packed
 from holitom.runtime.lengths import counting_layer
 from holitom.runtime.mass import weighed_mask
 
@@ -112,13 +112,4 @@ def _mask(stage: Stage, length: int | Tensor, cache: Any, decoder: Any, hidden: 
         return known[:, None, None]
     if known is not None and reads_packed(decoder):
         return known.expand(hidden.shape[0], -1)
-    from transformers.masking_utils import create_causal_mask
-
-    return create_causal_mask(
-        config=decoder.config,
-        inputs_embeds=hidden,
-        attention_mask=known,
-        position_ids=None,
-        layer_idx=stage.layer,
-        **{cache_argument(create_causal_mask): cache},
-    )
+    return causal_mask(decoder, stage.layer, cache, hidden, known)

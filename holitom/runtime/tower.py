@@ -23,7 +23,7 @@ from holitom.merge import Merge
 from holitom.methods.base import Method
 from holitom.models.base import VideoLayout
 from holitom.models.towers import Tower, TowerRecord, TowerVideo
-from holitom.runtime.arguments import bound_arguments
+from holitom.runtime.method_patch import bound_arguments
 from holitom.runtime.rows import Groups, Rows, count_pairs, joined_keys, real_keys
 from holitom.runtime.thread import Observer
 from holitom.tokens import TowerStates
