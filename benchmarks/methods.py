@@ -24,12 +24,12 @@ from pathlib import Path
 
 import torch
 from clip import clip
+from launches import Launches, counting, place
 from straightforward import STRAIGHTFORWARD
 from torch.profiler import ProfilerActivity, profile
 
 from holitom.bench.machine import machine
 from holitom.cost import interleave
-from holitom.cost.launches import Launches, counting, place
 from holitom.methods import DyCoke, Method, method_class, names, parse, spell
 from holitom.resume import write_json
 from holitom.tokens import VideoTokens

@@ -12,7 +12,6 @@ from families import batch, build, row
 from method_zoo import VARIANTS, make_video
 
 from holitom import HoliTom
-from holitom.cost.launches import DEVICE, Launches, counting, fetch, place
 from holitom.merge import Merge
 from holitom.methods import names, parse, spell
 from holitom.methods.base import Method
@@ -26,6 +25,7 @@ from holitom.tokens import TowerStates, VideoTokens
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 from clip import clip
+from launches import DEVICE, Launches, counting, fetch, place
 from methods import count, settings
 
 MOST = {  # operations and waits of merging 32 frames of 14 x 14 at a tenth, as `benchmarks/methods.py --count` prints

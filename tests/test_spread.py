@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,10 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from method_zoo import make_video, videos
 
-from holitom.cost.launches import counting, place
 from holitom.methods.spread import Spread
 from holitom.ops.spread import FAR, directions, round_sizes, sketch, spread_in_order, spread_in_rounds
 from holitom.tokens import VideoTokens
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+from launches import counting, place
 
 BOTH = pytest.mark.parametrize("pick", [spread_in_order, spread_in_rounds], ids=["order", "rounds"])
 STEP = 0.25
