@@ -10,13 +10,14 @@ import torch
 from holitom.merge import DROPPED, Merge
 from holitom.methods.base import Positions
 from holitom.methods.content import ContentBudget
+from holitom.methods.exact import ExactMethod
 from holitom.ops.content import scarcity
 from holitom.ops.spread import LAST, can_pick_in_order, directions, sketch, spread_in_order, spread_in_rounds
-from holitom.tokens import VideoTokens, check_share, exact_count
+from holitom.tokens import VideoTokens
 
 
 @dataclass(frozen=True)
-class Spread(ContentBudget):
+class Spread(ContentBudget, ExactMethod):
     """Picks tokens that are far apart in content and in time, and averages what is near a pick into it.
 
     This library's own method. The distance of two tokens is ``1 - cos + step * frames apart``, of features minus the
@@ -55,19 +56,12 @@ class Spread(ContentBudget):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_share("retention", self.retention)
         if not self.step >= 0 or not self.join >= 0:
             raise ValueError(f"step={self.step!r} and join={self.join!r} are distances and must be at least 0")
         if not 0 <= self.centre_weight <= 1:
             raise ValueError(f"centre_weight must lie in [0, 1], got {self.centre_weight!r}")
         if self.width < 1:
             raise ValueError(f"width={self.width!r} is a number of channels, at least 1")
-
-    def token_count(self, frames: int, grid: tuple[int, int]) -> int:
-        """The exact count; unknown with ``change``."""
-        if self.change is not None:
-            return super().token_count(frames, grid)
-        return exact_count(frames, grid, self.retention)
 
     def merge_video(self, video: VideoTokens) -> Merge:
         """Picks, and lets what is near a pick join it. Without a wait unless picks in order go through the CPU.

@@ -10,18 +10,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from holitom.merge import DROPPED, Merge
-from holitom.methods.base import Attention, Method, Need
+from holitom.methods.base import Attention, Need
+from holitom.methods.exact import ExactMethod
 from holitom.ops.density import cluster_blockwise
 from holitom.ops.diversity import distinct_rows
 from holitom.ops.inner import join_survivors
 from holitom.ops.ranking import descending
-from holitom.tokens import SpanStates, VideoTokens, check_share, exact_count
+from holitom.tokens import SpanStates, VideoTokens
 
 NEIGHBOURS = 7  # of the density estimate; the paper's number is not known here
 
 
 @dataclass(frozen=True)
-class UnifiedST(Method):
+class UnifiedST(ExactMethod):
     """Keeps attended tokens that are unlike each other, clusters the rest, and merges by the text inside the LLM.
 
     Paper: https://arxiv.org/abs/2603.21957 (CVPR 2026), without official code. Of B tokens, (1 - cluster_ratio) * B
@@ -65,16 +66,11 @@ class UnifiedST(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_share("retention", self.retention)
         if not -1 <= self.tau <= 1:
             raise ValueError(f"tau is a cosine and must lie in [-1, 1], got {self.tau!r}")
         for name in ("cluster_ratio", "text_similarity"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)!r}")
-
-    def token_count(self, frames: int, grid: tuple[int, int]) -> int:
-        """The exact count."""
-        return exact_count(frames, grid, self.retention)
 
     def merge_video(self, video: VideoTokens) -> Merge:
         """Fills the pool, then clusters what is not in it. Waits for the device."""
