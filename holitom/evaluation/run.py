@@ -108,12 +108,12 @@ def _answer(
     max_new_tokens: int,
 ) -> Row:
     prompt = with_encoded(pipeline.model, inputs, encoded)
-    texts = [question.text for question in clip.questions]
-    asked = question_for(method, pipeline.preprocessor.tokenizer, inputs["input_ids"], texts)
+    tokenizer = pipeline.preprocessor.tokenizer
+    asked = question_for(method, tokenizer, inputs["input_ids"], [question.text for question in clip.questions])
     with Session(method, pipeline.model, question=asked) as session:
         made = generate(session, prompt, max_new_tokens=max_new_tokens)
-    said = pipeline.preprocessor.tokenizer.batch_decode(made.tokens, skip_special_tokens=True)
-    answers, rows, summary = [first_word(text) for text in said], len(said), session.summary()
+    answers = [first_word(text) for text in tokenizer.batch_decode(made.tokens, skip_special_tokens=True)]
+    rows, summary = len(answers), session.summary()
     full, entering, _ = summary.visual_tokens
     flops: list[float | None] = [None, None]
     if summary.cost is not None:

@@ -216,8 +216,8 @@ def sweep_plot(found: Mapping[str, Any], path: Path) -> None:
     for label in dict.fromkeys(point["label"] for point in found["points"]):
         points = sorted((p["frames"], p[FIRST]) for p in found["points"] if p["label"] == label)
         slope = found["exponents"].get(label, {}).get(FIRST)
-        told = label if slope is None else f"{label}: frames^{slope:.2f}"
-        axes.plot([frames for frames, _ in points], [seconds for _, seconds in points], marker="o", label=told)
+        legend = label if slope is None else f"{label}: frames^{slope:.2f}"
+        axes.plot([frames for frames, _ in points], [seconds for _, seconds in points], marker="o", label=legend)
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     finish(figure, axes, path, "frames", "time to first token, s", dpi=110)

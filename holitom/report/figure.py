@@ -41,11 +41,11 @@ def plot(
         ValueError: when ``frames`` are no pictures, or nothing is known of the tower.
     """
     stage, grid = stages_of(record)[-1 if late else 0], record.grid
-    merge, told = stage.merge, f"tokens {stage.label}"
+    merge, counted = stage.merge, f"tokens {stage.label}"
     if tower:
         if record.tower is None:
             raise ValueError("nothing is known of what the vision tower did with this video: leave tower=True out")
-        merge, grid, told = record.tower.patches, record.tower.grid, "computed in the vision tower"
+        merge, grid, counted = record.tower.patches, record.tower.grid, "computed in the vision tower"
     count, (rows, columns) = record.frames, grid
     if frames is None:
         frames = np.full((count, 8 * rows, 8 * columns, 3), _BLANK, dtype=np.uint8)
@@ -63,5 +63,5 @@ def plot(
         axis.imshow(picture if merge.spans else picture[BAR:])
         axis.set_title(f"{number + 1}", fontsize=8, pad=2)
     cut = f", {len(merge.spans)} segments" if merge.spans else ""
-    figure.suptitle(f"{merge.inputs:,} patches, {merge.outputs:,} {told}{cut}", fontsize=10)
+    figure.suptitle(f"{merge.inputs:,} patches, {merge.outputs:,} {counted}{cut}", fontsize=10)
     return figure
