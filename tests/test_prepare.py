@@ -248,6 +248,13 @@ class TestPrompts:
         assert moved["pixel_values_videos"].dtype == torch.bfloat16
         assert moved["input_ids"].dtype == torch.int64
 
+    def test_to_device_leaves_seconds_as_they_are(self):
+        """bfloat16 would move the positions of a long video by whole seconds."""
+        given = {"pixel_values_videos": torch.rand(8, 4), "second_per_grid_ts": torch.tensor([1.003])}
+        moved = to_device(given, "cpu", torch.bfloat16)
+        assert moved["pixel_values_videos"].dtype == torch.bfloat16
+        assert torch.equal(moved["second_per_grid_ts"], given["second_per_grid_ts"])
+
 
 class TestFiles:
     def test_the_nested_layout_of_transformers_5(self, processor, preprocessor, tmp_path, checkpoint):

@@ -127,9 +127,13 @@ def to_device(
     Args:
         inputs: as :meth:`Preprocessor.batch` gives them.
         device: where to.
-        dtype: of pixel values, and of all else of floating point; None: as it is.
+        dtype: of pixel values, and of all else of floating point that is more than a number for each video (seconds
+            between frames, from which positions are counted); None: as it is.
     """
-    return {name: value.to(device, dtype if value.is_floating_point() else None) for name, value in inputs.items()}
+    return {
+        name: value.to(device, dtype if value.is_floating_point() and value.dim() > 1 else None)
+        for name, value in inputs.items()
+    }
 
 
 def require_one_length(clips: Sequence[Clip], model_type: str) -> None:
