@@ -17,7 +17,7 @@ from holitom.long_video import CompressedVideo, Progress, Reading, compress_vide
 from holitom.methods.base import Method
 from holitom.methods.baselines import Uncompressed
 from holitom.methods.registry import parse, with_tower
-from holitom.models import adapter_for
+from holitom.models import adapter_for, config_of_part
 from holitom.models.placement import input_device
 from holitom.recommendation import Recommendation
 from holitom.runtime import Session, Summary, question_for
@@ -113,8 +113,8 @@ class Pipeline:
             raise ValueError(f"device={device!r} and device_map= both say where the model goes: give one of them")
         hub = {key: model_kwargs[key] for key in _OF_THE_HUB if key in model_kwargs}
         preprocessor = Preprocessor.from_pretrained(name, **hub)
-        config = model_kwargs.setdefault(
-            "config", AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code, **hub)
+        config = model_kwargs["config"] = config_of_part(
+            model_kwargs.get("config") or AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code, **hub)
         )
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         if dtype == "auto" and device == "cpu":

@@ -73,6 +73,7 @@ QWEN_TOWER = {
     "temporal_patch_size": 2,
     "out_hidden_size": 24,
 }
+HEARING = {"encoder_layers": 1, "encoder_attention_heads": 2, "encoder_ffn_dim": 24, "d_model": 16, "output_dim": 24}
 
 FAMILIES: dict[str, TinyFamily] = {
     "llava_onevision": TinyFamily(
@@ -162,6 +163,37 @@ FAMILIES: dict[str, TinyFamily] = {
                 "moe_intermediate_size": 12,
                 "mlp_only_layers": [1],
             },
+        },
+        2,
+        (4, 4),
+        lambda: _patches(1, 4, 4, 3 * 2 * 4 * 4),
+    ),
+    "qwen2_5_omni_thinker": TinyFamily(
+        {
+            "model_type": "qwen2_5_omni_thinker",
+            "vision_config": {**QWEN_TOWER, "window_size": 16, "fullatt_block_indexes": [1, 3]},
+            "text_config": {"model_type": "qwen2_5_omni_text", **GROUPED, "rope_parameters": MROPE},
+            "audio_config": HEARING,
+        },
+        3,
+        (10, 6),
+        lambda: _patches(2, 10, 6, 3 * 2 * 4 * 4),
+    ),
+    "qwen3_omni_moe_thinker": TinyFamily(
+        {
+            "model_type": "qwen3_omni_moe_thinker",
+            "vision_config": {**QWEN_TOWER, "num_position_embeddings": 16, "deepstack_visual_indexes": [1]},
+            "text_config": {
+                "model_type": "qwen3_omni_moe_text",
+                **GROUPED,
+                "head_dim": 8,
+                "rope_parameters": MROPE,
+                "num_experts": 5,
+                "num_experts_per_tok": 2,
+                "moe_intermediate_size": 12,
+                "mlp_only_layers": [1],
+            },
+            "audio_config": HEARING,
         },
         2,
         (4, 4),

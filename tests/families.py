@@ -13,6 +13,7 @@ from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForImageTextToText
 
 PAD, VIDEO, IMAGE, START, END, VIDEO_START, VIDEO_END = 0, 120, 121, 122, 123, 124, 125
 LABEL = 110  # ids 100..109 are digits
+AUDIO, AUDIO_START, AUDIO_END = 116, 117, 118
 TEXT = {
     "vocab_size": 128,
     "hidden_size": 32,
@@ -34,6 +35,14 @@ TOKENS = {
     "vision_end_token_id": END,
     "video_start_token_id": VIDEO_START,
     "video_end_token_id": VIDEO_END,
+}
+AUDIO_TOKENS = {
+    "image_token_index": IMAGE,  # as Qwen2.5-Omni calls them
+    "video_token_index": VIDEO,
+    "audio_token_index": AUDIO,
+    "audio_token_id": AUDIO,
+    "audio_start_token_id": AUDIO_START,
+    "audio_end_token_id": AUDIO_END,
 }
 TOWER = {"depth": 2, "hidden_size": 16, "intermediate_size": 24, "num_heads": 2, "patch_size": 4, "out_hidden_size": 32}
 CLIP = CLIPVisionConfig(
@@ -72,6 +81,7 @@ class Family:
     even: bool = False  # all videos of a call have the same number of frames
     per_row: tuple[str, ...] = ()  # pixel arguments with one entry for each row of the batch
     is_patch: Callable[[int, int], bool] = lambda at, total: True
+    typed: bool = True  # of those with several axes: positions follow from token types
 
 
 def build(name: str, attention: str = "sdpa", seed: int = 0, **text: object) -> torch.nn.Module:
@@ -111,7 +121,7 @@ def _sharpen_tower(model: torch.nn.Module) -> None:
     """Vision attention that is not uniform, so that patch scores differ."""
     for name, module in model.named_modules():
         if "vision" in name or "visual" in name or "video_tower" in name or "image_tower" in name:
-            for part in ("q_proj", "k_proj", "qkv"):
+            for part in ("q_proj", "k_proj", "qkv", "q", "k"):
                 if isinstance(getattr(module, part, None), torch.nn.Linear):
                     getattr(module, part).weight *= 12
             if isinstance(getattr(module, "weight", None), torch.nn.Parameter) and "patch" in name:
@@ -160,7 +170,7 @@ def batch(name: str, *rows: Row) -> dict[str, Tensor]:
     mask = torch.tensor([[0] * (width - len(row.ids)) + [1] * len(row.ids) for row in rows])
     inputs = {"input_ids": ids, "attention_mask": mask}
     family = FAMILIES_AND_DERIVED[name]
-    if family.mrope:
+    if family.mrope and family.typed:
         inputs["mm_token_type_ids"] = token_types(name, ids)
     if name == "ernie":
         inputs["moe_mm_token_type_ids"] = (inputs["mm_token_type_ids"] > 0).int()
@@ -273,6 +283,7 @@ def _packed(
     stamps: str = "",
     merge: bool = False,
     pairs: bool = False,
+    seconds: float | None = None,
 ) -> Callable[[int, int], Piece]:
     """Videos of flat patches: all tokens in a row, or frame by frame with something between them."""
 
@@ -302,6 +313,8 @@ def _packed(
         }
         if merge:
             pixels["video_merge_sizes"] = torch.tensor([side])
+        if seconds is not None:
+            pixels["video_second_per_grid"] = torch.tensor([seconds])
         return ids, pixels
 
     return video
@@ -361,8 +374,8 @@ def _positioned(frames: int, seed: int = 0) -> Piece:
 
 
 def _qwen(model_type: str, vision: dict, text: dict, **options: object) -> Family:
-    values = 3 * 2 * 4 * 4
-    stamps = str(options.pop("stamps", ""))
+    values = 3 * 2 * vision["patch_size"] ** 2
+    stamps, seconds, more = str(options.pop("stamps", "")), options.pop("seconds", None), options.pop("more", {})
     grid = options.pop("grid", (8, 6))
     text_type = options.pop("text_type", f"{model_type}_text")
     return Family(
@@ -371,11 +384,37 @@ def _qwen(model_type: str, vision: dict, text: dict, **options: object) -> Famil
             "vision_config": vision,
             "text_config": {"model_type": text_type, "rope_parameters": MROPE, **text},
             **TOKENS,
+            **more,
         },
-        _packed(grid, values, 2, stamps=stamps),
+        _packed(grid, values, 2, stamps=stamps, seconds=seconds),
         options.pop("image", _packed_image((4, 6), values)),
         (grid[0] // 2, grid[1] // 2),
         mrope=True,
+        **options,
+    )
+
+
+def _omni(name: str, vision: dict, text: dict, audio: dict, per_second: int, **options: object) -> Family:
+    """A thinker; its processor's own limits on sizes ask for large patches."""
+    hearing = {
+        "encoder_layers": 1,
+        "encoder_attention_heads": 2,
+        "encoder_ffn_dim": 24,
+        "d_model": 16,
+        "output_dim": 32,
+    }
+    return _qwen(
+        f"{name}_thinker",
+        {**TOWER, "patch_size": 28, **vision},
+        text,
+        text_type=f"{name}_text",
+        seconds=0.3,
+        typed=False,
+        more={
+            "audio_config": {**hearing, "num_mel_bins": 8, **audio},
+            "position_id_per_seconds": per_second,
+            **AUDIO_TOKENS,
+        },
         **options,
     )
 
@@ -624,9 +663,18 @@ FAMILIES: dict[str, Family] = {
         (4, 3),
         inner=False,
     ),
+    "qwen2_5_omni": _omni("qwen2_5_omni", {"window_size": 112, "fullatt_block_indexes": [1]}, {}, {}, 25, grid=(10, 6)),
+    "qwen3_omni_moe": _omni(
+        "qwen3_omni_moe",
+        {"num_position_embeddings": 16, "deepstack_visual_indexes": [0, 1]},
+        {"head_dim": 8, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16},
+        {"downsample_hidden_size": 8},
+        13,  # so that positions are fractions
+        deepstack=2,
+    ),
 }
-if "lfm3_vl" not in CONFIG_MAPPING:
-    del FAMILIES["lfm3_vl"]  # the installed transformers is older
+if "lfm3_vl" not in CONFIG_MAPPING:  # the installed transformers is older than 5.24
+    del FAMILIES["lfm3_vl"], FAMILIES["qwen2_5_omni"], FAMILIES["qwen3_omni_moe"]
 
 # Built of the parts of the families above; tests/test_families_derived.py shows the equalities for them.
 ONE_AXIS = {"rope_type": "default", "rope_theta": 10000.0}

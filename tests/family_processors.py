@@ -5,13 +5,35 @@ from __future__ import annotations
 from pathlib import Path
 
 import transformers
-from families import END, IMAGE, PAD, START, VIDEO, VIDEO_END, VIDEO_START, build
+from families import (
+    AUDIO,
+    AUDIO_END,
+    AUDIO_START,
+    END,
+    IMAGE,
+    PAD,
+    START,
+    VIDEO,
+    VIDEO_END,
+    VIDEO_START,
+    build,
+)
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoProcessor, PreTrainedTokenizerFast
 
 VOCABULARY = 512
 LLAVA = {"<video>": VIDEO, "<image>": IMAGE}
 QWEN = {"<|vision_start|>": START, "<|vision_end|>": END, "<|video_pad|>": VIDEO, "<|image_pad|>": IMAGE}
+HEARD = {"<|AUDIO|>": AUDIO, "<|audio_bos|>": AUDIO_START, "<|audio_eos|>": AUDIO_END}
+OMNI = {
+    "image_token": "<|image_pad|>",
+    "video_token": "<|video_pad|>",
+    "audio_token": "<|AUDIO|>",
+    "vision_bos_token": "<|vision_start|>",
+    "vision_eos_token": "<|vision_end|>",
+    "audio_bos_token": "<|audio_bos|>",
+    "audio_eos_token": "<|audio_eos|>",
+}
 GLM = {
     "<|begin_of_image|>": START,
     "<|end_of_image|>": END,
@@ -105,6 +127,16 @@ def _make(name: str) -> object:
             transformers.Qwen2VLImageProcessor(**packed),
             tokenizer(QWEN, {}),
             transformers.Qwen2VLVideoProcessor(**packed),
+            **qwen,
+        )
+    if name in ("qwen2_5_omni", "qwen3_omni_moe"):
+        kind = getattr(transformers, "Qwen2_5OmniProcessor" if name == "qwen2_5_omni" else "Qwen3OmniMoeProcessor")
+        large = {**packed, "patch_size": 28}  # by class attributes, its videos have 100,000 pixels and more
+        return kind(
+            image_processor=transformers.Qwen2VLImageProcessor(**large),
+            video_processor=transformers.Qwen2VLVideoProcessor(**large),
+            feature_extractor=transformers.WhisperFeatureExtractor(feature_size=8),
+            tokenizer=tokenizer({**QWEN, **HEARD}, OMNI),
             **qwen,
         )
     if name.startswith("qwen3") or name == "lfm3_vl":

@@ -33,13 +33,13 @@ class Prompt:
 
 
 @torch.no_grad()
-def whole_prompt(eager: torch.nn.Module, name: str, row: Row) -> Prompt:
-    """The uncompressed prompt, caught on its way into the decoder."""
+def whole_prompt(eager: torch.nn.Module, name: str, row: Row, **more: object) -> Prompt:
+    """The uncompressed prompt, caught on its way into the decoder. ``more``: further arguments of the model."""
     caught: dict = {}
     handle = eager.get_decoder().register_forward_pre_hook(
         lambda _m, _a, kwargs: caught.update(kwargs), with_kwargs=True
     )
-    eager(**batch(name, row))
+    eager(**batch(name, row), **more)
     handle.remove()
     embeds = caught["inputs_embeds"][0]
     positions = caught.get("position_ids")

@@ -25,8 +25,8 @@ def places(name, inputs):
         return inputs["video_position_ids"].flip(-1)
     grid = inputs["video_grid_thw"]
     place = get_vision_position_ids(grid, 2)
-    if name == "qwen2_5_vl":
-        order, _ = get_vision_window_index(grid, 2, 16, 4)
+    if name in ("qwen2_5_vl", "qwen2_5_omni"):
+        order, _ = get_vision_window_index(grid, 2, *((16, 4) if name == "qwen2_5_vl" else (112, 28)))
         place = place.view(-1, 4, 2)[order].flatten(0, 1)
     return place.view(int(grid[0, 0]), -1, 2)
 

@@ -77,7 +77,7 @@ def test_places_are_those_of_the_towers_own_positions(name):
     side = adapter_for(model).merge_size
     positions = vision.get_vision_position_ids(grid, side)
     positions = positions if positions.shape[-1] == 2 else positions.T
-    if name == "qwen2_5_vl":
+    if name in ("qwen2_5_vl", "qwen2_5_omni"):
         visual = model.base_model.visual
         index, _ = vision.get_vision_window_index(grid, side, visual.window_size, visual.patch_size)
         positions = positions.view(-1, side * side, 2)[index].flatten(0, 1)

@@ -12,7 +12,8 @@ from holitom.video import Clip, model_turn, read_video, user_turn
 from holitom.video.processor import ProcessorPreprocessor, metadata_of
 
 DATA = Path(__file__).parent / "data" / "video"
-SINGLE = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "lfm3_vl", "glm4v", "glm46v", "video_llama_3", "gemma4")
+OMNI = ("qwen2_5_omni", "qwen3_omni_moe")
+SINGLE = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "lfm3_vl", "glm4v", "glm46v", "video_llama_3", "gemma4", *OMNI)
 SHRUNK = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "lfm3_vl", "glm4v", "glm46v", "video_llama_3")
 STACKED = ("internvl", "llava_next_video", "smolvlm", "video_llava")
 # What the prompt says of frames at 0, .25, .5, .75, 1 and 11 seconds, and of frames at 0, 10, 10.1, ... 10.4
@@ -58,11 +59,13 @@ def test_the_frames_own_times_are_in_the_prompt(name, source, preprocessor_of):
     assert re.findall(pattern, text) == (uneven if source == "vfrT.webm" else slow).split()
 
 
-def test_qwen2_5_gets_the_mean_seconds_between_its_pairs_of_frames(preprocessor_of):
-    film = read_video(DATA / "vfrT.webm", 6)
-    seconds = preprocessor_of("qwen2_5_vl")("What?", film)["second_per_grid_ts"]
-    assert seconds.tolist() == pytest.approx([2 * film.duration / 6])
-    assert seconds.item() == pytest.approx(6, abs=0.5)
+@pytest.mark.parametrize("name", ["qwen2_5_vl", *OMNI])
+def test_some_get_the_mean_seconds_between_pairs_of_frames(name, preprocessor_of):
+    film, other = read_video(DATA / "vfrT.webm", 6), clip(4)
+    inputs = preprocessor_of(name)("What?", film, other)
+    seconds = inputs["video_second_per_grid" if name in OMNI else "second_per_grid_ts"]
+    assert seconds.tolist() == pytest.approx([2 * film.duration / 6, 2.0])
+    assert seconds[0].item() == pytest.approx(6, abs=0.5)
 
 
 @pytest.mark.parametrize("name", ["film.mp4", "film.mkv", "film.webm", "film.avi"])

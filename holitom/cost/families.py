@@ -15,11 +15,13 @@ from .towers import TOWERS
 _PLAIN_DECODERS = {
     *("llama", "mistral", "qwen2", "qwen3", "qwen3_moe"),
     *("qwen2_vl_text", "qwen2_5_vl_text", "qwen3_vl_text", "qwen3_vl_moe_text", "glm4v_text"),
+    *("qwen2_5_omni_text", "qwen3_omni_moe_text"),
 }
 
 
 def model_shape(config: Any) -> ModelShape:
     """The shape of a video language model; the public door is :meth:`ModelShape.from_config`."""
+    config = getattr(config, "thinker_config", config)  # of Qwen-Omni, the part that sees videos
     family = getattr(config, "model_type", None)
     builder = TOWERS.get(family) if isinstance(family, str) else None
     if builder is None or not isinstance(family, str):

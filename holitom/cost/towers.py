@@ -88,6 +88,9 @@ def _video_llama_3(config: Any, vision: Any, hidden: int) -> VisionShape:
     return _tower(vision, projector, vision.num_channels * height * width, merge=merge)
 
 
+_GATED = ("qwen2_5_vl_vision", "qwen2_5_omni_vision_encoder", "glm4v_vision", "glm4v_moe_vision")
+
+
 def _qwen_tower(vision: Any, width: int, intermediate: int, projector: tuple[tuple[int, int], ...]) -> VisionShape:
     """A tower of patches of several frames, any resolution, squares of patches merged behind it."""
     height_width = _pair(vision.patch_size)
@@ -99,7 +102,7 @@ def _qwen_tower(vision: Any, width: int, intermediate: int, projector: tuple[tup
         intermediate=intermediate,
         patch_inputs=vision.in_channels * vision.temporal_patch_size * height_width[0] * height_width[1],
         projector=projector,
-        gated=vision.model_type in ("qwen2_5_vl_vision", "glm4v_vision", "glm4v_moe_vision"),
+        gated=vision.model_type in _GATED,
         frames_per_step=vision.temporal_patch_size,
         merge=vision.spatial_merge_size,
         deepstack=len(getattr(vision, "deepstack_visual_indexes", ())),
@@ -166,6 +169,8 @@ TOWERS: dict[str, Callable[[Any, Any, int], VisionShape]] = {
     "qwen3_vl_moe": _qwen_vl,
     "qwen3_5": _qwen_vl,
     "qwen3_5_moe": _qwen_vl,
+    "qwen2_5_omni_thinker": _qwen_vl,
+    "qwen3_omni_moe_thinker": _qwen_vl,
     "internvl": _internvl,
     "video_llama_3": _video_llama_3,
     "glm4v": _glm4v,

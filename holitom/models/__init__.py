@@ -10,16 +10,17 @@ from holitom.models.llava_onevision import LlavaOnevisionAdapter
 from holitom.models.newlines import with_row_newlines
 from holitom.models.qwen3_vl import Qwen3VLAdapter, Qwen35Adapter
 from holitom.models.qwen_derived import CohereCompassAdapter, Cosmos3Adapter, Exaone45Adapter, HyperClovaXAdapter
+from holitom.models.qwen_omni import Qwen3OmniAdapter, Qwen25OmniAdapter
 from holitom.models.qwen_vl import Qwen25VLAdapter, QwenVLAdapter
 from holitom.models.smolvlm import SmolVLMAdapter
 from holitom.models.tower_names import tower_name
 from holitom.models.video_llama_3 import VideoLlama3Adapter
-from holitom.models.wrappers import find_model
+from holitom.models.wrappers import config_of_part, find_model
 
 __all__ = [
     "Adapter", "CohereCompassAdapter", "Cosmos3Adapter", "Exaone45Adapter", "Gemma4Adapter", "Glm4vAdapter",
-    "HyperClovaXAdapter", "InternVLAdapter", "Lfm3VlAdapter", "LlavaNextVideoAdapter",
-    "LlavaOnevisionAdapter", "PatchRecord", "Qwen3VLAdapter", "Qwen25VLAdapter", "Qwen35Adapter", "QwenVLAdapter",
-    "SmolVLMAdapter", "VideoLayout", "VideoLlama3Adapter", "VideoLlavaAdapter", "adapter_for", "find_model", "register",
-    "supported", "tower_name", "with_row_newlines",
+    "HyperClovaXAdapter", "InternVLAdapter", "Lfm3VlAdapter", "LlavaNextVideoAdapter", "LlavaOnevisionAdapter",
+    "PatchRecord", "Qwen3OmniAdapter", "Qwen3VLAdapter", "Qwen25OmniAdapter", "Qwen25VLAdapter", "Qwen35Adapter",
+    "QwenVLAdapter", "SmolVLMAdapter", "VideoLayout", "VideoLlama3Adapter", "VideoLlavaAdapter",
+    "adapter_for", "config_of_part", "find_model", "register", "supported", "tower_name", "with_row_newlines",
 ]  # fmt: skip

@@ -180,6 +180,9 @@ class Adapter:
     def check(self, arguments: dict[str, Any]) -> None:
         """Looks at the arguments of a model call; raises ValueError for what cannot be compressed."""
 
+    def check_generate(self, arguments: dict[str, Any]) -> None:
+        """The same for the arguments of ``generate()``."""
+
     def arrange(self, ids: Tensor, valid: Tensor, encoded: list[VideoLayout]) -> tuple[Tensor, list[VideoLayout]]:
         """Which tokens of a batch belong to videos, and to which.
 
@@ -301,6 +304,8 @@ def adapter_for(model: Any) -> Adapter:
     adapter = adapter_class(model)
     if adapter is not None:
         return adapter(model)
+    if adapter_class(getattr(model, "thinker", None)) is not None:
+        raise TypeError(f"{type(model).__name__} is more than the model that sees videos: pass its part, model.thinker")
     raise TypeError(
         f"holitom has no adapter for {type(model).__name__}. Supported: {', '.join(sorted(_ADAPTERS))}. "
         "To add a family, subclass holitom.models.Adapter and decorate it with @register: see "

@@ -125,8 +125,8 @@ class CacheMemory:
         stages: one for the first decoder layer and one for each inner stage.
         rows: B.
         dropped: tokens by which the first layer's sequence is shorter than the full prompt.
-        offset: (B, 1) int64, added to the number of real tokens before a new one it gives that one's position; None:
-            unknown, the model's own positions count.
+        offset: (B, 1), integers or floats as the position ids are, added to the number of real tokens before a new one
+            it gives that one's position; None: unknown, the model's own positions count.
         planes: how many planes of equal positions a new token needs where the call brings none; None: one for all rows.
         end: the tokens of the first layer up to its last video; those behind may be cropped. At first: none may.
         unfinished: what the first call on this cache completes.

@@ -277,8 +277,8 @@ class Call(Given):
         self.mass = batch.mass(self.mass) if self.session.method.mass else None
         self.width = batch.length
         assert self.positions is not None
-        self.positions = batch.gather_planes(self.positions.to(device))
-        return batch.apply(hidden), tuple(batch.gather_planes(part) for part in embeddings)
+        self.positions = batch.gather_planes(self.positions.to(device), 2)
+        return batch.apply(hidden), tuple(batch.gather_planes(part, 3) for part in embeddings)
 
     @torch.no_grad()
     def _merge_span(self, span: VideoSpan, row: int, layer: int, hidden: Tensor) -> Span:

@@ -298,12 +298,12 @@ class Hooks:
         if session is None:
             return generate(*args, **kwargs)
         arguments = bound_arguments(generate, args, kwargs)
+        self.adapter.check_generate(arguments)
         ids, mask = arguments.get("input_ids", arguments.get("inputs")), arguments.get("attention_mask")
         generation = Generation(session, here.generation, ids, mask)
         chunk = getattr(arguments.get("generation_config") or self.model.generation_config, "prefill_chunk_size", None)
         generation.in_chunks = arguments.get("prefill_chunk_size", chunk) is not None
-        encoded = (arguments.get("mm_encoder_outputs") or {}).get(self.adapter.modality)
-        generation.layouts = None if encoded is None else layouts_of(encoded)
+        generation.layouts = layouts_of((arguments.get("mm_encoder_outputs") or {}).get(self.adapter.modality))
         self._begin()
         here.generation = generation
         try:

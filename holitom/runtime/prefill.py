@@ -207,7 +207,7 @@ def _compress(
         )
     ):
         call.new = batch.gather(valid.to(device))
-    call.width, call.positions = batch.length, batch.gather_planes(_given_positions(kwargs, width))
+    call.width, call.positions = batch.length, batch.gather_planes(_given_positions(kwargs, width), 2)
     if call.cache is not None:
         remember(call.cache, call.memory)
     call.observe_layers()
@@ -280,7 +280,7 @@ def _note_following(call: Call, kwargs: dict[str, Any], maps: list[Merge]) -> No
     held = [past] * call.rows if before is None else before.sum(1).tolist()
     counts = [merge.outputs - after + real for merge, after, real in zip(maps, call.right, held, strict=True)]
     offsets = [place + 1 - count for place, count in zip(ends[0], counts, strict=True)]
-    memory.offset = torch.tensor(offsets, dtype=torch.int64)[:, None].to(axes.device, non_blocking=True)
+    memory.offset = torch.tensor(offsets, dtype=axes.dtype)[:, None].to(axes.device, non_blocking=True)
 
 
 def _go_on(call: Call, kwargs: dict[str, Any], valid: Tensor | None = None) -> dict[str, Any]:

@@ -142,12 +142,11 @@ class BatchMerge:
             out[number, self.length - row.outputs :] = masses(row, None if of is None else of[number])
         return out
 
-    def gather_planes(self, x: Tensor) -> Tensor:
+    def gather_planes(self, x: Tensor, dims: int) -> Tensor:
         """:meth:`gather` of what may come in several planes.
 
         Args:
             x: position ids (B or 1, S) or (planes, B or 1, S); rotary embeddings (B, S, d) or (axes, B, S, d).
+            dims: of one plane, 2 for position ids and 3 for rotary embeddings.
         """
-        if x.dim() == 4 or (x.dim() == 3 and not x.is_floating_point()):
-            return self.gather(x.movedim(0, -1)).movedim(-1, 0)
-        return self.gather(x)
+        return self.gather(x) if x.dim() == dims else self.gather(x.movedim(0, -1)).movedim(-1, 0)

@@ -93,7 +93,7 @@ class ProcessorPreprocessor(Preprocessor):
         if any(pictures):
             media["images"] = pictures
         bos = self.tokenizer.bos_token
-        return dict(
+        inputs = dict(
             self.processor(
                 text=texts,
                 **media,
@@ -103,12 +103,19 @@ class ProcessorPreprocessor(Preprocessor):
                 add_special_tokens=not (bos and texts[0].startswith(bos)),
             )
         )
+        if "video_second_per_grid" in inputs:  # Qwen-Omni's processors take the usual rate for that of every video
+            paired = self.processor.video_processor.temporal_patch_size
+            seconds = [paired * clip.duration / len(clip) for clip in clips]
+            inputs["video_second_per_grid"] = torch.tensor(seconds, dtype=torch.float32)
+        return inputs
 
     def shrink(self, frame: NDArray[np.uint8], frames: int) -> NDArray[np.uint8]:
         """See :meth:`Preprocessor.shrink`; for the families whose size depends on that of the video."""
         video = getattr(self.processor, "video_processor", None)
         resample = RESAMPLING.get(getattr(video, "resample", None) or 0)
-        size = _resized(video, max(frames, getattr(video, "temporal_patch_size", None) or 1), *frame.shape[:2])
+        limits = getattr(self.processor, "videos_kwargs", {}).get("size") or getattr(video, "size", None)
+        frames = max(frames, getattr(video, "temporal_patch_size", None) or 1)
+        size = _resized(video, limits, frames, *frame.shape[:2])
         return frame if size is None or resample is None else shrunk(frame, size, resample)
 
     def _frames(self, clip: Clip) -> NDArray[np.uint8]:
@@ -118,15 +125,23 @@ class ProcessorPreprocessor(Preprocessor):
         return np.concatenate([clip.frames, clip.frames[-1:].repeat(missing, 0)]) if missing > 0 else clip.frames
 
 
-def _resized(video: Any, frames: int, height: int, width: int) -> tuple[int, int] | None:
-    """(height, width) to which a processor brings frames, as its own ``resize`` says; None where that is unclear."""
+def _resized(video: Any, limits: Any, frames: int, height: int, width: int) -> tuple[int, int] | None:
+    """(height, width) to which a processor brings frames, as its own ``resize`` says; None where that is unclear.
+
+    Args:
+        video: the video processor.
+        limits: ``size`` as it is called with.
+        frames: of the video.
+        height: of a frame.
+        width: of a frame.
+    """
     patch, merge = getattr(video, "patch_size", None), getattr(video, "merge_size", None)
     if not (patch and merge and getattr(video, "do_resize", False)):
         return None
     from transformers.image_utils import SizeDict
 
     options = {
-        "size": SizeDict(**{name: value for name, value in dict(video.size).items() if value is not None}),
+        "size": SizeDict(**{name: value for name, value in dict(limits).items() if value is not None}),
         "resample": video.resample,
         "factor": patch * merge,
         "temporal_factor": video.temporal_patch_size,

@@ -46,6 +46,10 @@ _DEEPSTACK = (
     "the Transformers backend leaves out what its vision tower adds to the first decoder layers (deepstack), and there "
     "is no own class"
 )
+_TALKER = (
+    "its checkpoints hold a talker beside the thinker, which the Transformers backend cannot build, and there is "
+    "no own class"
+)
 REFUSED: Mapping[str, str] = MappingProxyType(
     {
         "CohereCompassForConditionalGeneration": _DEEPSTACK,
@@ -58,11 +62,15 @@ REFUSED: Mapping[str, str] = MappingProxyType(
         "Lfm3VlForConditionalGeneration": "it needs transformers 5.24, newer than vLLM 0.32 was tested with; its "
         "decoder's convolutions keep states that the Transformers backend has no cache for",
         "LlavaNextVideoForConditionalGeneration": _NO_COUNT,
+        "Qwen2_5OmniThinkerForConditionalGeneration": _TALKER,
+        "Qwen3OmniMoeThinkerForConditionalGeneration": _TALKER,
         "Qwen3VLMoeForConditionalGeneration": _DEEPSTACK,
         "VideoLlavaForConditionalGeneration": _NO_COUNT,
     }
 )
 """Classes that run with transformers alone, and why."""
+_OF_A_THINKER = ("Qwen2_5OmniModel", "Qwen2_5OmniForConditionalGeneration", "Qwen3OmniMoeForConditionalGeneration")
+"""What checkpoints call the models around a thinker."""
 ARCHITECTURES: Mapping[str, str] = MappingProxyType({name: f"HoliTom{name}" for name in sorted({*OWN, *BACKEND})})
 """Stock architectures and the ones that compress in their place."""
 ON_BACKEND: Mapping[str, str] = MappingProxyType({name: f"HoliTomTransformers{name}" for name in BACKEND})
@@ -97,7 +105,8 @@ def serving_architecture(architecture: str, backend: bool = False) -> str:
     if architecture in {*ARCHITECTURES.values(), *ON_BACKEND.values()}:
         return architecture
     if architecture not in ARCHITECTURES:
-        why = f": {REFUSED[architecture]}" if architecture in REFUSED else ""
+        why = REFUSED.get(architecture, _TALKER if architecture in _OF_A_THINKER else "")
+        why = f": {why}" if why else ""
         raise ValueError(
             f"holitom does not serve {architecture!r} with vLLM{why}. It serves {', '.join(ARCHITECTURES)}. "
             "Other families run with transformers (see `holitom models`)"
