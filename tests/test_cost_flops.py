@@ -246,7 +246,7 @@ SHAPE = ModelShape("tiny", 8, 16, (LayerShape(AttentionShape(2, 1, 4), 8),) * 2)
         (
             lambda: vision_flops(ModelShape.from_config(config("llava_onevision")), 0),
             ValueError,
-            "frames must be an int of at least 1, got 0",
+            "frames must be at least 1, got 0",
         ),
     ],
 )

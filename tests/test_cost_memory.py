@@ -108,7 +108,7 @@ SHAPE = ModelShape.from_config(config("llava_onevision"))
         (lambda: kv_cache_bytes(SHAPE, [3] * 3, "bf16"), TypeError, "dtype must be a torch.dtype or the bytes"),
         (lambda: kv_cache_bytes(SHAPE, [3] * 3, 0), ValueError, "dtype given in bytes must be at least 1, got 0"),
         (lambda: activation_peak_bytes(SHAPE, [3] * 3, attention="flash"), ValueError, "attention must be 'sdpa'"),
-        (lambda: activation_peak_bytes(SHAPE, [3] * 3, batch=0), ValueError, "batch must be an int of at least 1"),
+        (lambda: activation_peak_bytes(SHAPE, [3] * 3, batch=0), ValueError, "batch must be at least 1, got 0"),
         (
             lambda: activation_peak_bytes(ModelShape.from_config(config("qwen3_5")), [3] * 4),
             ValueError,

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Literal
 
-from .shape import AttentionShape, DeltaNetShape, LayerShape, ModelShape, ShortConvShape
+from .shape import AttentionShape, DeltaNetShape, LayerShape, ModelShape, ShortConvShape, check_int
 
 
 @dataclass(frozen=True)
@@ -98,10 +98,7 @@ def decode_flops(shape: ModelShape, kv_per_layer: Sequence[int], *, steps: int =
     Returns:
         The count by part, output head included, for all steps together.
     """
-    if isinstance(steps, bool) or not isinstance(steps, int):
-        raise TypeError(f"steps must be an int, got {steps!r}")
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1, got {steps}")
+    check_int("steps", steps)
     cached = check_per_layer(shape, kv_per_layer, "kv_per_layer", minimum=0)
     total = Flops(mlp=2 * steps * shape.input_weights, head=2 * steps * shape.hidden * shape.vocab)
     for layer, past in zip(shape.layers, cached, strict=True):

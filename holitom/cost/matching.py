@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,30 +77,24 @@ def matched_to(
         cost: Flops = prefill_flops(shape, [text + count for count in visual], causal=causal)
         return Matched(candidate, cost.total + inside, visual)
 
-    high = 1.0
-    best = measure(high)
-    if best.flops <= flops:
-        return best
-    low, smallest = 0.0, _smallest(measure)
-    if smallest.flops > flops:
-        raise ValueError(
-            f"no {name} brings {type(method).__name__} down to {flops:.4g} FLOPs: its smallest needs "
-            f"{smallest.flops:.4g}, of which text{', the vision tower' if inside else ''} and the layers before "
-            "an inner stage keep their share"
-        )
-    best = smallest
-    for _ in range(STEPS):
+    tried = [measure(1.0)]
+    low, high = 0.0, 1.0
+    for _ in range(STEPS if tried[0].flops > flops else 0):
         middle = (low + high) / 2
         try:
-            found = measure(middle)
+            tried.append(measure(middle))
         except ValueError:  # out of this method's reach, as DyCoke below its reference frames
             low = middle
             continue
-        if found.flops <= flops:
-            low, best = middle, max(best, found, key=lambda matched: matched.flops)
-        else:
-            high = middle
-    return best
+        low, high = (middle, high) if tried[-1].flops <= flops else (low, middle)
+    within = [each for each in tried if each.flops <= flops]
+    if not within:
+        raise ValueError(
+            f"no {name} brings {type(method).__name__} down to {flops:.4g} FLOPs: its smallest needs "
+            f"{min(each.flops for each in tried):.4g}, of which text{', the vision tower' if inside else ''} and the "
+            "layers before an inner stage keep their share"
+        )
+    return max(within, key=lambda each: each.flops)
 
 
 def visual_schedule(
@@ -156,21 +149,3 @@ def _with(method: Method, name: str, value: float) -> Method:
     new: Any = tuple(value * share / max(old) for share in old) if isinstance(old, tuple) else value
     changed = dataclasses.replace(part, **{name: new})
     return method.replaced(part, changed) if isinstance(method, Chain) else changed
-
-
-def _smallest(measure: Callable[[float], Matched]) -> Matched:
-    """What costs least of all that the method takes: where it refuses tiny settings, the least by bisection."""
-    try:
-        return measure(1e-6)
-    except ValueError:
-        low, high = 1e-6, 1.0
-    found = measure(high)
-    for _ in range(STEPS):
-        middle = (low + high) / 2
-        try:
-            found = measure(middle)
-        except ValueError:
-            low = middle
-        else:
-            high = middle
-    return found

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 
 from .flops import check_per_layer
-from .shape import AttentionShape, DeltaNetShape, LayerShape, ModelShape, ShortConvShape
+from .shape import AttentionShape, DeltaNetShape, LayerShape, ModelShape, ShortConvShape, check_int
 
 _FLOAT32 = 4
 
@@ -66,8 +66,7 @@ def activation_peak_bytes(
     tokens = check_per_layer(shape, tokens_per_layer, "tokens_per_layer", minimum=1)
     if attention not in ("sdpa", "eager"):
         raise ValueError(f"attention must be 'sdpa' (also for flash) or 'eager', got {attention!r}")
-    if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
-        raise ValueError(f"batch must be an int of at least 1, got {batch!r}")
+    check_int("batch", batch)
     size = element_size(dtype)
     positions = tokens[-1] if logits == "all" else logits
     peak = positions * shape.vocab * size

@@ -6,13 +6,17 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 
+def check_int(name: str, value: object, least: int = 1) -> None:
+    """Raises, with the name, unless a value is an int of at least ``least``."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int, got {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}")
+
+
 def _check_positive(shape: object, *names: str) -> None:
     for name in names:
-        value = getattr(shape, name)
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise TypeError(f"{type(shape).__name__}.{name} must be an int, got {value!r}")
-        if value < 1:
-            raise ValueError(f"{type(shape).__name__}.{name} must be at least 1, got {value}")
+        check_int(f"{type(shape).__name__}.{name}", getattr(shape, name))
 
 
 @dataclass(frozen=True)

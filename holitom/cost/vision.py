@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .flops import Flops
-from .shape import ModelShape, VisionShape
+from .shape import ModelShape, VisionShape, check_int
 
 
 def vision_flops(
@@ -36,8 +36,7 @@ def vision_flops(
     vision = shape.vision
     if vision is None:
         raise ValueError(f"the shape of {shape.family} has no vision tower: build it with ModelShape.from_config")
-    if isinstance(frames, bool) or not isinstance(frames, int) or frames < 1:
-        raise ValueError(f"frames must be an int of at least 1, got {frames!r}")
+    check_int("frames", frames)
     height, width = _patch_grid(vision, shape.family, grid)
     steps = -(-frames // vision.frames_per_step)
     patches = height * width
