@@ -134,18 +134,9 @@ def write_gif(pictures: Overlays, path: Path) -> Path:
 
 def write_mp4(pictures: Overlays, path: Path) -> Path:
     """A film (H.264), each frame as long as in the video."""
-    import av
+    from holitom.video.synthetic import files
 
-    rate = Fraction(1 / pictures.seconds).limit_denominator(100)
-    with av.open(str(path), "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=rate)
-        stream.height, stream.width = pictures.frames.shape[1:3]
-        stream.pix_fmt = "yuv420p"
-        for frame in pictures.frames:
-            for packet in stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")):
-                container.mux(packet)
-        for packet in stream.encode():
-            container.mux(packet)
+    files.write_mp4(pictures.frames, path, Fraction(1 / pictures.seconds).limit_denominator(100), crf=23)
     return path
 
 

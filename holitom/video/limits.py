@@ -45,13 +45,7 @@ def require_decoded(source: str, frames: int, height: int, width: int) -> None:
         VideoError: for more pixels than that.
     """
     require_frame(source, height * width, PAINTED if frames > 1 else 1)
-    most = Image.MAX_IMAGE_PIXELS
-    if most is not None and frames * height * width > DECODED * most:
-        raise VideoError(
-            source,
-            f"{frames} frames of {width}x{height} are more than the {DECODED * most:,} pixels an animation may have",
-            f"Make it smaller or shorter, {RAISE}",
-        )
+    _require_all(source, frames, height, width, DECODED, "an animation may have", "Make it smaller or shorter,")
 
 
 def require_kept(source: str, frames: int, height: int, width: int) -> None:
@@ -66,10 +60,12 @@ def require_kept(source: str, frames: int, height: int, width: int) -> None:
     Raises:
         VideoError: for more pixels than that.
     """
+    advice = "Sample fewer frames, give size=, read it in windows with open_video,"
+    _require_all(source, frames, height, width, KEPT, "kept of one video", advice)
+
+
+def _require_all(source: str, frames: int, height: int, width: int, times: int, what: str, advice: str) -> None:
     most = Image.MAX_IMAGE_PIXELS
-    if most is not None and frames * height * width > KEPT * most:
-        raise VideoError(
-            source,
-            f"{frames} frames of {width}x{height} are more than the {KEPT * most:,} pixels kept of one video",
-            f"Sample fewer frames, give size=, read it in windows with open_video, {RAISE}",
-        )
+    if most is not None and frames * height * width > times * most:
+        pixels = f"{frames} frames of {width}x{height} are more than the {times * most:,} pixels {what}"
+        raise VideoError(source, pixels, f"{advice} {RAISE}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 
@@ -17,14 +18,14 @@ CRF = 10
 QUESTIONS_FILE = "questions.jsonl"
 
 
-def write_mp4(frames: NDArray[np.uint8], path: Path, fps: int = FPS) -> None:
-    """Write RGB frames (T, H, W, 3), with H and W even, as an H.264 mp4 of high quality (4:2:0, CRF 10)."""
+def write_mp4(frames: NDArray[np.uint8], path: Path, fps: int | Fraction = FPS, crf: int = CRF) -> None:
+    """Write RGB frames (T, H, W, 3), with H and W even, as an H.264 mp4 (4:2:0), by default of high quality."""
     if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8:
         raise ValueError(f"frames must be (T, H, W, 3) uint8, not {frames.shape} {frames.dtype}")
     if frames.shape[1] % 2 or frames.shape[2] % 2:
         raise ValueError(f"4:2:0 video needs an even height and width, not {frames.shape[1]} x {frames.shape[2]}")
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=fps, options={"crf": str(CRF), "preset": "medium"})
+    with av.open(str(path), "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=fps, options={"crf": str(crf), "preset": "medium"})
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
         stream.thread_count = 1
