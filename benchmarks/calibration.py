@@ -62,7 +62,7 @@ def main() -> None:
     for each in risks:
         mine = [row for row in rows if row.method == label(each.method)]
         full, ours = (100 * mean_of_tasks(mine, truth, kind) for kind in (True, False))
-        value, low, high = (100 * part for part in each.disagreement.as_list())
+        value, low, high = (100 * part for part in each.disagreement)
         share = f"{value:.1f} [{low:.1f}, {high:.1f}]"
         print(f"{label(each.method):24s}{share:>26s}{each.distance:>13.3f}{ours:>13.1f}{full - ours:>14.1f}")
         lines.append({"method": label(each.method), **each.as_dict(), "accuracy": ours, "lost": full - ours})

@@ -221,7 +221,7 @@ def main() -> None:
     for ours, theirs in PAIRS + [pair for pair in own if pair[0] != pair[1]]:
         if {ours, theirs} <= table.keys():
             parts = ([row for row in rows if row.method == name] for name in (ours, theirs))
-            pairs[f"{ours} - {theirs}"] = paired_bootstrap(*parts, tasks)[1].as_list()
+            pairs[f"{ours} - {theirs}"] = list(paired_bootstrap(*parts, tasks)[1])
             gap = [100 * x for x in pairs[f"{ours} - {theirs}"]]
             print(f"{ours} against {theirs}: {gap[0]:+.1f} [{gap[1]:+.1f}, {gap[2]:+.1f}]")
     if options.json:

@@ -146,7 +146,7 @@ def main() -> None:
         mine, base = by_method[label(method)], by_method[label(parse(behind or "uncompressed"))]
         mean, gap = paired_bootstrap(mine, base, tasks)
         tower = float(np.mean([row.tower_share for row in mine]))
-        entry = {"design": design, "behind": behind, "tower": tower, "mean": mean.as_list(), "gap": gap.as_list()}
+        entry = {"design": design, "behind": behind, "tower": tower, "mean": list(mean), "gap": list(gap)}
         table.append(entry)
         low, high = 100 * gap.low, 100 * gap.high
         shown = f"{100 * mean.value:5.1f}  {100 * gap.value:+5.1f} [{low:+.1f}, {high:+.1f}]"

@@ -57,7 +57,7 @@ def test_the_risk_can_be_checked_by_hand():
     assert found.disagreement.low == 0
     assert (found.videos, found.answers, found.distance) == (4, 5, 0.25)
     never = risk(rows, EVS())
-    assert never.disagreement.as_list() == [0.0, 0.0, pytest.approx(1 - 0.05**0.25)]
+    assert list(never.disagreement) == [0.0, 0.0, pytest.approx(1 - 0.05**0.25)]
     with pytest.raises(ValueError, match=r"nothing was compared under evs:retention=0\.5"):
         risk(rows, EVS(retention=0.5))
 

@@ -61,11 +61,12 @@ class Report:
         }
         for stage in STAGES:
             samples = self.samples(stage)
+            complete = {label: each for label, each in samples.items() if len(each.seconds) == len(self.rounds)}
+            speedups = ratios(complete, BASELINE) if BASELINE in complete else {}
             for label, sample in samples.items():
                 found[label]["seconds"][stage] = sample.as_dict()
-                if label in self._complete(samples) and BASELINE in self._complete(samples) and sample.median:
-                    pair = {BASELINE: samples[BASELINE], label: sample}
-                    found[label]["speedup"][stage] = ratios(pair, BASELINE)[label].as_dict()
+                if label in speedups and sample.median:
+                    found[label]["speedup"][stage] = speedups[label].as_dict()
         for label, entry in found.items():
             step = entry["seconds"].get(NEXT)
             if step and step["median"]:
@@ -85,9 +86,6 @@ class Report:
         if BASELINE in self.compiled:
             found["speedup"] = statistics.median(self.compiled[BASELINE]["seconds"]) / own.median
         return found
-
-    def _complete(self, samples: dict[str, Sample]) -> set[str]:
-        return {label for label, sample in samples.items() if len(sample.seconds) == len(self.rounds)}
 
     def as_dict(self) -> dict[str, Any]:
         """Everything, the results worked out, ready for JSON."""

@@ -94,7 +94,7 @@ def calibrate(
 
 
 def _measured(best: Risk, source: str) -> str:
-    value, low, high = (100 * part for part in best.disagreement.as_list())
+    value, low, high = (100 * part for part in best.disagreement)
     return (
         f"{best.answers} answers about {best.videos} videos of {source}: {value:.1f} % [{low:.1f}, {high:.1f}] differ "
         "from those to the full prompt (holitom calibrate)"
@@ -106,7 +106,7 @@ def _verdict(best: Risk | None, bound: float) -> str:
 
     if best is None:
         return f"no method keeps {100 - 100 * bound:g} % of the answers: try larger retentions, or a larger --bound"
-    value, low, high = (100 * part for part in best.disagreement.as_list())
+    value, low, high = (100 * part for part in best.disagreement)
     known = "" if high <= 100 * bound else "; more videos or questions would narrow the interval"
     return (
         f"{label(best.method)} is the smallest that keeps {100 - 100 * bound:g} % of the answers: {value:.1f} % "
@@ -133,7 +133,7 @@ def _table(risks: list[Risk]) -> Table:
     for column in ("tokens, %", "answers that differ, %", "distance of the first token"):
         grid.add_column(column, justify="right", no_wrap=True)
     for each in risks:
-        value, low, high = (100 * part for part in each.disagreement.as_list())
+        value, low, high = (100 * part for part in each.disagreement)
         share = f"{value:.1f} [{low:.1f}, {high:.1f}]"
         grid.add_row(label(each.method), f"{100 * each.tokens:.1f}", share, f"{each.distance:.3f}")
     return grid

@@ -71,7 +71,7 @@ class Risk:
     def as_dict(self) -> dict[str, Any]:
         """Plain numbers, ready for JSON."""
         return {
-            "disagreement": self.disagreement.as_list(),
+            "disagreement": list(self.disagreement),
             "first_token_distance": self.distance,
             "tokens_entering": self.tokens,
             "videos": self.videos,

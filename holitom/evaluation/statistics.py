@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,17 +23,12 @@ KINDS = {
 """The other tasks by what a question asks for. The mean over tasks weighs them unevenly, so each kind has its own."""
 
 
-@dataclass(frozen=True)
-class Interval:
+class Interval(NamedTuple):
     """A value and the 95 % interval around it."""
 
     value: float
     low: float
     high: float
-
-    def as_list(self) -> list[float]:
-        """[value, low, high]."""
-        return [self.value, self.low, self.high]
 
 
 def counts(rows: Sequence[Row], clips: Sequence[str], tasks: Sequence[str]) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -135,8 +129,8 @@ def accuracy_table(rows: Sequence[Row], baseline: str, averaged: Sequence[str] |
                 for kind, members in KINDS.items()
                 if asked[:, chosen := [number for number, task in enumerate(tasks) if task in members]].sum()
             },
-            "mean": mean.as_list(),
-            "difference": difference.as_list(),
+            "mean": list(mean),
+            "difference": list(difference),
             "tokens_entering": float(tokens[1] / tokens[0]),
             "tokens_mean": float(tokens[2] / tokens[0]),
             "prefill_flops": _share(mine),
