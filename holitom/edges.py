@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -62,8 +64,24 @@ def sums_in_order(rows: Tensor, source: Tensor, output: Tensor, weight: Tensor, 
         return out
     if rows.dtype != wide:
         rows, source = rows[source].to(wide), torch.arange(len(source), device=rows.device)
-    first = torch.searchsorted(output, torch.arange(outputs, device=rows.device))
-    return F.embedding_bag(source, rows, first, mode="sum", per_sample_weights=weight.to(wide))
+    weight, first = weight.to(wide), torch.searchsorted(output, torch.arange(outputs + 1, device=rows.device))
+    if len(source) and not (rows.requires_grad and torch.is_grad_enabled()) and _has_sparse_products(rows.device):
+        # reads each row once from its beginning to its end; embedding_bag goes through the rows of an output in slices
+        edges = torch.sparse_csr_tensor(first, source, weight, (outputs, len(rows)), check_invariants=False)
+        sums = rows.new_empty(outputs, rows.shape[1])
+        return torch.addmm(sums, edges, rows.detach(), beta=0, out=sums)
+    return F.embedding_bag(source, rows, first[:-1], mode="sum", per_sample_weights=weight)
+
+
+@cache
+def _has_sparse_products(device: torch.device) -> bool:
+    """Whether MKL multiplies sparse matrices with rows on a device. The first sparse matrix warns that it is new."""
+    if device.type != "cpu" or not torch.backends.mkl.is_available():  # type: ignore[no-untyped-call]
+        return False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.sparse_csr_tensor(torch.tensor([0, 0]), torch.empty(0, dtype=torch.int64), torch.empty(0), (1, 1))
+    return True
 
 
 @torch.library.custom_op("holitom::sum_rows", mutates_args=())

@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holitom import ops
+from holitom.edges import sums_in_order
 from holitom.ops.inner import halving_weights, mean_weights, nearest_kept, split_by_rank
+from holitom.ops.similarity import products
 from holitom.tokens import exact_count, largest_remainder
 
 
@@ -73,6 +75,39 @@ def test_neighbour_cosine(shape, dtype):
     assert got.dtype == torch.float32
     torch.testing.assert_close(got, want, atol=1e-5, rtol=0)
     assert got.abs().max() <= 1 if got.numel() else True
+
+
+def test_neighbour_cosine_of_frames_further_apart():
+    x = torch.randn(7, 4, 33, generator=torch.Generator().manual_seed(1))
+    for step in (2, 3, 7):
+        want = torch.nn.functional.cosine_similarity(x[step:], x[:-step], dim=-1)
+        torch.testing.assert_close(ops.neighbour_cosine(x, step=step), want)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 48, 49, 97, 150])
+def test_products_of_rows_are_symmetric(rows):
+    x = torch.randn(rows, 77, generator=torch.Generator().manual_seed(rows))
+    got = products(x)
+    assert torch.equal(got, got.T)
+    torch.testing.assert_close(got, x @ x.T, atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("edges", [0, 1, 200])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_sums_in_order(edges, dtype):
+    """Some of the 30 outputs have no edges; what is not finite stays where it goes."""
+    random = torch.Generator().manual_seed(edges)
+    rows, weight = torch.randn(50, 9, generator=random).to(dtype), torch.rand(edges, generator=random)
+    source, output = torch.randint(49, (edges,), generator=random), torch.randint(30, (edges,), generator=random)
+    rows[49], output = torch.nan, output.sort().values
+    got = sums_in_order(rows, source, output, weight, 30)
+    want = torch.zeros(30, 9, dtype=torch.float64)
+    want.index_add_(0, output, rows[source].double() * weight.double()[:, None])
+    assert got.dtype == torch.promote_types(dtype, torch.float32)
+    torch.testing.assert_close(got.double(), want, atol=1e-5, rtol=1e-5)
+    learned = rows.float().requires_grad_()
+    sums_in_order(learned, source, output, weight, 30).sum().backward()
+    torch.testing.assert_close(learned.grad[:, 0], torch.zeros(50).index_add_(0, source, weight))
 
 
 def test_identical_frames_are_static_below_one_and_never_at_one():

@@ -97,7 +97,16 @@ def plan_outer(
     live = np.repeat(np.array(merged, dtype=np.int64) > 0, sizes)  # columns of which something stays
     number = np.append(np.where(live, live.cumsum() - 1, -2), -1)  # -1: dynamic
     column, first, length = number[column], first[live], length[live]
-    source = column.reshape(-1).argsort(kind="stable")[(column < 0).sum() :]
+    source = np.concatenate(
+        [
+            (np.arange(start, stop + 1) * positions + where[:, None]).ravel()
+            for (start, stop), where, clusters in zip(cut.spans, static, merged, strict=True)
+            if clusters
+        ]
+        or [np.empty(0, dtype=np.int64)]
+    )
+    if free > 0:
+        source = source[column.reshape(-1)[source] >= 0]  # without those that are free
     groups, of_clusters, of_picks, outputs = [], [], [], 0
     for (start, stop), size, clusters in zip(cut.spans, sizes, merged, strict=True):
         if clusters:

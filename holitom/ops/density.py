@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from holitom.ops.ranking import rank_descending
-from holitom.ops.similarity import row_chunk
+from holitom.ops.similarity import products, row_chunk
 
 _HELD = 1 << 26  # distances that are kept
 
@@ -26,10 +26,9 @@ def pairwise_distances(x: Tensor) -> Tensor:
     """
     x = x.detach().float()
     x = x - x.mean(0)  # the differences stay, and with smaller numbers less of them is lost to rounding
-    gram = x @ x.T
+    gram = products(x)
     square = gram.diagonal()
-    both = gram + gram.T  # symmetric even where a product rounds its two halves differently
-    distance: Tensor = (square[:, None] + square[None, :] - both).clamp_(min=0).sqrt_() / x.shape[1] ** 0.5
+    distance = (square[:, None] + square).sub_(gram, alpha=2).clamp_(min=0).sqrt_().div_(x.shape[1] ** 0.5)
     distance.fill_diagonal_(0)
     return distance
 

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+_BLOCK = 32  # frames whose runs are counted at once
+
 
 @dataclass(frozen=True)
 class Segmentation:
@@ -58,30 +60,41 @@ def segment_links(links: np.ndarray, max_frames: int | None = None) -> Segmentat
     frames, positions = links.shape[0] + 1, links.shape[1]
     limit = frames if max_frames is None else min(max_frames, frames)
     best = np.zeros(frames + 1, dtype=np.int64)  # best[e+1]: the most tokens saved in frames 0..e
-    length = np.ones(frames, dtype=np.int64)  # of the last segment in the best cut that ends at frame e
-    saved = np.zeros(frames, dtype=np.int64)  # by that segment
+    length = [1] * frames  # of the last segment in the best cut that ends at frame e
+    saved = [0] * frames  # by that segment
     run = np.zeros(positions, dtype=np.int64)  # links that end at frame e without a gap, for each position
-    steps = np.arange(frames, dtype=np.int64)
-    for end in range(1, frames):
-        run += 1
-        run *= links[end - 1]
-        best[end + 1] = best[end]
-        histogram = np.bincount(run)
-        longest = min(len(histogram), limit) - 1  # in links; a longer segment has no static position
-        if longest < 1:
-            continue
-        static = histogram[::-1].cumsum()[::-1]  # static[w-1]: positions that are static in the last w frames
-        gain = steps[1 : longest + 1] * static[1 : longest + 1]
-        total = best[end - longest : end][::-1] + gain  # by the number of links: 1, 2, ...
-        shortest = int(total.argmax())
-        if total[shortest] > best[end]:
-            best[end + 1], length[end], saved[end] = total[shortest], shortest + 2, gain[shortest]
-    spans, gains, end = [], [], frames - 1
+    for first in range(1, frames, _BLOCK):
+        runs = _runs(links[first - 1 : first - 1 + _BLOCK], run)
+        run, longest = runs[-1], min(int(runs.max(initial=0)) + 1, limit) - 1  # in links
+        gains = np.arange(1, longest + 1) * _static(runs)[:, 1 : longest + 1]  # by the number of links: 1, 2, ...
+        for end, gain in enumerate(gains, first):
+            before = best[end]
+            total = best[max(0, end - longest) : end][::-1] + gain[:end]
+            shortest = int(total.argmax()) if longest else 0
+            if longest and total[shortest] > before:
+                before, length[end], saved[end] = total[shortest], shortest + 2, int(gain[shortest])
+            best[end + 1] = before
+    spans, gained, end = [], [], frames - 1
     while end >= 0:
-        spans.append((end - int(length[end]) + 1, end))
-        gains.append(int(saved[end]))
-        end -= int(length[end])
-    return Segmentation(spans[::-1], gains[::-1])
+        spans.append((end - length[end] + 1, end))
+        gained.append(saved[end])
+        end -= length[end]
+    return Segmentation(spans[::-1], gained[::-1])
+
+
+def _runs(links: np.ndarray, run: np.ndarray) -> np.ndarray:
+    """(F, N) bool links and (N,) the run in front of them -> (F, N) int64, the run of links that ends with each."""
+    number = np.arange(1, len(links) + 1)[:, None]
+    gap = np.maximum.accumulate(np.where(links, 0, number), 0)  # the latest link that does not hold; 0: none
+    return np.where(gap > 0, number - gap, number + run)
+
+
+def _static(runs: np.ndarray) -> np.ndarray:
+    """(F, N) runs of links -> (F, longest + 1) int64: how many positions have a run of at least 0, 1, ... links."""
+    width = int(runs.max(initial=0)) + 1
+    each = (runs + width * np.arange(len(runs))[:, None]).ravel()
+    histogram = np.bincount(each, minlength=width * len(runs)).reshape(len(runs), width)
+    return histogram[:, ::-1].cumsum(1)[:, ::-1]
 
 
 def static_positions(links: np.ndarray, spans: list[tuple[int, int]]) -> list[np.ndarray]:
