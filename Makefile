@@ -85,8 +85,10 @@ docs: $(VENV_TEST)/ready-for-pages
 	@echo "site/index.html"
 
 # Inside vLLM, on a CPU: engines in the test's own process, and a real server; then the equalities again on Model Runner
-# V2, the default on GPUs, whose kernels Triton interprets. RUNS is told what ran: docs/serving_table.py.
+# V2, the default on GPUs, whose kernels Triton interprets. RUNS is told what ran: docs/serving_table.py. First the
+# library's own kernels, interpreted: vLLM brings Triton, which the other environments on a CPU lack.
 serving: $(VENV_VLLM)/ready
+	TRITON_INTERPRET=1 $(SERVING) tests/test_ops_kernels.py
 	$(SERVING) -n 2 --dist loadfile tests/serving $(addprefix --ignore=,$(APART)) --runs $(RUNS)
 	$(SERVING) -n 2 --dist loadfile $(APART) --runs $(RUNS)
 	$(RUNNER_V2) $(SERVING) -n 2 --dist loadgroup $(ON_RUNNER_V2) --runs $(RUNS)
