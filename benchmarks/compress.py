@@ -57,9 +57,7 @@ def interleaved(work: dict[str, Callable[[], object]], repeats: int, device: str
             if turn > 1:
                 for clock, read in clocks.items():
                     times[clock][name].append(read() - start[clock])
-    return {
-        clock: {name: statistics.median(values) for name, values in each.items()} for clock, each in times.items()
-    }
+    return {clock: {name: statistics.median(values) for name, values in each.items()} for clock, each in times.items()}
 
 
 def main() -> None:
