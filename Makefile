@@ -5,7 +5,7 @@
 #
 # There are two virtual environments. Some tests compare preprocessing with transformers' own, which needs torchvision;
 # but the ordinary wheel of torchvision fails to load beside a CPU build of torch, and transformers fails with it
-# (tests/conftest.py mends that, for the tests). So torchvision stays out of the environment that runs the demo.
+# (tests/torchvision_loads.py mends that, for the tests). So torchvision stays out of the environment that runs the demo.
 #
 # torch comes first and by itself: the package asks for `torch>=2.6`, which is then met, so nothing that is installed
 # later brings another build. torchvision comes with --no-deps for the same reason.

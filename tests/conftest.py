@@ -1,23 +1,39 @@
-"""Shared by all tests."""
+"""Shared by all tests. pytest-xdist's controller, which runs none, reads it without torch."""
 
-import torch
-from hypothesis import settings
+import gc
+from pathlib import Path
+
+import pytest
 
 
-def _let_torchvision_load() -> None:
-    """Wheels of torchvision beside a CPU build of torch miss two operators that transformers never calls."""
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session):
+    if session.config.pluginmanager.has_plugin("dsession"):
+        return (yield)
+    gc.disable()  # what is imported and collected stays: to search it for garbage was half of the collection's time
     try:
-        import torchvision  # noqa: F401
-    except ImportError:
-        return
-    except RuntimeError:
-        global _library
-        _library = torch.library.Library("torchvision", "FRAGMENT")
-        for name in ("nms", "qnms"):
-            _library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        _prepare()
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
-_let_torchvision_load()
-torch.set_num_threads(1)  # the tests are many small products; threads only get in each other's way
-settings.register_profile("shared machine", deadline=None)  # how long an example takes says nothing there
-settings.load_profile("shared machine")
+def _prepare() -> None:
+    import torch
+    import torchvision_loads  # noqa: F401 - before transformers
+    from hypothesis import settings
+
+    torch.set_num_threads(1)  # the tests are many small products; threads only get in each other's way
+    settings.register_profile("shared machine", deadline=None)  # how long an example takes says nothing there
+    settings.load_profile("shared machine")
+
+
+@pytest.fixture(scope="session")
+def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first synthetic clip of the test split, as a file that nobody changes."""
+    from holitom.video.synthetic.files import write_clips
+
+    folder = tmp_path_factory.mktemp("film")
+    write_clips(folder, 1, "test")
+    return next(folder.glob("*.mp4"))

@@ -1,6 +1,6 @@
-"""The console script in a process of its own, with what conftest.py mends; worker processes read this file again."""
+"""The console script in a process of its own that can load torchvision; worker processes read this file again."""
 
-import conftest  # noqa: F401
+import torchvision_loads  # noqa: F401
 
 from holitom.cli import main
 

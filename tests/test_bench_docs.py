@@ -165,10 +165,10 @@ def test_the_papers_rows_are_methods_that_exist():
 
 
 def _main(folder: Path) -> Path:
-    """The console script, in this interpreter, with what conftest.py does for torchvision."""
+    """The console script, in this interpreter, with what torchvision_loads.py does."""
     path = folder / "main.py"
     path.write_text(
-        f"import sys\nsys.path.insert(0, {str(ROOT / 'tests')!r})\nimport conftest\n"
+        f"import sys\nsys.path.insert(0, {str(ROOT / 'tests')!r})\nimport torchvision_loads\n"
         "from holitom.cli import main\nmain()\n"
     )
     return path

@@ -43,22 +43,31 @@ def test_listing_the_methods_loads_no_torch():
     assert tell(code) == "True False"
 
 
-def test_public_names_are_there_all_the_same():
-    code = "import holitom; print(sorted(set(holitom.__all__) - set(dir(holitom))), holitom.HoliTom().retention)"
-    assert tell(code) == "[] 0.1"
+ASK = "import os; from holitom.cli.threads import wait_briefly; wait_briefly(); print(os.environ.get('GOMP_SPINCOUNT'))"
+
+
+@pytest.fixture(scope="module")
+def with_torch() -> list[str]:
+    """What one process says, line by line, in which torch is loaded by the first name that needs it."""
+    code = (
+        "import sys, holitom; print('torch' in sys.modules, holitom.merge.DROPPED, holitom.ops.segment.__name__)\n"
+        "print(sorted(set(holitom.__all__) - set(dir(holitom))), holitom.HoliTom().retention)\n"
+    )
+    return tell(code + ASK).splitlines()
+
+
+def test_modules_are_there_as_attributes(with_torch):
+    assert with_torch[0] == "False -1 segment"
+
+
+def test_public_names_are_there_all_the_same(with_torch):
+    assert with_torch[1] == "[] 0.1"
     with pytest.raises(ImportError):
         from holitom import nothing_of_that_name  # noqa: F401
 
 
-ASK = "import os; from holitom.cli.threads import wait_briefly; wait_briefly(); print(os.environ.get('GOMP_SPINCOUNT'))"
-
-
-def test_threads_wait_briefly_unless_somebody_decided_otherwise():
+def test_threads_wait_briefly_unless_somebody_decided_otherwise(with_torch):
     assert tell(ASK) == "5000"
     assert tell(ASK, GOMP_SPINCOUNT="7") == "7"
     assert tell(ASK, OMP_WAIT_POLICY="active") == "None"
-    assert tell(f"import torch; {ASK}") == "None", "too late for it"
-
-
-def test_modules_are_there_as_attributes():
-    assert tell("import holitom; print(holitom.merge.DROPPED, holitom.ops.segment.__name__)") == "-1 segment"
+    assert with_torch[2] == "None", "too late for it"

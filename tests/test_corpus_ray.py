@@ -7,8 +7,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import conftest  # noqa: F401 - actors read this file, and need what it mends
 import pytest
+import torchvision_loads  # noqa: F401 - actors read this file
 from corpus_clips import QUESTIONS, answers, rows_of, write_corpus
 from tiny_checkpoints import build_llava_onevision
 

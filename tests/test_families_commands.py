@@ -17,7 +17,6 @@ from holitom.evaluation import Log, evaluate
 from holitom.evaluation.run import first_word
 from holitom.video import Clip
 from holitom.video.synthetic import suite
-from holitom.video.synthetic.files import write_mp4
 
 DEFAULT = ("llava_onevision", "qwen3_vl", "internvl", "smolvlm")  # one of each way to encode a video
 EACH = [name if name in DEFAULT else pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES]
@@ -29,13 +28,6 @@ QUESTIONS = ("What?", "Who is it?")
 @pytest.fixture(scope="module", params=EACH)
 def model(request, tmp_path_factory) -> tuple[str, Path]:
     return request.param, checkpoint(request.param, tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture(scope="module")
-def film(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("films") / "film.mp4"
-    write_mp4(suite("test", 1)[0].frames, path)
-    return path
 
 
 def run(*words: object) -> str:

@@ -475,7 +475,7 @@ def test_process_memory_does_not_grow_with_the_film(tmp_path):
         import resource, sys
         import numpy as np, torch
         sys.path.insert(0, sys.argv[2])
-        import conftest
+        import torchvision_loads
         from holitom import HoliTom
         from holitom.pipeline import Pipeline
         from holitom.long_video import Reading

@@ -25,7 +25,6 @@ from holitom.ops.segmentation import segment
 from holitom.report.page import page, page_data, write_page
 from holitom.report.steps import steps_of
 from holitom.report.trace import Stage, some, stages_of, trace
-from holitom.video.synthetic.files import write_clips
 
 METHODS = ("holitom:retention=0.3", "visionzip:retention=0.3|fastv", "pyramiddrop", "fastvid")
 
@@ -224,18 +223,11 @@ class TestPage:
         assert "1 frames" in page(small(pipe, "holitom", frames=1))
 
 
-@pytest.fixture(scope="module")
-def film(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("film")
-    write_clips(folder, 1, "test", 0)
-    return str(next(folder.glob("*.mp4")))
-
-
 class TestCommand:
     def test_it_writes_the_page_and_says_where(self, film, tmp_path):
         out = tmp_path / "page.html"
         result = CliRunner().invoke(
-            app, ["show", film, "--question", "What colour is the square?", "--method", "holitom", "--method",
+            app, ["show", str(film), "--question", "What colour is the square?", "--method", "holitom", "--method",
                   "fastvid", "--retention", "0.2", "--out", str(out)], env={"COLUMNS": "300"},
         )  # fmt: skip
         assert result.exit_code == 0, result.output
@@ -245,13 +237,13 @@ class TestCommand:
 
     def test_pictures_alone_write_no_page(self, film, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
-        result = CliRunner().invoke(app, ["show", film, "--png", "a.png", "--gif", "a.gif", "--mp4", "a.mp4"])
+        result = CliRunner().invoke(app, ["show", str(film), "--png", "a.png", "--gif", "a.gif", "--mp4", "a.mp4"])
         assert result.exit_code == 0, result.output
         assert sorted(path.name for path in tmp_path.iterdir()) == ["a.gif", "a.mp4", "a.png"]
 
     @pytest.mark.parametrize("options", [["--method", "holiton"], ["--method", "none"], ["--retention", "2"]])
     def test_wrong_usage_is_told_in_a_sentence(self, film, options):
-        result = CliRunner().invoke(app, ["show", film, *options])
+        result = CliRunner().invoke(app, ["show", str(film), *options])
         assert result.exit_code == 2
         assert "Traceback" not in result.output
 
