@@ -42,7 +42,6 @@ def matched_to(
     text: int,
     video: VideoTokens | None = None,
     parameter: str | None = None,
-    causal: bool = True,
     vision: Flops | None = None,
 ) -> Matched:
     """The largest setting of a method with which prefill stays within a budget of FLOPs.
@@ -60,7 +59,6 @@ def matched_to(
         video: a video to count on, for methods whose counts depend on the content. Without it, they need exact=True.
         parameter: the field to set, if another than the method's ``retention``, ``inner_retention``, ``shares`` or
             ``cost``, the first that it has. A tuple is scaled as a whole.
-        causal: see :func:`~holitom.cost.prefill_flops`.
         vision: what the vision tower costs with this method's stage inside it, to count against the budget, which is
             then one for the first token: ``session.summary().cost.vision`` of a video of this kind. What a stage
             inside the tower saves is then free for tokens. None: the budget is that of prefill alone.
@@ -74,7 +72,7 @@ def matched_to(
     def measure(value: float) -> Matched:
         candidate = _with(method, name, value)
         visual = visual_schedule(candidate, shape.depth, frames, grid, video)
-        cost: Flops = prefill_flops(shape, [text + count for count in visual], causal=causal)
+        cost: Flops = prefill_flops(shape, [text + count for count in visual])
         return Matched(candidate, cost.total + inside, visual)
 
     tried = [measure(1.0)]

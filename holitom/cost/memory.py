@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 
 from .flops import check_per_layer
-from .shape import AttentionShape, DeltaNetShape, LayerShape, ModelShape, ShortConvShape, check_int
+from .shape import AttentionShape, DeltaNetShape, LayerShape, ModelShape, ShortConvShape
 
 _FLOAT32 = 4
 
@@ -35,8 +35,6 @@ def activation_peak_bytes(
     dtype: torch.dtype | int = 2,
     *,
     attention: Literal["sdpa", "eager"] = "sdpa",
-    logits: int | Literal["all"] = 1,
-    batch: int = 1,
 ) -> int:
     """Bytes of activations at the peak of the language model's prefill, without weights and KV cache.
 
@@ -46,7 +44,7 @@ def activation_peak_bytes(
     * attention: 2 d (residual, norm) + 4 q + 2 k (projections, rotary products or repeated keys and values);
       eager attention adds the scores, 8 bytes per head and pair (softmax in float32), and the mask;
     * MLP: 3 d + 3 m with a gate, 3 d + 2 m without; eager layers still hold their weights and the mask;
-    * head: the logits.
+    * head: the logits of one position, as in ``generate()``.
 
     To each come the input embeddings and the rotary table. The tests compare it with the bytes of all live tensors: 2 %
     off with sdpa, 10 % with eager in float32 (in bfloat16 the CPU's softmax keeps a copy more). Allocators round up,
@@ -57,8 +55,6 @@ def activation_peak_bytes(
         tokens_per_layer: tokens that each decoder layer processes.
         dtype: of the activations, or the bytes of one element.
         attention: "eager" keeps the scores of all pairs; everything else does not.
-        logits: positions that the head sees, 1 in ``generate()``.
-        batch: samples of this length.
 
     Raises:
         ValueError: for layers of linear attention, whose memory depends on the kernel.
@@ -66,15 +62,13 @@ def activation_peak_bytes(
     tokens = check_per_layer(shape, tokens_per_layer, "tokens_per_layer", minimum=1)
     if attention not in ("sdpa", "eager"):
         raise ValueError(f"attention must be 'sdpa' (also for flash) or 'eager', got {attention!r}")
-    check_int("batch", batch)
     size = element_size(dtype)
-    positions = tokens[-1] if logits == "all" else logits
-    peak = positions * shape.vocab * size
+    peak = shape.vocab * size
     for layer, n in zip(shape.layers, tokens, strict=True):
         peak = max(peak, _mixing_peak(layer, shape.hidden, n, size, attention))
         peak = max(peak, _mlp_peak(layer, shape.hidden, n, size, attention))
     heads = [layer.attention.head_dim for layer in shape.layers if isinstance(layer.attention, AttentionShape)]
-    return batch * (peak + tokens[0] * (shape.hidden + 2 * max(heads, default=0)) * size)
+    return peak + tokens[0] * (shape.hidden + 2 * max(heads, default=0)) * size
 
 
 def element_size(dtype: torch.dtype | int) -> int:

@@ -50,7 +50,6 @@ class CostReport:
         visual_per_layer: visual tokens of each sample in each layer, as it ran.
         vision: FLOPs of the vision tower and projector as they ran; None where not given.
         full_vision: the same without a stage inside the tower; None where that is ``vision``.
-        causal: whether ``prefill_flops`` leaves masked pairs out.
     """
 
     full: Cost
@@ -58,7 +57,6 @@ class CostReport:
     tokens_per_layer: tuple[tuple[int, ...], ...]
     visual_per_layer: tuple[tuple[int, ...], ...]
     vision: Flops | None = None
-    causal: bool = True
     full_vision: Flops | None = None
 
     @classmethod
@@ -71,7 +69,6 @@ class CostReport:
         dtype: torch.dtype | int = 2,
         *,
         attention: Literal["sdpa", "eager"] = "sdpa",
-        causal: bool = True,
         vision: Flops | None = None,
         full_vision: Flops | None = None,
     ) -> CostReport:
@@ -85,7 +82,6 @@ class CostReport:
                 compression leaves alone; so the full prompt's visual tokens are the prompt less that text.
             dtype: of cache and activations, or the bytes of one element.
             attention: for the activation peak; "eager" keeps the scores.
-            causal: how attention is counted in ``prefill_flops``; see :func:`~holitom.cost.prefill_flops`.
             vision: FLOPs of the vision tower, from :func:`~holitom.cost.vision_flops`, to report beside.
             full_vision: the same for the untouched tower, where a method's stage inside it or blocks that nobody reads
                 make a difference.
@@ -114,12 +110,11 @@ class CostReport:
             text = tokens[0] - visual[0]
             full.append(((prompt,) * shape.depth, (prompt - text,) * shape.depth))
         return cls(
-            full=_cost(shape, full, dtype, attention, causal),
-            compressed=_cost(shape, ran, dtype, attention, causal),
+            full=_cost(shape, full, dtype, attention),
+            compressed=_cost(shape, ran, dtype, attention),
             tokens_per_layer=tuple(tokens for tokens, _ in ran),
             visual_per_layer=tuple(visual for _, visual in ran),
             vision=vision,
-            causal=causal,
             full_vision=full_vision,
         )
 
@@ -150,7 +145,7 @@ class CostReport:
             "ratios": self.ratios,
             "tokens_per_layer": [list(tokens) for tokens in self.tokens_per_layer],
             "visual_per_layer": [list(visual) for visual in self.visual_per_layer],
-            "attention_pairs": "causal" if self.causal else "all",
+            "attention_pairs": "causal",
             "vision_flops": self.vision.as_dict() if self.vision else None,
             "full_vision_flops": full.as_dict() if (full := self.full_vision or self.vision) else None,
         }
@@ -161,7 +156,6 @@ def _cost(
     samples: Sequence[tuple[tuple[int, ...], tuple[int, ...]]],
     dtype: torch.dtype | int,
     attention: Literal["sdpa", "eager"],
-    causal: bool,
 ) -> Cost:
     peak = None
     if all(isinstance(layer.attention, AttentionShape) for layer in shape.layers):
@@ -173,7 +167,7 @@ def _cost(
             paper_flops(visual, shape.hidden, [layer.active_intermediate for layer in shape.layers])
             for _, visual in samples
         ),
-        prefill_flops=sum(prefill_flops(shape, tokens, causal=causal).total for tokens, _ in samples),
+        prefill_flops=sum(prefill_flops(shape, tokens).total for tokens, _ in samples),
         decode_flops=sum(decode_flops(shape, tokens).total for tokens, _ in samples),
         kv_cache_bytes=sum(kv_cache_bytes(shape, tokens, dtype) for tokens, _ in samples),
         activation_peak_bytes=peak,
