@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
+PARQUET = ("pyarrow", "Parquet", "'holitom[corpora]', or use a .jsonl file")
+"""What :func:`require` is asked for: the largest package after torch, which only tables of many rows use."""
+
 
 def require(module: str, what: str, install: str | None = None) -> None:
     """Refuses to begin without an optional package.

@@ -8,8 +8,9 @@ import pytest
 from tiny_checkpoints import build_llava_onevision
 
 from holitom.cli import main
+from holitom.corpus.questions import questions_by_video
 from holitom.evaluation import Log, label
-from holitom.evaluation.calibration import Comparison, compare, questions_of, risk, smallest
+from holitom.evaluation.calibration import Comparison, compare, risk, smallest
 from holitom.methods import EVS, Spread
 from holitom.pipeline import Pipeline
 from holitom.recommendation import Recommendation
@@ -112,8 +113,8 @@ def test_the_command(monkeypatch, capsys, tmp_path, checkpoint, films):
 def test_questions_about_no_video_are_named(tmp_path):
     path = tmp_path / "questions.jsonl"
     path.write_text('{"video": "a.mp4", "question": "?"}\n{"video": "b.mp4", "question": "?"}\n')
-    with pytest.raises(ValueError, match=r"line 2: 'b\.mp4' is none"):
-        questions_of(path, {"a.mp4": "/a.mp4"})
+    with pytest.raises(ValueError, match=r"row 2: 'b\.mp4' is none"):
+        questions_by_video(str(path), {"a.mp4": "/a.mp4"})
     path.write_text('{"video": "a.mp4"}\n')
-    with pytest.raises(ValueError, match="line 1"):
-        questions_of(path, {"a.mp4": "/a.mp4"})
+    with pytest.raises(ValueError, match="row 1"):
+        questions_by_video(str(path), {"a.mp4": "/a.mp4"})

@@ -56,8 +56,9 @@ def calibrate(
     that is worded in another way counts as another answer, so ask for short ones.
     """
     from holitom.corpus import list_videos
+    from holitom.corpus.questions import questions_by_video
     from holitom.evaluation import Log
-    from holitom.evaluation.calibration import Comparison, compare, questions_of, risk, smallest
+    from holitom.evaluation.calibration import Comparison, compare, risk, smallest
 
     if (questions is None) == (not question):
         raise typer.BadParameter("give either --question, once or more, or --questions FILE", param_hint="--question")
@@ -67,7 +68,7 @@ def calibrate(
         raise typer.BadParameter(f"{model} is no folder that could be written to", param_hint="--recommend")
     videos = {item.path.removeprefix(source.rstrip("/") + "/"): item.address for item in list_videos(source)}
     if questions is not None:
-        asked = questions_of(questions, videos)
+        asked = questions_by_video(str(questions), videos)
     else:
         asked = [(name, path, each) for name, path in videos.items() for each in question or []]
     pipeline = load(model, device, dtype, None, quiet=as_json)

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from holitom.corpus.rows import COLUMNS, TEXT, Row
-from holitom.corpus.tables import PARQUET
-from holitom.extras import require
+from holitom.extras import PARQUET, require
 from holitom.resume import whole_file
 
 SETTINGS = b"holitom"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from holitom.corpus.tables import TABLES, column_of, suffix_of, text_of
+from holitom.corpus.tables import TABLES, column_of, json_lines, suffix_of, text_of
 
 
 def list_questions(texts: list[str], file: str | None) -> tuple[str, ...]:
@@ -29,6 +29,26 @@ def list_questions(texts: list[str], file: str | None) -> tuple[str, ...]:
     if twice:
         raise ValueError(f"asked more than once: {'; '.join(map(repr, twice))}")
     return tuple(found)
+
+
+def questions_by_video(file: str, videos: dict[str, str]) -> list[tuple[str, str, str]]:
+    """(name, path, question) from JSON lines with ``video`` and ``question``, as ``holitom clips`` writes them.
+
+    Args:
+        file: with one question a line.
+        videos: paths by name.
+
+    Raises:
+        ValueError: naming the row that has neither, or a video that is not among these.
+    """
+    found = []
+    for number, row in enumerate(json_lines(file)[1], 1):
+        if not {"video", "question"} <= set(row):
+            raise ValueError(f"{file}, row {number}: a row holds 'video' and 'question', got {sorted(row)}")
+        if row["video"] not in videos:
+            raise ValueError(f"{file}, row {number}: {row['video']!r} is none of the videos")
+        found.append((row["video"], videos[row["video"]], row["question"]))
+    return found
 
 
 def check_question(text: str) -> None:

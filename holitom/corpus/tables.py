@@ -11,11 +11,9 @@ from typing import Any
 
 import fsspec
 
-from holitom.extras import require
+from holitom.extras import PARQUET, require
 
 TABLES = {".csv", ".tsv", ".jsonl", ".parquet"}
-PARQUET = ("pyarrow", "Parquet", "'holitom[corpora]', or use a .jsonl file")
-"""What :func:`holitom.extras.require` is asked for: the largest package after torch, which only corpora use."""
 
 
 def suffix_of(address: str) -> str:
@@ -97,8 +95,7 @@ def _read(address: str, asked: tuple[str, ...]) -> tuple[list[str], list[dict[st
     suffix = suffix_of(address)
     if suffix == ".parquet":
         return _parquet(address)
-    text = text_of(address)
-    return _json_lines(address, text) if suffix == ".jsonl" else _separated(address, text, suffix, asked)
+    return json_lines(address) if suffix == ".jsonl" else _separated(address, text_of(address), suffix, asked)
 
 
 def _parquet(address: str) -> tuple[list[str], list[dict[str, Any]]]:
@@ -113,9 +110,15 @@ def _parquet(address: str) -> tuple[list[str], list[dict[str, Any]]]:
     return list(table.column_names), table.to_pylist()
 
 
-def _json_lines(address: str, text: str) -> tuple[list[str], list[dict[str, Any]]]:
+def json_lines(address: str) -> tuple[list[str], list[dict[str, Any]]]:
+    """The names in a file of JSON lines, and its rows.
+
+    Raises:
+        ValueError: naming the line that is no object.
+        OSError: when it cannot be read.
+    """
     rows = []
-    for number, line in enumerate(text.split("\n"), 1):  # not splitlines(): a text may hold U+2028
+    for number, line in enumerate(text_of(address).split("\n"), 1):  # not splitlines(): a text may hold U+2028
         if not line.strip():
             continue
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,8 +12,8 @@ import torch
 
 from holitom.evaluation.results import Log
 from holitom.evaluation.run import UNCOMPRESSED, first_word, label
-from holitom.evaluation.statistics import Interval
-from holitom.extras import require
+from holitom.evaluation.statistics import DRAWS, Interval, interval_of
+from holitom.extras import PARQUET, require
 from holitom.generation import encode, generate, on_device_of, pixels_of, with_encoded
 from holitom.methods.base import Method
 from holitom.pipeline import Pipeline
@@ -174,7 +173,7 @@ def _words(text: str) -> list[str]:
     return [word for each in text.split() if (word := first_word(each))]
 
 
-def risk(rows: Sequence[Comparison], method: Method, draws: int = 2000, seed: int = 0) -> Risk:
+def risk(rows: Sequence[Comparison], method: Method) -> Risk:
     """How much a method changes, over all its rows.
 
     The interval resamples videos, because answers about one video go together. Where no answer differs it reaches up to
@@ -191,14 +190,12 @@ def risk(rows: Sequence[Comparison], method: Method, draws: int = 2000, seed: in
     counts = np.zeros((len(videos), 2))
     for row in mine:
         counts[place[row.video]] += (not row.agrees, 1)
-    value = counts[:, 0].sum() / counts[:, 1].sum()
-    picks = np.random.default_rng(seed).integers(0, len(videos), (draws, len(videos)))
-    low, high = np.percentile(counts[picks, 0].sum(1) / counts[picks, 1].sum(1), [2.5, 97.5])
-    if value == 0:
-        high = 1 - 0.05 ** (1 / len(videos))
+    value = float(counts[:, 0].sum() / counts[:, 1].sum())
+    picks = np.random.default_rng(0).integers(0, len(videos), (DRAWS, len(videos)))
+    interval = interval_of(value, counts[picks, 0].sum(1) / counts[picks, 1].sum(1))
     return Risk(
         method,
-        Interval(float(value), float(low), float(high)),
+        interval if value else interval._replace(high=1 - 0.05 ** (1 / len(videos))),
         float(np.mean([row.distance for row in mine])),
         float(np.mean([row.tokens for row in mine])),
         len(videos),
@@ -230,30 +227,9 @@ def write_rows(rows: Sequence[Comparison], path: Path) -> None:
     Raises:
         ImportError: without pyarrow, which the extra ``holitom[corpora]`` installs.
     """
-    require("pyarrow", "Parquet", "'holitom[corpora]'")
+    require(*PARQUET)
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     with whole_file(path) as part:
         pq.write_table(pa.Table.from_pylist([asdict(row) for row in rows]), part)
-
-
-def questions_of(path: Path, videos: dict[str, str]) -> list[tuple[str, str, str]]:
-    """(name, path, question) from JSON lines with ``video`` and ``question``, as ``holitom clips`` writes them.
-
-    Args:
-        path: the file.
-        videos: paths by name.
-
-    Raises:
-        ValueError: naming the line that has neither, or a video that is not among these.
-    """
-    found = []
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
-        row = json.loads(line)
-        if not {"video", "question"} <= set(row):
-            raise ValueError(f"{path}, line {number}: a line holds 'video' and 'question', got {sorted(row)}")
-        if row["video"] not in videos:
-            raise ValueError(f"{path}, line {number}: {row['video']!r} is none of the videos")
-        found.append((row["video"], videos[row["video"]], row["question"]))
-    return found

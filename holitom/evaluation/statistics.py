@@ -14,6 +14,7 @@ from holitom.evaluation.results import Row
 # the tokens that change most are kept (training/results/leaks.json), and counting scenes when those of objects are.
 # They are asked and shown, but do not enter the mean.
 LEAKING = ("count", "scenes")
+DRAWS = 2000  # resamplings of the clips
 KINDS = {
     "content": ("colour", "shape"),
     "place": ("end_place", "start_place"),
@@ -53,7 +54,7 @@ def mean_accuracy(right: NDArray[Any], asked: NDArray[Any]) -> NDArray[Any]:
 
 
 def paired_bootstrap(
-    rows: Sequence[Row], baseline: Sequence[Row], tasks: Sequence[str], draws: int = 2000, seed: int = 0
+    rows: Sequence[Row], baseline: Sequence[Row], tasks: Sequence[str], draws: int = DRAWS, seed: int = 0
 ) -> tuple[Interval, Interval]:
     """Mean accuracy over tasks, and its difference to the baseline on the same clips, with 95 % bootstrap intervals.
 
@@ -75,10 +76,11 @@ def paired_bootstrap(
     values = mean_accuracy(ours[0][picks], ours[1][picks])
     others = mean_accuracy(theirs[0][picks], theirs[1][picks])
     value, other = float(mean_accuracy(*ours)), float(mean_accuracy(*theirs))
-    return _interval(value, values), _interval(value - other, values - others)
+    return interval_of(value, values), interval_of(value - other, values - others)
 
 
-def _interval(value: float, draws: NDArray[Any]) -> Interval:
+def interval_of(value: float, draws: NDArray[Any]) -> Interval:
+    """A value and what 95 % of its resampled ones lie between."""
     low, high = np.percentile(draws, [2.5, 97.5])
     return Interval(value, float(low), float(high))
 
