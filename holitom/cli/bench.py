@@ -159,14 +159,8 @@ def _maker(
     from holitom.bench.presets import preset as known
 
     dtype, attention = settings["dtype"], settings["attention"]
-    sizes = {
-        "batch": "batch",
-        "text": "prompt_tokens",
-        "answer": "answer_tokens",
-        "static": "static",
-        "longer": "longer",
-    }
-    given = {name: settings[key] for name, key in sizes.items() if key in settings}
+    given = {"batch": settings["batch"], "text": settings["prompt_tokens"], "answer": settings["answer_tokens"]}
+    given |= {name: settings[name] for name in ("static", "longer") if name in settings}
     kind = getattr(torch, dtype, None)
     if not isinstance(kind, torch.dtype) or not kind.is_floating_point:
         raise typer.BadParameter(f"{dtype!r} is no floating type: bfloat16, float16, float32", param_hint="--dtype")

@@ -44,6 +44,6 @@ def demo(
             blocks = app(queue, clips, recommended(model))
             with err.status("warming up ..."):
                 queue.pipeline.ask(next(iter(clips.values()))[0], "?", max_new_tokens=2)
-            address = launch(blocks, queue.limits.megabytes, host, port, share, wait=False)
+            address = launch(blocks, queue.limits.megabytes, host, port, share)
             say(f"open {address} (Ctrl-C ends it)")
             blocks.block_thread()

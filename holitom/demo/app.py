@@ -135,9 +135,8 @@ def launch(
     host: str = "127.0.0.1",
     port: int | None = None,
     share: bool = False,
-    wait: bool = True,
 ) -> str:
-    """Serves the app, by default to this machine alone; returns its address.
+    """Serves the app in threads of its own, by default to this machine alone; returns its address.
 
     Args:
         blocks: from :func:`app`.
@@ -145,7 +144,6 @@ def launch(
         host: the address to listen on.
         port: None: a free one from 7860.
         share: opens it to the internet, through Gradio's servers.
-        wait: until interrupted.
 
     Raises:
         OSError: when the port is taken.
@@ -157,7 +155,7 @@ def launch(
         server_port=port,
         share=share,
         quiet=True,
-        prevent_thread_lock=not wait,
+        prevent_thread_lock=True,
         allowed_paths=[],
         max_file_size=int(megabytes * 1_000_000),
         footer_links=[],

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
-from typing import Any
 from urllib.parse import urlsplit
 
 import fsspec
@@ -145,17 +144,13 @@ def _from_web(address: str, copy: Path, meter: _Meter) -> None:
 
 
 def _from_store(address: str, copy: Path, meter: _Meter) -> None:
-    system, path = _filesystem(address)
+    try:
+        system, path = fsspec.core.url_to_fs(address)
+    except ValueError as error:
+        raise VideoError(address, f"no known kind of address ({error})", "Check the address.") from error
     try:
         system.get_file(path, str(copy), callback=meter)
     except FileNotFoundError as error:
         raise VideoError(address, "no such file", "Check the address.") from error
     except OSError as error:
         raise VideoError(address, f"cannot be fetched ({error.strerror or error})", "Check the address.") from error
-
-
-def _filesystem(address: str) -> tuple[Any, str]:
-    try:
-        return fsspec.core.url_to_fs(address)  # type: ignore[no-any-return]
-    except ValueError as error:
-        raise VideoError(address, f"no known kind of address ({error})", "Check the address.") from error

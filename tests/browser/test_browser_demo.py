@@ -36,7 +36,7 @@ def served(clips):
 
     queue = QuestionQueue(Pipeline.from_pretrained(TINY, device="cpu"), "tiny")
     blocks = app(queue, clips, recommended("tiny"))
-    yield launch(blocks, queue.limits.megabytes, wait=False)
+    yield launch(blocks, queue.limits.megabytes)
     blocks.close()
     queue.close()
 
