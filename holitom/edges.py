@@ -80,7 +80,8 @@ def _has_sparse_products(device: torch.device) -> bool:
         return False
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.sparse_csr_tensor(torch.tensor([0, 0]), torch.empty(0, dtype=torch.int64), torch.empty(0), (1, 1))
+        none = torch.empty(0, dtype=torch.int64)
+        torch.sparse_csr_tensor(torch.tensor([0, 0]), none, none.float(), (1, 1))
     return True
 
 

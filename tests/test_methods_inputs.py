@@ -84,6 +84,10 @@ def default_dtype(request: pytest.FixtureRequest) -> Iterator[torch.dtype]:
     torch.set_default_dtype(torch.float32)
 
 
+def autocast() -> torch.autocast:
+    return torch.autocast("cpu", torch.bfloat16)
+
+
 def equal(a: Merge, b: Merge) -> bool:
     assert a.weight.dtype == b.weight.dtype == torch.float32
     return all(torch.equal(x, y) for x, y in zip((*a.edges(), a.anchor), (*b.edges(), b.anchor), strict=True))
@@ -107,6 +111,16 @@ def test_maps_do_not_depend_on_the_default_dtype(method: Method, default_dtype: 
             assert torch.equal(merge.apply(video.features.flatten(0, 1)), out)
 
 
+@pytest.mark.parametrize("method", OUTER, ids=repr)
+def test_maps_do_not_depend_on_autocast(method: Method) -> None:
+    for video in VIDEOS:
+        expected, out = method.merge_video(video), method.merge_video(video).apply(video.features.flatten(0, 1))
+        with autocast():
+            merge = method.merge_video(video)
+            assert equal(merge, expected)
+            assert torch.equal(merge.apply(video.features.flatten(0, 1)), out)
+
+
 def spans(dtype: torch.dtype = torch.float32) -> Iterator[SpanStates]:
     random = torch.Generator().manual_seed(0)
     for layer in (2, 11, 18, 20, 7, 14, 21):
@@ -122,6 +136,14 @@ def test_inner_maps_do_not_depend_on_the_default_dtype(method: Method, default_d
     torch.set_default_dtype(default_dtype)
     for each, before in zip(made, expected, strict=True):
         assert equal(method.merge_span(replace(each, memory={})), before)
+
+
+@pytest.mark.parametrize("method", INNER, ids=repr)
+def test_inner_maps_do_not_depend_on_autocast(method: Method) -> None:
+    for each in (each for each in spans() if each.layer in method.layers(28)):
+        expected = method.merge_span(replace(each, memory={}))
+        with autocast():
+            assert equal(method.merge_span(replace(each, memory={})), expected)
 
 
 @pytest.mark.parametrize(("method", "bad"), some(product(OUTER, BAD), 3), ids=repr)
@@ -171,7 +193,8 @@ def test_tower_maps_do_not_depend_on_the_default_dtype(method: Method, default_d
     [made] = states(method)
     expected = method.merge_tower(made)
     torch.set_default_dtype(default_dtype)
-    assert equal(method.merge_tower(made), expected)
+    with autocast():
+        assert equal(method.merge_tower(made), expected)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

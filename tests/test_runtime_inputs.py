@@ -11,11 +11,15 @@ from models import llava_onevision, padded, prompt, video
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from holitom import HoliTom
+from holitom.methods.chain import Chain
 from holitom.methods.dycoke import DyCoke
 from holitom.methods.evs import EVS
 from holitom.methods.fastv import FastV
 from holitom.methods.pyramiddrop import PyramidDrop
+from holitom.methods.renewal import Renewal
 from holitom.models.base import VideoLayout
+from holitom.runtime import encoder
+from holitom.runtime.attention import attention_received
 from holitom.runtime.locate import locate
 
 OUTER, INNER = HoliTom(retention=0.25, layer=None), HoliTom(retention=0.3, layer=2)
@@ -182,6 +186,38 @@ def test_the_default_dtype_changes_nothing(model, method, dtype):
         finally:
             torch.set_default_dtype(torch.float32)
         assert torch.equal(session.videos[0].merge.anchor, kept)
+
+
+# autocast
+
+
+@pytest.mark.parametrize("method", [OUTER, INNER, Chain.of(Renewal(change=0.5), OUTER)], ids=lambda method: method.name)
+@torch.inference_mode()
+def test_a_session_under_autocast_chooses_in_full_precision(model, method, monkeypatch):
+    """Autocast changes what the model computes, and nothing of what is chosen by it."""
+    read, seen = [], []
+
+    def received(*args):
+        read.append((args, attention_received(*args)))
+        return read[-1][1]
+
+    def merge_video(self, tokens):
+        seen.append((self, tokens, choose(self, tokens)))
+        return seen[-1][2]
+
+    choose = HoliTom.merge_video
+    monkeypatch.setattr(encoder, "attention_received", received)
+    monkeypatch.setattr(HoliTom, "merge_video", merge_video)
+    with torch.autocast("cpu", torch.bfloat16), method(model) as session:
+        model(**pixels())
+        assert session.videos[0].merge.outputs < session.videos[0].merge.inputs
+    assert read
+    for args, scores in read:
+        assert torch.equal(attention_received(*args), scores)
+    for chosen, tokens, merge in seen:
+        again = choose(chosen, tokens)
+        assert torch.equal(again.target, merge.target)
+        assert torch.equal(again.weight, merge.weight)
 
 
 # families whose costs are not known

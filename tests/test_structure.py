@@ -106,6 +106,19 @@ def test_torchvision_is_never_imported():
     assert [name_of(path) for path, names in IMPORTS.items() if any(n[0] == "torchvision" for n in names)] == []
 
 
+def test_tensors_of_floating_point_numbers_get_their_dtype():
+    """Whatever torch.set_default_dtype says."""
+    made = {"zeros", "ones", "empty", "eye", "rand", "randn", "linspace"}
+    calls = [
+        f"{name_of(path)}:{node.lineno}: {ast.unparse(node)}"
+        for path, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in {f"torch.{name}" for name in made}
+        if "dtype" not in {keyword.arg for keyword in node.keywords}
+    ]
+    assert calls == []
+
+
 def test_modules_are_short():
     lengths = {name_of(path): len(path.read_text("utf-8").splitlines()) for path in TREES}
     assert {name: lines for name, lines in lengths.items() if lines > LONGEST} == {}

@@ -56,7 +56,7 @@ def check_device(device: str | None) -> None:
     import torch
 
     try:
-        torch.empty(0, device=device)
+        torch.empty(0, dtype=torch.float32, device=device)
         usable = device != "meta"
         why = "it computes nothing"
     except (RuntimeError, AssertionError, NotImplementedError) as error:

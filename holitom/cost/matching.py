@@ -121,8 +121,10 @@ def visual_schedule(
     counts = []
     for layer in range(depth):
         if layer in layers:
-            attention = torch.linspace(1, 0, len(place)) if layer or method.attention == "coming" else None
-            span = SpanStates(torch.zeros(len(place), 1), attention, layer, depth, place, frames, grid, entered, memory)
+            seen = layer > 0 or method.attention == "coming"
+            attention = torch.linspace(1, 0, len(place), dtype=torch.float32) if seen else None
+            hidden = torch.zeros(len(place), 1, dtype=torch.float32)
+            span = SpanStates(hidden, attention, layer, depth, place, frames, grid, entered, memory)
             place = method.merge_span(span).gather(place)
         counts.append(len(place))
     return tuple(counts)

@@ -31,11 +31,13 @@ def _compiled() -> Any:
     """Imports Triton and builds two small kernels: it needs a C compiler, and a GPU that it knows."""
     try:
         found = importlib.import_module("holitom.kernels.compiled")
-        apart = torch.ones(1, 3, 3, device="cuda")
-        index, _, _ = found.pick_farthest(apart, torch.tensor([[1.0, 3.0, 2.0]]).to("cuda"), None, 2, 1, 0.0)
+        apart = torch.ones(1, 3, 3, dtype=torch.float32, device="cuda")
+        first = torch.tensor([[1.0, 3.0, 2.0]], dtype=torch.float32).to("cuda")
+        index, _, _ = found.pick_farthest(apart, first, None, 2, 1, 0.0)
         if index.tolist() != [[1, 0]]:
             raise RuntimeError(f"a kernel that should pick [[1, 0]] picked {index.tolist()}")
-        far = torch.tensor([[0.0, 0.0, 1.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]).to("cuda")
+        far = torch.zeros(3, 3, dtype=torch.float32, device="cuda")
+        far[0, 2] = 1
         begins = found.cut_positions(torch.stack([far, 0 * far, 0 * far]), far[0, 2] / 2, 1, 3, 1)
         if begins.tolist() != [[0, 0, 0], [0, 0, 0], [2, 2, 0]]:
             raise RuntimeError(f"a kernel that should cut before frame 2 cut so: {begins.tolist()}")

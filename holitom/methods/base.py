@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from holitom.merge import Merge
 from holitom.methods.settings import normalise
+from holitom.ops.precision import chooses_as_given
 from holitom.tokens import SpanStates, TowerStates, VideoTokens, check_share
 
 if TYPE_CHECKING:
@@ -85,6 +86,8 @@ class Method:
             "inside": Method.merge_span,
         }
         cls.stages = tuple(stage for stage, entry in entries.items() if getattr(cls, entry.__name__) is not entry)
+        for name in {entry.__name__ for entry in entries.values()} & vars(cls).keys():
+            setattr(cls, name, chooses_as_given(vars(cls)[name]))
 
     def __post_init__(self) -> None:
         """Checks the settings' types, and a stage inside the LLM. A method that checks more calls it first."""

@@ -121,7 +121,8 @@ class TowerRecord:
         source = (torch.arange(self.frames)[:, None] * len(self.place) + state).flatten()
         merge = Merge.identity(self.frames * len(self.place)) if self.merge is None else self.merge.to("cpu")
         rows, target = torch.unique(merge.target[source], return_inverse=True)
-        weight, total = merge.weight[source], torch.zeros(len(rows))
+        weight = merge.weight[source]
+        total = torch.zeros(len(rows), dtype=weight.dtype)
         total.index_add_(0, target, weight)
         first = torch.full((len(rows),), len(source)).scatter_reduce_(0, target, torch.arange(len(source)), "amin")
         patch = torch.full((merge.inputs,), -1)
@@ -141,7 +142,7 @@ class TowerRecord:
         rows, columns = (
             _pooled_line(before, after) for before, after in zip(self.grid, grid, strict=True)
         )  # each (before, after)
-        shares = torch.einsum("ac,bd->abcd", rows, columns).flatten(2).flatten(0, 1)
+        shares = (rows[:, None, :, None] * columns[None, :, None, :]).flatten(2).flatten(0, 1)
         patch, place = shares.nonzero().unbind(1)
         return patch, place, shares[patch, place]
 
@@ -154,7 +155,7 @@ class TowerRecord:
 
 def _pooled_line(before: int, after: int) -> Tensor:
     """(before, after) float32: the share of each patch of a line in each place of the LLM's."""
-    each = torch.eye(before)[None]
+    each = torch.eye(before, dtype=torch.float32)[None]
     if before % after == 0:
         return torch.nn.functional.adaptive_avg_pool1d(each, after)[0]
     return torch.nn.functional.interpolate(each, size=after, mode="linear")[0]

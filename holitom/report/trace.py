@@ -231,13 +231,13 @@ def _arrange(anchor: Tensor, place: Tensor) -> Merge:
     slots = torch.arange(len(place)) if len(place) == len(anchor) else (place >= 0).nonzero()[:, 0]
     target = torch.empty_like(anchor)
     target[anchor.argsort(stable=True)] = slots[place[slots].argsort(stable=True)]
-    return Merge(target, torch.ones(len(anchor)), torch.zeros_like(place))
+    return Merge(target, torch.ones(len(anchor), dtype=torch.float32), torch.zeros_like(place))
 
 
 def _on_patches(attention: Tensor | None, place: Tensor, record: VideoRecord) -> Tensor | None:
     if attention is None:
         return None
-    spread = torch.full((record.merge.inputs,), torch.nan)
+    spread = torch.full((record.merge.inputs,), torch.nan, dtype=torch.float32)
     patch = place >= 0
     spread[place[patch]] = attention.float().cpu()[patch]
     return spread

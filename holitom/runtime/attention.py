@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from holitom import kernels
 from holitom.models import transformers_names as names
+from holitom.ops.precision import as_given
 from holitom.runtime.thread import here
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def _show(
     if not observers:
         return rows
     scale = query.shape[-1] ** -0.5 if scaling is None else float(scaling)
-    with torch.no_grad():
+    with as_given(query.device):
         shown = (query.detach(), key.detach())
         for each_query, each_key in _sequences(*shown, borders) if rows is None else rows.shown(*shown):
             for observer in observers:

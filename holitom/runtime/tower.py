@@ -235,8 +235,7 @@ class TowerPass:
                 merged=merged,
                 keys=None if keys is None else keys[video.index].reshape(*shape, -1),
             )
-            with torch.no_grad():
-                merge = self.method.merge_tower(seen)
+            merge = self.method.merge_tower(seen)
             if not merge.drops_none:
                 raise ValueError(
                     f"{self.method.name}.merge_tower dropped patches or split them: every patch needs a row"
