@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,11 +15,14 @@ from family_processors import VOCABULARY, checkpoint, processor
 from family_reference import continue_by_hand, shortened, whole_prompt
 from transformers.models.qwen2_5_omni import processing_qwen2_5_omni
 from transformers.models.qwen3_omni_moe import processing_qwen3_omni_moe
+from typer.testing import CliRunner
 
 from holitom import HoliTom, Pipeline
+from holitom.cli import app
 from holitom.cost import ModelShape
 from holitom.models import find_model
 from holitom.video import Clip, Preprocessor
+from holitom.video.synthetic.files import write_mp4
 
 OMNI = {
     "qwen2_5_omni": (transformers.Qwen2_5OmniConfig, transformers.Qwen2_5OmniForConditionalGeneration),
@@ -234,6 +238,17 @@ def test_a_checkpoint_of_the_whole_model(name: str, tmp_path: Path):
         said.append(pipeline.ask(Clip.from_frames(frames), "What?", METHODS["outer"], max_new_tokens=STEPS).as_dict())
     assert said[0]["answer"] == said[1]["answer"]
     assert said[0]["cost"] == said[1]["cost"]
+    write_mp4(frames, tmp_path / "film.mp4")
+    chosen = ["--method", "holitom:retention=0.25,layer=none", "--max-new-tokens", STEPS, "--frames", 8]
+    words = ["caption", tmp_path / "film.mp4", "--question", "What?", "--out", tmp_path / "out.jsonl", *chosen]
+    result = CliRunner().invoke(app, [*map(str, words), "--model", str(tmp_path / "whole"), "--workers", "0"])
+    assert result.exit_code == 0, result.output
+    told = json.loads((tmp_path / "out.jsonl").read_text("utf-8"))
+    asked = Pipeline.from_pretrained(tmp_path / "whole", device="cpu").ask(
+        tmp_path / "film.mp4", "What?", METHODS["outer"], frames=8, max_new_tokens=STEPS
+    )
+    assert told["answer"] == asked.text
+    assert told["visual_tokens_out"] == asked.summary.visual_tokens[1]
     assert ModelShape.from_config(omni.config) == ModelShape.from_config(omni.thinker.config)
 
 

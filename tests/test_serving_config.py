@@ -208,3 +208,6 @@ def test_every_family_is_served_or_refused_with_a_reason():
                 serving_architecture(name)
         else:
             assert serving_architecture(name) == f"HoliTom{name}"
+    for name in ("Qwen2_5OmniModel", "Qwen3OmniMoeForConditionalGeneration"):  # as checkpoints call them
+        with pytest.raises(ValueError, match=r"does not serve .*: its checkpoints hold a talker beside the thinker"):
+            serving_architecture(name)
