@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from holitom.video.synthetic.scene import COLOURS, DOWN, FRAMES, LEFT, MAX_COUNT, RIGHT, SHAPES, STILL, UP, Scenes
 
@@ -87,8 +89,7 @@ def _flash_place(scenes: Scenes, b: int, rng: np.random.Generator) -> Question |
 
 
 def _place(task: str, text: str, scenes: Scenes, b: int, rng: np.random.Generator, at_end: bool) -> Question | None:
-    count = int(scenes.count[b])
-    movers = np.nonzero(scenes.heading[b, :count] != STILL)[0]
+    count, movers = int(scenes.count[b]), _movers(scenes, b)
     # Half of the questions go to moving objects: on still ones start and end are the same place.
     use_movers = rng.random() < 0.5
     slot = int(rng.choice(movers)) if len(movers) and use_movers else int(rng.integers(count))
@@ -97,16 +98,13 @@ def _place(task: str, text: str, scenes: Scenes, b: int, rng: np.random.Generato
     return Question(task, text.format(_name(scenes, b, slot, rng)), place, QUADRANTS) if place else None
 
 
-def _end_place(scenes: Scenes, b: int, rng: np.random.Generator) -> Question | None:
-    return _place("end_place", "Where is the {} at the end?", scenes, b, rng, at_end=True)
-
-
-def _start_place(scenes: Scenes, b: int, rng: np.random.Generator) -> Question | None:
-    return _place("start_place", "Where did the {} first appear?", scenes, b, rng, at_end=False)
+def _movers(scenes: Scenes, b: int) -> NDArray[np.int64]:
+    """The slots of the lasting objects that move."""
+    return np.nonzero(scenes.heading[b, : scenes.count[b]] != STILL)[0]
 
 
 def _direction(scenes: Scenes, b: int, rng: np.random.Generator) -> Question | None:
-    movers = np.nonzero(scenes.heading[b, : scenes.count[b]] != STILL)[0]
+    movers = _movers(scenes, b)
     if not len(movers):
         return None
     slot = int(rng.choice(movers))
@@ -115,7 +113,7 @@ def _direction(scenes: Scenes, b: int, rng: np.random.Generator) -> Question | N
 
 
 def _side(scenes: Scenes, b: int, rng: np.random.Generator) -> Question | None:
-    movers = np.nonzero(scenes.heading[b, : scenes.count[b]] != STILL)[0]
+    movers = _movers(scenes, b)
     if not len(movers):
         return None
     slot = int(rng.choice(movers))
@@ -127,7 +125,7 @@ def _side(scenes: Scenes, b: int, rng: np.random.Generator) -> Question | None:
 
 
 def _mover(scenes: Scenes, b: int, rng: np.random.Generator) -> Question | None:
-    movers = np.nonzero(scenes.heading[b, : scenes.count[b]] != STILL)[0]
+    movers = _movers(scenes, b)
     if len(movers) != 1 or scenes.count[b] < 2:
         return None
     return Question("mover", "What colour is the moving shape?", COLOURS[scenes.colour[b, movers[0]]], COLOURS)
@@ -144,8 +142,8 @@ ASKERS: dict[str, Callable[[Scenes, int, np.random.Generator], Question | None]]
     "order": _order,
     "flash_shape": _flash_shape,
     "flash_place": _flash_place,
-    "end_place": _end_place,
-    "start_place": _start_place,
+    "end_place": partial(_place, "end_place", "Where is the {} at the end?", at_end=True),
+    "start_place": partial(_place, "start_place", "Where did the {} first appear?", at_end=False),
     "direction": _direction,
     "side": _side,
     "mover": _mover,

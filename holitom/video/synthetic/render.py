@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -88,37 +89,24 @@ def _signed_distance(
 ) -> NDArray[np.float32]:
     """Approximate distance to the outline (K, h, w), negative inside, of shapes (K,) of the given radii (K, 1, 1)."""
     out = np.empty(np.broadcast_shapes(x.shape, y.shape), dtype=np.float32)
-    for kind, distance in enumerate((_circle, _square, _triangle, _cross, _ring, _diamond)):
+    for kind, distance in enumerate(_DISTANCES):
         which = np.nonzero(shape == kind)[0]
         if len(which):
             out[which] = distance(x[which], y[which], radius[which])
     return out
 
 
-def _circle(x: _Grid, y: _Grid, r: _Grid) -> Any:
-    return np.sqrt(x * x + y * y) - r
-
-
-def _square(x: _Grid, y: _Grid, r: _Grid) -> Any:
-    return np.maximum(np.abs(x), np.abs(y)) - r * np.float32(0.9)
-
-
-def _triangle(x: _Grid, y: _Grid, r: _Grid) -> Any:
-    slope = (np.abs(x) * np.float32(2.0) - y - r) * np.float32(0.45)
-    return np.maximum(slope, y - r)
-
-
-def _cross(x: _Grid, y: _Grid, r: _Grid) -> Any:
-    long, short = np.maximum(np.abs(x), np.abs(y)), np.minimum(np.abs(x), np.abs(y))
-    return np.maximum(long - r, short - r * np.float32(0.36))
-
-
-def _ring(x: _Grid, y: _Grid, r: _Grid) -> Any:
-    return np.abs(np.sqrt(x * x + y * y) - r * np.float32(0.78)) - r * np.float32(0.24)
-
-
-def _diamond(x: _Grid, y: _Grid, r: _Grid) -> Any:
-    return (np.abs(x) + np.abs(y) - r * np.float32(1.1)) * np.float32(0.7)
+_DISTANCES: tuple[Callable[[_Grid, _Grid, _Grid], Any], ...] = (
+    lambda x, y, r: np.sqrt(x * x + y * y) - r,
+    lambda x, y, r: np.maximum(np.abs(x), np.abs(y)) - r * np.float32(0.9),
+    lambda x, y, r: np.maximum((np.abs(x) * np.float32(2.0) - y - r) * np.float32(0.45), y - r),
+    lambda x, y, r: np.maximum(
+        np.maximum(np.abs(x), np.abs(y)) - r, np.minimum(np.abs(x), np.abs(y)) - r * np.float32(0.36)
+    ),
+    lambda x, y, r: np.abs(np.sqrt(x * x + y * y) - r * np.float32(0.78)) - r * np.float32(0.24),
+    lambda x, y, r: (np.abs(x) + np.abs(y) - r * np.float32(1.1)) * np.float32(0.7),
+)
+"""From the distances to its middle and its radius: how far a point is from the outline of each of SHAPES."""
 
 
 def _draw(frames: NDArray[np.float32], owner: NDArray[np.int8] | None, scenes: Scenes, slot: int) -> None:
