@@ -29,8 +29,9 @@ def peak_memory(device: torch.device) -> Iterator[Peak]:
 
     The figures are there when the block has ended.
     """
-    peak, module = Peak(), _allocator(device)
-    if module is not None:
+    peak = Peak()
+    module: Any = getattr(torch, device.type, None)
+    if device.type != "cpu" and hasattr(module, "reset_peak_memory_stats"):
         module.reset_peak_memory_stats(device)
         before = module.memory_allocated(device)
         yield peak
@@ -62,11 +63,6 @@ def release_memory(device: torch.device) -> None:
     module: Any = getattr(torch, device.type, None)
     if device.type != "cpu" and hasattr(module, "empty_cache"):
         module.empty_cache()
-
-
-def _allocator(device: torch.device) -> Any:
-    module = getattr(torch, device.type, None)
-    return module if device.type != "cpu" and hasattr(module, "reset_peak_memory_stats") else None
 
 
 def _resettable() -> bool:

@@ -213,8 +213,9 @@ def shared_start(
     Raises:
         ValueError: when the prompts do not begin alike.
     """
-    placeholders = _placeholders(whole[0], video_token)
-    last = max(index for index, token in enumerate(whole[0]) if token in placeholders)
+    # the token that stands for visual tokens: the video's; where frames are written as images, the commonest
+    placeholder = video_token if video_token in whole[0] else max(set(whole[0]), key=whole[0].count)
+    last = max(index for index, token in enumerate(whole[0]) if token == placeholder)
     cut = last + 1 + (len({ids[last + 1] for ids in whole if len(ids) > last + 1}) == 1)
     if any(ids[:cut] != whole[0][:cut] or len(ids) <= cut for ids in whole):
         raise ValueError(
@@ -227,11 +228,6 @@ def shared_start(
         for name, value in inputs.items()
     }
     return start, [ids[cut:] for ids in whole]
-
-
-def _placeholders(ids: list[int], video_token: int) -> set[int]:
-    """The token that stands for visual tokens: the video's; where frames are written as images, the commonest."""
-    return {video_token} if video_token in ids else {max(set(ids), key=ids.count)}
 
 
 def behind_video(preprocessor: Any, clip: Any, question: str, video_token: int) -> tuple[str, list[int] | None]:

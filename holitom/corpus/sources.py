@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import fsspec
 
@@ -130,11 +129,8 @@ def _remote(source: str) -> list[Item]:
         _log_left_out(source, set(system.find(path)) - set(names))
     else:
         names = [path]
-    return [Item(address, address) for address in (_address(system, name) for name in sorted(names))]
-
-
-def _address(system: Any, name: str) -> str:
-    return str(name if "://" in name else system.unstrip_protocol(name))
+    addresses = (str(name if "://" in name else system.unstrip_protocol(name)) for name in sorted(names))
+    return [Item(address, address) for address in addresses]
 
 
 def _log_left_out(source: str, names: Iterable[str]) -> None:

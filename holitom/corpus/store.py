@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 PAUSE = 5.0  # seconds between two writings of OUT, at least
 SHARE = 20  # and this many times as long as the last one took: 5 % of the time at most
+REMEMBERED = ("prompt_tokens", "visual_tokens_in", "visual_tokens_out", "error")  # of a row on the disk, for batches
 
 
 class StoreError(RuntimeError):
@@ -188,7 +189,8 @@ class Store:
             )
 
     def _take(self, row: Row) -> None:
-        self.found[row.key] = Row(row.path, row.question, **_light(row))
+        kept = {name: getattr(row, name) for name in REMEMBERED}
+        self.found[row.key] = Row(row.path, row.question, **kept)
         self.seen(row)
 
     # OUT.run ----------------------------------------------------------------------------------------------------
@@ -239,12 +241,6 @@ class Store:
                 "the batch at hand are not. Free some space and run the same command again; it goes on from there"
             ) from error
         self._good += len(line)
-
-
-def _light(row: Row) -> dict[str, Any]:
-    """What is remembered of a row that is on the disk: what batches are made by."""
-    names = ("prompt_tokens", "visual_tokens_in", "visual_tokens_out", "error")
-    return {name: getattr(row, name) for name in names}
 
 
 def _lock(file: IO[bytes], path: Path) -> None:

@@ -129,8 +129,12 @@ class ClipReader:
         """
         coming: Future[Video | Failure] = self._threads.submit(self._read, Upload(path.name, str(path), frames))
         try:
-            while (found := _result(coming)) is None:
-                yield None
+            while True:
+                try:
+                    found = coming.result(1.0)
+                    break
+                except NotYet:
+                    yield None
         finally:
             coming.cancel()  # where it still waits for a reader, and nobody for it
         if isinstance(found, Failure):
@@ -157,11 +161,3 @@ class ClipReader:
             return worker.read(upload)
         finally:
             self._idle.put(worker)
-
-
-def _result(coming: Future[Video | Failure]) -> Video | Failure | None:
-    """What was read; None where it has not come within a second."""
-    try:
-        return coming.result(1.0)
-    except NotYet:
-        return None

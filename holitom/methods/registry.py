@@ -117,7 +117,7 @@ def spell(method: Method) -> str:
     if method_class(method.name) is not type(method):
         raise ValueError(f"{type(method).__name__} is not the method that {method.name!r} names")
     changed = [
-        f"{field.name}={_spell_value(value)}"
+        f"{field.name}={str(value).lower() if value is None or isinstance(value, bool) else value}"
         for field in dataclasses.fields(method)
         if (value := getattr(method, field.name)) != field.default
     ]
@@ -199,10 +199,6 @@ def _value(text: str) -> Any:
     except (SyntaxError, ValueError, MemoryError, RecursionError):
         return text
     return value
-
-
-def _spell_value(value: object) -> str:
-    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
 def _origin(point: EntryPoint) -> str:

@@ -6,7 +6,7 @@ import struct
 from array import array
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import av
 import numpy as np
@@ -107,7 +107,10 @@ def scan(path: Path, source: str, playlists: bool = False) -> Contents:
         fps = float(rate) if rate else None
         formats = set(reader.container.format.name.split(","))
         jumps = bool(reader.container.format.flags & av.format.Flags.ts_discont.value)
-        announced = _announced_seconds(reader.container) if formats & {"flv", "asf"} else 0.0
+        length, announced = reader.container.duration, 0.0
+        # the container's own length may be that of a longer sound track, so it speaks for a lone stream only
+        if formats & {"flv", "asf"} and length is not None and len(reader.container.streams) == 1:
+            announced = float(length / av.time_base)
         errors = reader.errors
 
     keys = np.frombuffer(starts, dtype=np.int8).astype(bool)
@@ -177,13 +180,6 @@ def _cut(
     if there < announced * (1 - SHORT_BY) - 1:
         return f"cut off: its header announces {announced:.1f} s and {there:.1f} s are there"
     return None
-
-
-def _announced_seconds(container: Any) -> float:
-    # The container's own length may be that of a longer sound track, so it speaks for a lone stream only.
-    if container.duration is not None and len(container.streams) == 1:
-        return float(container.duration / av.time_base)
-    return 0.0
 
 
 def _missing_bytes(path: Path) -> tuple[int, int] | None:

@@ -148,19 +148,17 @@ class LlavaOnevisionPreprocessor(Preprocessor):
         if not pictures:
             return []
         size = self.image_settings.get("size") or {"height": 384}
+        given = self.image_settings.get("image_grid_pinpoints")
+        canvases = given or [(384 * rows, 384 * columns) for rows in range(1, 7) for columns in range(1, 7)]
         anyres = AnyRes(
             grid=self.grid,
             tile=int(size.get("height") or size["shortest_edge"]),
-            canvases=tuple((int(h), int(w)) for h, w in self._canvases()),
+            canvases=tuple((int(h), int(w)) for h, w in canvases),
             most_tiles=AnyRes.most_tiles_of(self.vision_aspect_ratio),
         )
         if len(pictures) > 1:
-            return [anyres.tokens_whole()] * len(pictures)
+            return [self.grid**2 + 1] * len(pictures)  # among several, each is seen whole only, and a newline
         return [anyres.tokens(pictures[0].height, pictures[0].width)]
-
-    def _canvases(self) -> Sequence[Sequence[int]]:
-        given = self.image_settings.get("image_grid_pinpoints")
-        return given or [(384 * rows, 384 * columns) for rows in range(1, 7) for columns in range(1, 7)]
 
     def _image_inputs(self, pictures: list[list[Image.Image]]) -> dict[str, torch.Tensor]:
         # Pillow's resize, not torch's: transformers' own choice for images where torchvision is not installed.
@@ -245,10 +243,6 @@ class AnyRes:
             return used, used - canvas[0] * canvas[1]
 
         return max(self.canvases, key=quality)
-
-    def tokens_whole(self) -> int:
-        """Tokens of an image among several: seen whole only, and a newline."""
-        return self.grid**2 + 1
 
     def tokens(self, height: int, width: int) -> int:
         """Tokens of a lone image of ``height`` x ``width`` pixels: whole, then its tiles in rows ended by newlines."""

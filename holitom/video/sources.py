@@ -77,7 +77,9 @@ def located(source: Any, limits: FetchLimits = LIMITS) -> Located:
     if isinstance(source, np.ndarray) or _is_tensor(source):
         return Located("<array>", pictures=list(_in_bytes(source, "<array>")))
     if isinstance(source, (list, tuple)):
-        return Located("<list>", pictures=[_picture(item, place) for place, item in enumerate(_filled(source))])
+        if not source:
+            raise VideoError("<list>", "an empty list", f"Give {TAKEN}.")
+        return Located("<list>", pictures=[_picture(item, place) for place, item in enumerate(source)])
     raise TypeError(f"source must be {TAKEN}, got {type(source).__name__}")
 
 
@@ -148,12 +150,6 @@ def _copied(read: Callable[[int], bytes], name: str, limits: FetchLimits) -> Loc
         raise VideoError(name, "holds nothing (0 bytes)", "Check where it comes from.")
     copy.flush()
     return Located(name, Path(copy.name), copy=copy)
-
-
-def _filled(source: Sequence[Any]) -> Sequence[Any]:
-    if not len(source):
-        raise VideoError("<list>", "an empty list", f"Give {TAKEN}.")
-    return source
 
 
 def _picture(item: Any, place: int) -> Any:
