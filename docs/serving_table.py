@@ -23,6 +23,8 @@ MODELS = {
     "llava_onevision": "LLaVA-OneVision",
     "qwen2_5_vl": "Qwen2.5-VL",
     "qwen3_vl": "Qwen3-VL",
+    "qwen3_vl_moe": "Qwen3-VL MoE",
+    "cosmos3": "Cosmos 3",
     "qwen3_5": "Qwen3.5",
     "qwen3_5_moe": "Qwen3.5 MoE",
 }
@@ -36,6 +38,7 @@ CHECKS = {
     "test_a_long_video_is_encoded_in_parts_as_in_one_pass": "a long video in parts as in one pass",
     "test_answers_are_those_without_graphs": "encoder CUDA graphs (emulated) change nothing",
     "test_both_runners_say_the_same": "runner V2 answers as V1",
+    "test_every_token_of_a_prompt_has_its_place": "every position is that of transformers",
 }
 
 

@@ -20,7 +20,7 @@ from holitom.integrations.vllm import (
     engine_arguments,
     serving_architecture,
 )
-from holitom.integrations.vllm.architectures import BACKEND, OWN, REFUSED, served_by
+from holitom.integrations.vllm.architectures import BACKEND, CALLED, OWN, REFUSED, served_by
 from holitom.methods import EVS, DivPrune, FastV, VisionZip
 from holitom.methods.registry import BUILTIN
 from holitom.models import supported
@@ -202,6 +202,7 @@ def test_every_family_is_served_or_refused_with_a_reason():
     ours = {name for name, adapter in supported().items() if adapter.__module__.startswith("holitom.")}
     assert ours == {*OWN, *BACKEND, *REFUSED}
     assert not {*OWN, *BACKEND} & {*REFUSED}
+    assert all(serving_architecture(name) == ARCHITECTURES[ours] for name, ours in CALLED.items())
     for name in ours:
         if served_by(name) == "no":
             with pytest.raises(ValueError, match=re.escape(REFUSED[name])):

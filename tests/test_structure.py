@@ -175,7 +175,9 @@ def environment(path: Path, tree: ast.AST) -> Iterator[str]:
             yield f"{name_of(path)}:{node.lineno}"
 
 
-NEED_VLLM = {f"integrations/vllm/{name}.py" for name in ("llava_onevision", "placed", "processing", "start")} | {
+NEED_VLLM = {
+    f"integrations/vllm/{name}.py" for name in ("cosmos3", "llava_onevision", "placed", "processing", "start")
+} | {
     "integrations/vllm/qwen2_5_vl.py",
     "integrations/vllm/qwen3_5.py",
     "integrations/vllm/qwen3_vl.py",

@@ -19,10 +19,13 @@ STOCK = {
     "llava_onevision": "LlavaOnevisionForConditionalGeneration",
     "qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration",
     "qwen3_vl": "Qwen3VLForConditionalGeneration",
+    "qwen3_vl_moe": "Qwen3VLMoeForConditionalGeneration",
+    "cosmos3": "Cosmos3OmniForConditionalGeneration",
     "qwen3_5": "Qwen3_5ForConditionalGeneration",
     "qwen3_5_moe": "Qwen3_5MoeForConditionalGeneration",
 }
 HYBRID = ("qwen3_5", "qwen3_5_moe")  # linear attention on a CPU knows bfloat16 alone
+TIMED = ("qwen3_vl", "qwen3_vl_moe", "cosmos3", *HYBRID)  # have the processor and vision tower of the first
 PLACEHOLDERS = ("<|vision_start|><|video_pad|><|vision_end|>", "<|vision_start|><|image_pad|><|vision_end|>")
 LLAVAS_PLACEHOLDERS = ("<video>", "<image>")
 STEPS = 6

@@ -10,6 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_checkpoints import QWEN_SPECIAL, QWEN_TEMPLATE, SPECIAL, build_llava_onevision, build_tokenizer
 from transformers import (
+    Cosmos3OmniConfig,
+    Cosmos3OmniForConditionalGeneration,
     GenerationConfig,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
@@ -22,6 +24,8 @@ from transformers import (
     Qwen3_5MoeForConditionalGeneration,
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
+    Qwen3VLMoeConfig,
+    Qwen3VLMoeForConditionalGeneration,
     Qwen3VLProcessor,
     Qwen3VLVideoProcessor,
 )
@@ -59,12 +63,16 @@ EXPERTS = {
     "num_experts": 4,
     "num_experts_per_tok": 2,
     "moe_intermediate_size": 32,
-    "shared_expert_intermediate_size": 32,
+    "norm_topk_prob": True,  # published configs say it, transformers does it in any case
 }
-LIKE_QWEN3_VL = {
-    "qwen3_vl": (Qwen3VLConfig, Qwen3VLForConditionalGeneration, {"deepstack_visual_indexes": [0, 1]}, {}),
+SHARED = {"shared_expert_intermediate_size": 32}
+DEEPSTACK = {"deepstack_visual_indexes": [0, 1]}
+CLASSES = {
+    "qwen3_vl": (Qwen3VLConfig, Qwen3VLForConditionalGeneration, DEEPSTACK, {}),
+    "cosmos3": (Cosmos3OmniConfig, Cosmos3OmniForConditionalGeneration, DEEPSTACK, {}),
+    "qwen3_vl_moe": (Qwen3VLMoeConfig, Qwen3VLMoeForConditionalGeneration, DEEPSTACK, EXPERTS),
     "qwen3_5": (Qwen3_5Config, Qwen3_5ForConditionalGeneration, {}, LINEAR),
-    "qwen3_5_moe": (Qwen3_5MoeConfig, Qwen3_5MoeForConditionalGeneration, {}, {**LINEAR, **EXPERTS}),
+    "qwen3_5_moe": (Qwen3_5MoeConfig, Qwen3_5MoeForConditionalGeneration, {}, {**LINEAR, **EXPERTS, **SHARED}),
 }
 
 
@@ -107,7 +115,7 @@ def _qwen(name: str, path: Path) -> Path:
             Qwen2VLImageProcessor(size=size), tokenizer, Qwen2VLVideoProcessor(size=size), chat_template=QWEN_TEMPLATE
         )
     else:
-        kind, model, seen, more = LIKE_QWEN3_VL[name]
+        kind, model, seen, more = CLASSES[name]
         text = {**text, "head_dim": 32, **more}
         text["rope_parameters"] = {**text["rope_parameters"], "mrope_interleaved": True}
         config = kind(vision_config={**TOWER, "num_position_embeddings": 64, **seen}, text_config=text, **ids)
@@ -132,6 +140,19 @@ def _qwen(name: str, path: Path) -> Path:
                 module.weight.add_(3)
     built.generation_config = GenerationConfig(do_sample=False, pad_token_id=tokenizer.pad_token_id)
     built.save_pretrained(path)
+    if name == "qwen3_vl_moe":
+        file = path / "model.safetensors"
+        # as on the hub; transformers 5.19 saves experts as it holds them, and loads both
+        weights = {
+            key: value.transpose(1, 2).contiguous() if ".experts." in key else value
+            for key, value in load_file(file).items()
+        }
+        save_file(weights, file, metadata={"format": "pt"})
+    if name == "cosmos3":  # as published: weights in folders of a pipeline, and vLLM's name for the class
+        (path / "transformer").mkdir()
+        (path / "transformer" / "model.safetensors").symlink_to(path / "model.safetensors")
+        config = path / "config.json"
+        config.write_text(config.read_text().replace("Cosmos3OmniForCond", "Cosmos3ForCond"))
     processor.save_pretrained(path)
     if not (path / "chat_template.json").exists():
         (path / "chat_template.json").write_text(json.dumps({"chat_template": QWEN_TEMPLATE}))

@@ -8,13 +8,26 @@ from typing import Any
 
 import interpreted
 import pytest
-from engines import HYBRID, SERVED, STOCK, WHOLE, answers, assert_same, engine, prompt, said, two_videos_and_an_image
+from engines import (
+    HYBRID,
+    SERVED,
+    STOCK,
+    TIMED,
+    WHOLE,
+    answers,
+    assert_same,
+    engine,
+    prompt,
+    said,
+    two_videos_and_an_image,
+)
 from serving_checkpoints import build_checkpoint
 
 EQUAL_LENGTHS = {"llava_onevision": (8, 8)}  # stock vLLM fails on two videos of different lengths there
-LENGTH = {"llava_onevision": 384, "qwen2_5_vl": 160, "qwen3_vl": 256}  # enough for the longest request alone
+# enough memory for the longest request alone
+LENGTH = {"llava_onevision": 384, "qwen2_5_vl": 160, **dict.fromkeys({*TIMED} - {*HYBRID}, 256)}
 RUNNERS = 1e-5  # the two order some sums otherwise
-CHUNK = {"llava_onevision": 160, "qwen2_5_vl": 32, **dict.fromkeys(("qwen3_vl", *HYBRID), 112)}  # the largest item
+CHUNK = {**dict.fromkeys(STOCK, 112), "llava_onevision": 160, "qwen2_5_vl": 32}  # the largest item
 BFLOAT16 = 0.02  # by how much a prompt in two chunks moves a log-probability of a hybrid, on stock vLLM too
 
 
@@ -35,9 +48,7 @@ def prompts(name: str) -> dict[str, dict]:
         "text": prompt(name, "nothing to see, only a question?"),
         "long": prompt(name, "a longer one ", ("video", 12, 5), " ?"),
         "short": prompt(name, ("video", 2, 6), " and an image ", ("image", 7), " what now?"),
-        "shortest": prompt(
-            name, "one ", ("video", 2 if name.startswith("qwen3") else 1, 8), " step"
-        ),  # Qwen3-VL wants two
+        "shortest": prompt(name, "one ", ("video", 2 if name in TIMED else 1, 8), " step"),  # Qwen3-VL wants two
         "image": prompt(name, "an image ", ("image", 9)),
     }
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engines import HYBRID, STOCK, answers, assert_same, engine, prompt
+from engines import STOCK, TIMED, answers, assert_same, engine, prompt
 from serving_checkpoints import build_checkpoint
 
 from holitom.integrations.vllm import ServingConfig
@@ -22,7 +22,7 @@ EQUALS = {
     "fewer tokens": ServingConfig.of("holitom", retention=0.25),
     "another method": ServingConfig.of("uniformframes", retention=0.4),
 }
-SLOW = {"qwen3_vl", *HYBRID}  # share the code of qwen2_5_vl
+SLOW = set(TIMED)  # share the code of qwen2_5_vl
 
 
 @pytest.fixture(

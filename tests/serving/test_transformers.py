@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from engines import HYBRID, STOCK, answers, clip, engine, metadata, prompt, said
+from engines import HYBRID, STOCK, TIMED, answers, clip, engine, metadata, prompt, said
 from PIL import Image
 from serving_checkpoints import build_checkpoint
 from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -86,10 +86,10 @@ def model(checkpoint: Path) -> Any:
 
 
 def with_transformers(
-    name: str, checkpoint: Path, model: Any, method: Any, given: tuple[Any, ...]
+    name: str, checkpoint: Path, model: Any, method: Any, given: tuple[Any, ...], text: str | None = None
 ) -> tuple[list[torch.Tensor], Any]:
-    """Log-probabilities of each step and session of transformers' own path."""
-    asked = prompt(name, *given)["prompt"]
+    """Log-probabilities of each step and session of transformers' own path; ``text`` in place of a chat's."""
+    asked = prompt(name, *given)["prompt"] if text is None else text
     videos = [clip(*part[1:]) for part in given if part[0] == "video"]
     images = [Image.fromarray(clip(1, part[1])[0]) for part in given if part[0] == "image"]
     more: dict[str, Any] = {}
@@ -99,7 +99,7 @@ def with_transformers(
         ]
         more = {"video_metadata": known, "do_sample_frames": False}
     processor = AutoProcessor.from_pretrained(checkpoint)
-    inputs = processor(text=[asked], images=images, videos=list(videos), return_tensors="pt", **more)
+    inputs = processor(text=[asked], images=images or None, videos=videos, return_tensors="pt", **more)
     with method(model) as session:
         out = model.generate(
             **inputs,
@@ -143,3 +143,57 @@ def test_placeholders_are_the_exact_count_and_the_text_of_a_video(name: str, mod
         placeholders = answer.prompt_token_ids.count(video_token)
         assert placeholders == sum(merge.outputs for merge in merges) + text
         assert sum(merge.outputs for merge in merges) == sum(merge.inputs for merge in merges) // 4
+
+
+BY_SHAPE = ServingConfig.of("uniformframes", retention=RETENTION)
+ORDERS = {
+    "a video and nothing else": (("video", 8, 3),),
+    "two videos without text": (("video", 8, 4), ("video", 6, 5)),
+    "text, an image, two videos": ("see ", ("image", 3), ("video", 6, 6), " and this ", ("video", 12, 7), " ?"),
+}
+
+
+def bare(name: str, order: str) -> dict[str, Any]:
+    """A prompt without the words of a chat around it."""
+    given = prompt(name, *ORDERS[order])
+    return {**given, "prompt": given["prompt"].removeprefix("<|im_start|>user\n").partition("<|im_end|>")[0]}
+
+
+@pytest.fixture(scope="module")
+def positions(name: str, checkpoint: Path) -> dict[str, torch.Tensor]:
+    """By order the positions (3, L) of a prompt whose chunks end among the times of frames."""
+    if name not in TIMED:
+        pytest.skip("its text goes on elsewhere than in transformers, or its positions have one axis")
+    found: list[torch.Tensor] = []
+
+    def note(model: Any) -> None:
+        recompute = model.recompute_mrope_positions
+
+        def noting(*arguments: Any, **named: Any) -> Any:
+            done = recompute(*arguments, **named)
+            found.append(done[1])
+            return done
+
+        model.recompute_mrope_positions = noting
+
+    last = {}
+    with engine(checkpoint, name, BY_SHAPE, max_num_batched_tokens=112, enable_prefix_caching=False) as llm:
+        llm.apply_model(note)
+        for order in ORDERS:
+            found.clear()
+            answers(llm, bare(name, order))
+            last[order] = found[-1]
+    return last
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_every_token_of_a_prompt_has_its_place(
+    name: str, checkpoint: Path, model: Any, positions: dict[str, torch.Tensor], order: str
+):
+    """Also where a video is the first of a prompt, or follows another at once."""
+    seen: list[torch.Tensor] = []
+    rotary = model.model.language_model.rotary_emb
+    handle = rotary.register_forward_pre_hook(lambda module, given: seen.append(given[1]))
+    with_transformers(name, checkpoint, model, BY_SHAPE.method, ORDERS[order], bare(name, order)["prompt"])
+    handle.remove()
+    assert torch.equal(positions[order].cpu(), seen[0][:, 0])

@@ -14,14 +14,18 @@ Serving = Literal["own class", "Transformers backend", "no"]
 
 OWN: Mapping[str, str] = MappingProxyType(
     {
+        "Cosmos3OmniForConditionalGeneration": "cosmos3",
         "LlavaOnevisionForConditionalGeneration": "llava_onevision",
         "Qwen2_5_VLForConditionalGeneration": "qwen2_5_vl",
         "Qwen3VLForConditionalGeneration": "qwen3_vl",
+        "Qwen3VLMoeForConditionalGeneration": "qwen3_vl",
         "Qwen3_5ForConditionalGeneration": "qwen3_5",
         "Qwen3_5MoeForConditionalGeneration": "qwen3_5",
     }
 )
 """Classes with an architecture of holitom, and the module that it is in."""
+CALLED: Mapping[str, str] = MappingProxyType({"Cosmos3ForConditionalGeneration": "Cosmos3OmniForConditionalGeneration"})
+"""Architectures that vLLM and published checkpoints call otherwise than transformers, and its names."""
 BACKEND: tuple[str, ...] = (
     "Exaone4_5_ForConditionalGeneration",
     "Glm46VForConditionalGeneration",
@@ -42,18 +46,14 @@ ONE_AXIS = (
 )
 """Served classes whose rotary positions have one axis: vLLM counts them on without gaps."""
 _NO_COUNT = "its processor in transformers does not count video tokens, which the Transformers backend asks it for"
-_DEEPSTACK = (
-    "the Transformers backend leaves out what its vision tower adds to the first decoder layers (deepstack), and there "
-    "is no own class"
-)
 _TALKER = (
     "its checkpoints hold a talker beside the thinker, which the Transformers backend cannot build, and there is "
     "no own class"
 )
 REFUSED: Mapping[str, str] = MappingProxyType(
     {
-        "CohereCompassForConditionalGeneration": _DEEPSTACK,
-        "Cosmos3OmniForConditionalGeneration": _DEEPSTACK,
+        "CohereCompassForConditionalGeneration": "vLLM's own class for it takes images alone, and the Transformers "
+        "backend leaves out what its vision tower adds to the first decoder layers (deepstack)",
         "HyperCLOVAXVisionV2ForConditionalGeneration": "the Transformers backend leaves out that its logits are scaled",
         "Gemma4ForConditionalGeneration": "its decoder looks up a further embedding by each token's id, which the "
         "Transformers backend does not hand on",
@@ -64,7 +64,6 @@ REFUSED: Mapping[str, str] = MappingProxyType(
         "LlavaNextVideoForConditionalGeneration": _NO_COUNT,
         "Qwen2_5OmniThinkerForConditionalGeneration": _TALKER,
         "Qwen3OmniMoeThinkerForConditionalGeneration": _TALKER,
-        "Qwen3VLMoeForConditionalGeneration": _DEEPSTACK,
         "VideoLlavaForConditionalGeneration": _NO_COUNT,
     }
 )
@@ -102,6 +101,7 @@ def serving_architecture(architecture: str, backend: bool = False) -> str:
     Raises:
         ValueError: for one that is not supported, with the reason and those that are.
     """
+    architecture = CALLED.get(architecture, architecture)
     if architecture in {*ARCHITECTURES.values(), *ON_BACKEND.values()}:
         return architecture
     if architecture not in ARCHITECTURES:

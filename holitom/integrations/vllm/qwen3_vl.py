@@ -1,4 +1,7 @@
-"""Qwen3-VL in vLLM with compressed videos: timestamps between frames, deepstack channels beside the features."""
+"""Qwen3-VL, also as a mixture of experts, in vLLM with compressed videos.
+
+Timestamps stand between frames, deepstack channels beside the features.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from vllm.model_executor.models.qwen3_vl import (
     Qwen3VLMultiModalProcessor,
     Qwen3VLProcessingInfo,
 )
+from vllm.model_executor.models.qwen3_vl_moe import Qwen3VLMoeForConditionalGeneration, Qwen3VLMoeProcessingInfo
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from holitom.integrations.vllm.encoder_graphs import GraphedVideos
@@ -117,6 +121,14 @@ class TimedVideos(GraphedVideos):
 @MULTIMODAL_REGISTRY.register_processor(Processor, info=Qwen3VLProcessingInfo, dummy_inputs=Qwen3VLDummyInputsBuilder)
 @checked
 class HoliTomQwen3VLForConditionalGeneration(TimedVideos, Qwen3VLForConditionalGeneration):  # type: ignore[misc]
+    """vLLM's model, with a method between the vision tower and the LLM."""
+
+
+@MULTIMODAL_REGISTRY.register_processor(
+    Processor, info=Qwen3VLMoeProcessingInfo, dummy_inputs=Qwen3VLDummyInputsBuilder
+)
+@checked
+class HoliTomQwen3VLMoeForConditionalGeneration(TimedVideos, Qwen3VLMoeForConditionalGeneration):  # type: ignore[misc]
     """vLLM's model, with a method between the vision tower and the LLM."""
 
 

@@ -1,7 +1,8 @@
 """What happens when vLLM starts: settings are checked, and its path for pruned videos is switched on.
 
 Importing this needs vLLM. It reaches into three places of it that are no public interface (the table of checks, the
-runner for CPUs and the check of requests), so a version that was not tested gets a warning.
+runner for CPUs and the check of requests; their names stand in :mod:`.vllm_names`), so a version that was not tested
+gets a warning.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from vllm.model_executor.models.registry import ModelRegistry
 
 from holitom.integrations.vllm.architectures import (
     ARCHITECTURES,
+    CALLED,
     ON_BACKEND,
     OWN,
     RANKS,
@@ -27,6 +29,7 @@ from holitom.integrations.vllm.architectures import (
 )
 from holitom.integrations.vllm.config import KEY, ServingConfig
 from holitom.integrations.vllm.launch import TESTED
+from holitom.integrations.vllm.vllm_names import REQUEST_CHECKS
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +46,7 @@ def add_architectures() -> None:
             ModelRegistry.register_model(ours, f"holitom.integrations.vllm.{place}")
         if ours not in MODELS_CONFIG_MAP:
             MODELS_CONFIG_MAP[ours] = _behind_vllms(stock_architecture(ours), Checks)
-    for stock in (*ARCHITECTURES, "TransformersMultiModalForCausalLM", "TransformersMultiModalMoEForCausalLM"):
+    for stock in (*ARCHITECTURES, *CALLED, "TransformersMultiModalForCausalLM", "TransformersMultiModalMoEForCausalLM"):
         if not issubclass(MODELS_CONFIG_MAP.get(stock, VerifyAndUpdateConfig), StockChecks):
             MODELS_CONFIG_MAP[stock] = _behind_vllms(stock, StockChecks)
 
@@ -198,10 +201,11 @@ def admit_settings() -> None:
     They are checked and never ask for more than the server keeps. Called where the processor of one of our
     architectures is made, so servers of stock ones refuse them as ever.
     """
-    for name in ("vllm.entrypoints.generate.base.protocol", "vllm.renderers.online_renderer"):
-        check = getattr(sys.modules.get(name), "validate_request_mm_kwargs", None)
+    for path in REQUEST_CHECKS:
+        module, _, name = f"vllm.{path}".rpartition(".")
+        check = getattr(sys.modules.get(module), name, None)
         if check is not None and not hasattr(check, "admits_settings"):
-            sys.modules[name].validate_request_mm_kwargs = _admitting(check)  # type: ignore[attr-defined]
+            setattr(sys.modules[module], name, _admitting(check))
 
 
 def _admitting(check: Any) -> Any:

@@ -38,10 +38,18 @@ OVERRIDDEN: dict[str, str] = {
 }
 """Methods that classes of this package have in the place of vLLM's, by name: why."""
 
+REQUEST_CHECKS = (
+    "entrypoints.generate.base.protocol.validate_request_mm_kwargs",
+    "renderers.online_renderer.validate_request_mm_kwargs",
+)
+"""One check by its two names: where it is defined, and where it is called for a chat."""
 USED: dict[str, str] = {
     "model_executor.models.config.MODELS_CONFIG_MAP": "checks of settings stand in this table beside vLLM's own",
     "model_executor.models.config.VerifyAndUpdateConfig.verify_and_update_config": "what such a check is called by",
     "model_executor.models.config.VerifyAndUpdateConfig.verify_and_update_model_config": "what it is called by, too",
+    **dict.fromkeys(REQUEST_CHECKS, "refuses the options of a request; settings of holitom pass it"),
+    "model_executor.models.interfaces.supports_multimodal_pruning": "asked for the runner for CPUs",
+    "config.multimodal.MultiModalConfig.is_multimodal_pruning_enabled": "so is this",
     "v1.worker.cpu_model_runner.CPUModelRunner.load_model": "the runner for CPUs forgets to ask whether a model prunes",
     "v1.worker.gpu_model_runner.GPUModelRunner.load_model": "asks, and for requires_sequential_video_encoding",
     "multimodal.encoder_budget.MultiModalBudget.get_dummy_encoder_profile_inputs": "the limit of the vision tower",
@@ -51,6 +59,8 @@ USED: dict[str, str] = {
     "model_executor.models.llava_onevision.LlavaOnevisionForConditionalGeneration._video_pixels_to_features": "encodes",
     "model_executor.models.llava_onevision.LlavaOnevisionForConditionalGeneration.apply_pooling": "pools scores, too",
     "model_executor.models.qwen3_vl.Qwen3VLMultiModalProcessor.get_video_repl": "the text between frames",
+    "model_executor.models.transformers.multimodal.MultiModalProcessingInfo._get_max_video_tokens_for_frames": "what "
+    "vLLM measures its memory with on the Transformers backend",
     "utils.gpu_sync_debug.gpu_sync_allowed": "positions go to the CPU once for each chunk with a video",
 }
 """By dotted path inside the package ``vllm``: why it is used."""
