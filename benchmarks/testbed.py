@@ -9,6 +9,7 @@ robust     decisions made on features with a common mean of 20 times their norm,
 auto       which share of the links HoliTom takes for static (validation)
 modifiers  sink=, mass= and budgets by content on methods that they compose with (validation)
 inner      HoliTom's stage inside the LLM beside random dropping and random merging at the same layer (validation)
+pixels     budgets that follow from pixel differences, beside the same number of tokens for all clips (validation)
 
 Settings are chosen on the validation split; the parts "test" and "fresh" are for reporting. Differences are taken on
 the same clips, against the first method of a part. --shard 1/8 ... 8/8 in processes of their own do a part of the clips
@@ -33,8 +34,9 @@ from holitom.cli.loading import load
 from holitom.evaluation import LEAKING, Log, accuracy_table, evaluate, label, paired_bootstrap
 from holitom.methods import DyCoke, Method, RandomInner, Spread, Uncompressed, method_class, names, parse
 from holitom.methods.holitom import WIDTH
+from holitom.ops.content import new_tokens
 from holitom.ops.spread import directions, most_alike, sketch
-from holitom.video.synthetic import suite
+from holitom.video.synthetic import SyntheticClip, suite
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,8 @@ REPORTED = [
     "spread:retention=0.05",
     "spread:retention=0.05,positions=compact",
 ]
+GRID = 7  # rows and columns of the bundled model's tokens
+CHANGES_AND_CAPS = [(0.3, 0.25), (1.0, 0.25), (1.0, 0.15)]
 PAIRS = [
     ("spread", "vcast:positions=original,retention=0.1"),
     ("spread:positions=compact", "vcast:retention=0.1"),
@@ -136,6 +140,25 @@ def modifiers() -> dict[str, Method]:
     return {label(parse(text)): parse(text) for text in found}
 
 
+def by_pixels(clip: SyntheticClip, change: float) -> int:
+    """How many of a clip's patches are new: by their pixels further than ``change`` from the latest new one there."""
+    squares = torch.from_numpy(clip.frames).float().unflatten(2, (GRID, -1)).unflatten(1, (GRID, -1))
+    return int(new_tokens(squares.transpose(2, 3).flatten(3).flatten(1, 2), change).sum())
+
+
+def pixels(clips: list[SyntheticClip]) -> list[dict[str, Method]]:
+    """For each clip the methods: with as many tokens as its pixels say, and with the mean over all clips."""
+    found: list[dict[str, Method]] = [{} for _ in clips]
+    for change, cap in CHANGES_AND_CAPS:
+        shares = [min(by_pixels(clip, change) / (len(clip.frames) * GRID**2), cap) for clip in clips]
+        for inner in ("spread:", "evs:exact=true,", "holitom:layer=none,similarity=auto,exact=true,"):
+            for own, share in zip(found, shares, strict=True):
+                name = f"{inner}retention={cap}, pixels {change}"
+                own[name] = parse(f"{inner}retention={share}")
+                own[f"{name}, mean"] = parse(f"{inner}retention={sum(shares) / len(shares)}")
+    return found
+
+
 def unmodified(method: Method) -> Method:
     """A method without modifiers, with the exact count of its retention in place of a budget by content."""
     without: dict[str, Any] = {"sink": 0.0, "mass": False}
@@ -177,6 +200,8 @@ def part(name: str) -> tuple[str, int, int, dict[str, Method]]:
         return "val", 0, 100, robust()
     if name == "modifiers":
         return "val", 0, 100, modifiers()
+    if name == "pixels":
+        return "val", 0, 100, {}  # each clip has its own
     if name == "inner":
         return "val", 0, 100, inner()
     shares = (0.2, 0.4, 0.6, 0.8)
@@ -186,7 +211,7 @@ def part(name: str) -> tuple[str, int, int, dict[str, Method]]:
 def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=["all", "test", "fresh", "robust", "auto", "modifiers", "inner"])
+    parser.add_argument("part", choices=["all", "test", "fresh", "robust", "auto", "modifiers", "inner", "pixels"])
     parser.add_argument("-n", type=int)
     parser.add_argument("--rows", type=Path, help="folder; a run found there is continued")
     parser.add_argument("--shard", type=part_of, default=(1, 1))
@@ -204,7 +229,15 @@ def main() -> None:
     if options.rows and total == 1:
         log.rows += [row for file in options.rows.glob(f"{options.part}-*.jsonl") for row in Log(file, settings).rows]
     films = suite(split, clips, seed)[number - 1 :: total]
-    evaluate(load("tiny", "cpu", "auto", None), films, list(methods.values()), log, name=called.__getitem__)
+    pipeline = load("tiny", "cpu", "auto", None)
+    if options.part == "pixels":
+        of_each = pixels(suite(split, clips, seed))[number - 1 :: total]
+        methods = of_each[0]
+        for film, own in zip(films, of_each, strict=True):
+            for name, method in own.items():
+                evaluate(pipeline, [film], [method], log, name=lambda _, name=name: name)
+    else:
+        evaluate(pipeline, films, list(methods.values()), log, name=called.__getitem__)
     if total > 1:
         return
     known = {film.name for film in films}
@@ -218,6 +251,7 @@ def main() -> None:
     tasks = [task for task in table[first]["tasks"] if task not in LEAKING]
     pairs = {}
     own = [(name, label(unmodified(method))) for name, method in methods.items()] if options.part == "modifiers" else []
+    own += [(name, f"{name}, mean") for name in methods if f"{name}, mean" in methods]
     for ours, theirs in PAIRS + [pair for pair in own if pair[0] != pair[1]]:
         if {ours, theirs} <= table.keys():
             parts = ([row for row in rows if row.method == name] for name in (ours, theirs))
