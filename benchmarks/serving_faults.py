@@ -1,6 +1,7 @@
 """A served model under load with malformed requests, clients that hang up, and processes that are killed.
 
     python benchmarks/serving_faults.py [--requests 1000] [--out benchmarks/results/serving_faults.json]
+    python benchmarks/serving_faults.py --memory 3000     whether memory goes on growing, with plain vLLM beside it
 
 Needs `make serving`, and Linux for /proc and /dev/shm. The bundled model is served by `holitom serve`.
 
@@ -9,6 +10,9 @@ Needs `make serving`, and Linux for /proc and /dev/shm. The bundled model is ser
    the KV cache is in use, and there are as many processes and as much in /dev/shm as before.
 2. SIGTERM under load, without and with --shutdown-timeout: what the requests in flight get, what is left.
 3. SIGKILL of the engine under load, and of the whole process group: what clients get, what is left.
+
+With --memory: good requests alone, to plain vLLM and with holitom, with KV caches of two sizes, and the resident memory
+after each part of them. Plain vLLM gets those that it can answer: no settings, no films of different lengths at once.
 
 The report is written after each; one that is there is continued.
 """
@@ -22,6 +26,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import sys
 import tempfile
@@ -36,14 +41,17 @@ import httpx
 import psutil
 import torch
 from faulty_requests import SERVER, Asked, good_requests, malformed_requests, write_films
+from safetensors.torch import load_file, save_file
 from vllm_server import ENVIRONMENT, Server
 
 from holitom.bench.machine import machine
+from holitom.cli.loading import resolve
 from holitom.integrations.vllm.launch import find_launcher
 
 IN_FLIGHT = 16
 MALFORMED, CANCELLED = 0.25, 0.10
 GONE, CUT = "no answer", "cut off"
+KV_CACHES, PARTS = (64, 1024), 8  # MiB; parts of the requests after which memory is looked at
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -51,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=1000)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/serving_faults.json"))
+    parser.add_argument("--memory", type=int, metavar="REQUESTS", help="only look at memory, so many requests each")
     given = parser.parse_args(arguments)
     found = find_launcher()
     report: dict[str, Any] = {
@@ -65,6 +74,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         write_films(folder)
         phases = {"load": lambda: under_load(folder, given.requests)}
         phases |= {name: functools.partial(ended, folder, *phase) for name, phase in ENDS.items()}
+        if given.memory is not None:
+            phases = {
+                f"{name}, KV cache of {size} MiB": functools.partial(memory, folder, given.memory, plain, size)
+                for size in KV_CACHES
+                for name, plain in (("holitom", False), ("plain vLLM", True))
+            }
         for name, phase in phases.items():
             if name in report:
                 continue
@@ -73,6 +88,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             given.out.parent.mkdir(parents=True, exist_ok=True)
             given.out.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
     print(given.out)
+    if given.memory is not None:
+        print(*(f"{name}: {found}" for name, found in report.items() if name in phases), sep="\n")
+        return
     complaints = faults(report)
     if complaints:
         raise SystemExit("\n".join(complaints))
@@ -100,11 +118,26 @@ def faults(report: dict[str, Any]) -> list[str]:
     return told
 
 
+def as_on_the_hub(folder: Path) -> Path:
+    """A copy of the bundled model whose weights have the names that plain vLLM knows."""
+    path = folder / "tiny"
+    if not path.exists():
+        shutil.copytree(resolve("tiny"), path)
+        file = path / "model.safetensors"
+        weights = {
+            name.replace("vision_tower.", "vision_tower.vision_model."): w for name, w in load_file(file).items()
+        }
+        save_file(weights, file, metadata={"format": "pt"})
+    return path
+
+
 class Served(Server):  # type: ignore[misc]
     """The bundled model; knows its processes and what lies in shared memory because of it."""
 
-    def __init__(self, folder: Path, *more: str) -> None:
+    def __init__(self, folder: Path, *more: str, plain: bool = False) -> None:
         words = [sys.executable, "-m", "holitom", "serve", "tiny", "--retention", str(SERVER["retention"]), "--"]
+        if plain:
+            words = [*find_launcher().words, str(as_on_the_hub(folder))]
         words += ["--dtype", "float32", "--enforce-eager", "--max-model-len", "2048", "--served-model-name", "tiny"]
         words += ["--allowed-local-media-path", str(folder), *more]
         own = {**ENVIRONMENT, "VLLM_SERVER_DEV_MODE": "1", "OMP_NUM_THREADS": "1"}
@@ -222,6 +255,35 @@ def under_load(folder: Path, requests: int) -> dict[str, Any]:
         "log": log,
         **left,
     }
+
+
+def memory(folder: Path, requests: int, plain: bool, size: int) -> dict[str, Any]:
+    """Megabytes (1e6 bytes) that are resident, at the start and after each part of the requests.
+
+    Args:
+        folder: with the films.
+        requests: in all.
+        plain: vLLM without holitom.
+        size: of the KV cache, in MiB.
+    """
+    good = good_requests(folder)
+    if plain:
+        good = [each for each in good if each.label.startswith(("picture", "text", "film 0 ", "film 4 ", "film 8 "))]
+        good = [each for each in good if "mm_processor_kwargs" not in each.body]
+    order = random.Random(2)
+    found: dict[str, list[int]] = {"engine": [], "other processes": []}
+    with Served(folder, "--kv-cache-memory-bytes", str(size << 20), plain=plain) as server:
+        for part in range(PARTS + 1):
+            chosen = order.choices(good, k=requests // PARTS) if part else good
+            answers = asyncio.run(send_all(server, [("good", each, 0.0) for each in chosen], IN_FLIGHT))
+            if refused := [answer for answer in answers if answer["status"] != 200]:
+                raise SystemExit(f"not answered: {refused[0]}\n{server.tail()}")
+            settled(server)
+            engine = server.engine()
+            resident = {each.pid: each.memory_info().rss for each in server.processes()}
+            found["engine"].append(round(resident.pop(engine.pid) / 1e6))
+            found["other processes"].append(round(sum(resident.values()) / 1e6))
+    return found
 
 
 def plan_of(good: list[Asked]) -> list[tuple[str, Asked, float]]:
