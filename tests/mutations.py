@@ -1,7 +1,7 @@
-"""Reads copies of a file in which bits are flipped, in a process of its own: ``python mutations.py FILE SEED COUNT``.
+"""Reads copies of files in which bits are flipped, in a process of its own: ``python mutations.py SEED COUNT FILES``.
 
-Prints one line: how many were read whole or in part, how many were refused, and the most memory in MiB. Ends with an
-error when reading raises anything but a VideoError, or takes longer than 30 seconds.
+Prints one line for each file: its name, how many copies were read whole or in part, how many were refused, and the most
+memory so far in MiB. Ends with an error when reading raises anything but a VideoError, or takes longer than 30 seconds.
 """
 
 import faulthandler
@@ -26,16 +26,14 @@ def flipped(data: bytes, seed: int) -> bytes:
     return mutated.tobytes()
 
 
-def main() -> None:
-    """Reads the copies."""
-    logging.disable()
-    path, first, count = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+def read_copies(path: Path, first: int, count: int) -> None:
+    """Of one file."""
     read = refused = 0
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / path.name
         for seed in range(first, first + count):
             copy.write_bytes(flipped(path.read_bytes(), seed))
-            print(f"seed {seed}", file=sys.stderr, flush=True)
+            print(f"{path.name}, seed {seed}", file=sys.stderr, flush=True)
             for work in (
                 lambda: read_video(copy, 6),
                 lambda: list(open_video(copy, fps=2).chunks(3)),
@@ -48,8 +46,10 @@ def main() -> None:
                 except VideoError:
                     refused += 1
                 faulthandler.cancel_dump_traceback_later()
-    print(read, refused, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+    print(path.name, read, refused, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 
 
 if __name__ == "__main__":
-    main()
+    logging.disable()
+    for name in sys.argv[3:]:
+        read_copies(Path(name), int(sys.argv[1]), int(sys.argv[2]))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -15,7 +16,7 @@ from matrix import some
 from method_zoo import VARIANTS, make_video
 from test_methods_inner import INNER
 
-from holitom import HoliTom, Merge, SpanStates, TowerStates
+from holitom import HoliTom, Merge, SpanStates, TowerStates, VideoTokens
 from holitom.methods import EVS, FastV, FrameFusion, Method, PyramidDrop, VisionZip, parse
 from holitom.methods.registry import BUILTIN
 from holitom.methods.settings import kinds_of
@@ -78,14 +79,17 @@ def test_exact_needs_a_retention_that_is_in_range() -> None:
 DTYPES = (torch.float64, torch.bfloat16, torch.float16)
 
 
-@pytest.fixture(params=DTYPES, ids=str)
-def default_dtype(request: pytest.FixtureRequest) -> Iterator[torch.dtype]:
-    yield request.param
-    torch.set_default_dtype(torch.float32)
-
-
-def autocast() -> torch.autocast:
-    return torch.autocast("cpu", torch.bfloat16)
+def in_other_precisions(make: Callable[[], Any]) -> list[Any]:
+    """What a call gives under autocast and each default dtype; the ordinary one is in force again at the end."""
+    with torch.autocast("cpu", torch.bfloat16):
+        made = [make()]
+    try:
+        for dtype in DTYPES:
+            torch.set_default_dtype(dtype)
+            made.append(make())
+    finally:
+        torch.set_default_dtype(torch.float32)
+    return made
 
 
 def equal(a: Merge, b: Merge) -> bool:
@@ -97,28 +101,20 @@ VIDEOS = [make_video(9, (6, 6), 16, seed, motion) for seed, motion in enumerate(
 
 
 @pytest.mark.parametrize("method", OUTER, ids=repr)
-def test_maps_do_not_depend_on_the_default_dtype(method: Method, default_dtype: torch.dtype) -> None:
-    exact = (
-        replace(method, retention=0.3, exact=True) if type(method)() == method and hasattr(method, "exact") else method
-    )
-    for video in VIDEOS:
-        for each in (method, exact):
-            torch.set_default_dtype(torch.float32)
-            expected, out = each.merge_video(video), each.merge_video(video).apply(video.features.flatten(0, 1))
-            torch.set_default_dtype(default_dtype)
-            merge = each.merge_video(video)
-            assert equal(merge, expected)
-            assert torch.equal(merge.apply(video.features.flatten(0, 1)), out)
+def test_maps_do_not_depend_on_the_default_dtype_or_autocast(method: Method) -> None:
+    settings = [method]
+    if type(method)() == method and hasattr(method, "exact"):
+        settings.append(replace(method, retention=0.3, exact=True))
 
+    def merged(each: Method, video: VideoTokens) -> tuple[Merge, torch.Tensor]:
+        merge = each.merge_video(video)
+        return merge, merge.apply(video.features.flatten(0, 1))
 
-@pytest.mark.parametrize("method", OUTER, ids=repr)
-def test_maps_do_not_depend_on_autocast(method: Method) -> None:
-    for video in VIDEOS:
-        expected, out = method.merge_video(video), method.merge_video(video).apply(video.features.flatten(0, 1))
-        with autocast():
-            merge = method.merge_video(video)
+    for each, video in product(settings, VIDEOS):
+        expected, out = merged(each, video)
+        for merge, found in in_other_precisions(partial(merged, each, video)):
             assert equal(merge, expected)
-            assert torch.equal(merge.apply(video.features.flatten(0, 1)), out)
+            assert torch.equal(found, out)
 
 
 def spans(dtype: torch.dtype = torch.float32) -> Iterator[SpanStates]:
@@ -130,30 +126,28 @@ def spans(dtype: torch.dtype = torch.float32) -> Iterator[SpanStates]:
 
 
 @pytest.mark.parametrize("method", INNER, ids=repr)
-def test_inner_maps_do_not_depend_on_the_default_dtype(method: Method, default_dtype: torch.dtype) -> None:
+def test_inner_maps_do_not_depend_on_the_default_dtype_or_autocast(method: Method) -> None:
     made = [each for each in spans() if each.layer in method.layers(28)]
-    expected = [method.merge_span(replace(each, memory={})) for each in made]
-    torch.set_default_dtype(default_dtype)
-    for each, before in zip(made, expected, strict=True):
-        assert equal(method.merge_span(replace(each, memory={})), before)
 
+    def merged() -> list[Merge]:
+        return [method.merge_span(replace(each, memory={})) for each in made]
 
-@pytest.mark.parametrize("method", INNER, ids=repr)
-def test_inner_maps_do_not_depend_on_autocast(method: Method) -> None:
-    for each in (each for each in spans() if each.layer in method.layers(28)):
-        expected = method.merge_span(replace(each, memory={}))
-        with autocast():
-            assert equal(method.merge_span(replace(each, memory={})), expected)
+    expected = merged()
+    for found in in_other_precisions(merged):
+        assert all(equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
 @pytest.mark.parametrize(("method", "bad"), some(product(OUTER, BAD), 3), ids=repr)
 def test_what_is_not_finite_never_breaks_a_map(method: Method, bad: float) -> None:
-    names = ("features", "scores", "keys", "frame_embeddings", "question")
+    names = ("scores", "keys", "frame_embeddings", "question")
+    unread = [name for name in names if name not in method.needs]  # together: none of them is looked at
+    fields = [["features"], *([name] for name in names if name in method.needs), *([unread] if unread else [])]
     places = ((0,), (1,), (-1, slice(3, 7)), (slice(None),))
-    for video, name, place in product(VIDEOS, names, places):
-        value = getattr(video, name).clone()
-        value[place] = bad
-        merge = method.merge_video(replace(video, **{name: value})).validate()
+    for video, together, place in product(VIDEOS, fields, places):
+        bad_fields = {name: getattr(video, name).clone() for name in together}
+        for value in bad_fields.values():
+            value[place] = bad
+        merge = method.merge_video(replace(video, **bad_fields)).validate()
         assert merge.outputs >= 1
         assert len(merge.anchor.unique()) == merge.outputs
         try:
@@ -189,12 +183,11 @@ def states(method: Method, bad: float | None = None) -> Iterator[TowerStates]:
 
 
 @pytest.mark.parametrize("method", TOWER, ids=repr)
-def test_tower_maps_do_not_depend_on_the_default_dtype(method: Method, default_dtype: torch.dtype) -> None:
+def test_tower_maps_do_not_depend_on_the_default_dtype_or_autocast(method: Method) -> None:
     [made] = states(method)
     expected = method.merge_tower(made)
-    torch.set_default_dtype(default_dtype)
-    with autocast():
-        assert equal(method.merge_tower(made), expected)
+    for found in in_other_precisions(lambda: method.merge_tower(made)):
+        assert equal(found, expected)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

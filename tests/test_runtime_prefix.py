@@ -16,7 +16,7 @@ from holitom.methods.pyramiddrop import PyramidDrop
 from holitom.runtime import Session
 from holitom.runtime.prefix import hold, resume
 
-STEPS = 5
+STEPS = 3
 METHODS = {
     "none": Uncompressed(),
     "outer": HoliTom(retention=0.25, layer=None),
@@ -83,22 +83,22 @@ def test_one_reading_serves_all_questions(name, method):
 def test_videos_of_different_lengths_in_one_batch(name, method):
     model = model_of(name)
     with Session(METHODS[method], model) as session:
-        prefixes, questions, want, records = [], [], [], []
-        for frames, seed in ((4, 0), (8, 2), (2, 4)):
+        prefixes, questions, prompts = [], [], []
+        for frames, seed, several in ((4, 0, QUESTIONS[:2]), (8, 2, QUESTIONS[1:2]), (2, 4, QUESTIONS[:1])):
             inputs, tail = parts(name, frames, seed)
             prefix = hold(session, inputs)
-            for question in QUESTIONS[:2]:
-                answer, record = alone(model, name, session, question, frames, seed)
-                records.append(record)
-                want.append(answer)
+            for question in several:
+                prompts.append((question, frames, seed))
                 prefixes.append(prefix)
                 questions.append([*tail, *words(*question)])
         if not prefixes[0].stackable:
             with pytest.raises(ValueError, match="one by one"):
                 together(model, session, prefixes, questions)
             return
-        assert together(model, session, prefixes, questions) == want
-        assert [record_of(prompt) for prompt in session.prompts] == records
+        answers = together(model, session, prefixes, questions)
+        records = [record_of(prompt) for prompt in session.prompts]
+        want = [alone(model, name, session, *prompt) for prompt in prompts]
+    assert list(zip(answers, records, strict=True)) == want
 
 
 @pytest.mark.parametrize(("name", "method"), some(CASES, 2, turn=1))
