@@ -63,7 +63,7 @@ def test_ways_to_generate_agree(name, method, mode):
     assert got == want * len(got)
 
 
-@pytest.mark.parametrize(("name", "method"), CASES)
+@pytest.mark.parametrize(("name", "method"), some(CASES, 2))
 def test_seeded_sampling_repeats_itself(name, method):
     model, rows = model_of(name), three_rows(name)
     with METHODS[method](model):
@@ -75,7 +75,7 @@ def test_seeded_sampling_repeats_itself(name, method):
     assert runs[0] != runs[2]
 
 
-@pytest.mark.parametrize(("name", "method"), CASES)
+@pytest.mark.parametrize(("name", "method"), some(CASES, 2, turn=1))
 def test_the_score_of_a_beam_is_what_its_tokens_score_by_hand(name, method):
     model, eager, one = model_of(name), model_of(name, "eager"), one_row(name)
     if (name, "beams") in REFUSED:
@@ -93,7 +93,7 @@ def test_the_score_of_a_beam_is_what_its_tokens_score_by_hand(name, method):
     assert float(beams.sequences_scores[0]) * len(answer) == pytest.approx(total, abs=2e-3)
 
 
-@pytest.mark.parametrize(("name", "method", "ids"), some([(*case, ids) for case in CASES for ids in ("all", "new")], 2))
+@pytest.mark.parametrize(("name", "method", "ids"), some([(*case, ids) for case in CASES for ids in ("all", "new")], 4))
 def test_a_second_question_on_a_kept_cache(name, method, ids):
     model, eager, one, question = model_of(name), model_of(name, "eager"), one_row(name), words(6, 9)
     kept = {"max_new_tokens": 3, "do_sample": False, "return_dict_in_generate": True}
@@ -116,7 +116,7 @@ def test_a_second_question_on_a_kept_cache(name, method, ids):
         assert logits[len(said) :].argmax(-1).tolist() == answer
 
 
-@pytest.mark.parametrize(("name", "method"), CASES)
+@pytest.mark.parametrize(("name", "method"), some(CASES, 2))
 def test_a_video_after_turns_of_text(name, method):
     """The cache holds uncompressed text when the first video comes: of two rows, one is padded."""
     model, eager = model_of(name), model_of(name, "eager")
@@ -163,7 +163,7 @@ def test_a_state_that_runs_over_padding_takes_rows_of_one_length():
             model(**batch(name, *asked), past_key_values=cache)
 
 
-@pytest.mark.parametrize(("name", "method", "kind"), some([(*case, kind) for case in CASES for kind in HALF], 2))
+@pytest.mark.parametrize(("name", "method", "kind"), some([(*case, kind) for case in CASES for kind in HALF], 4))
 def test_half_precision(name, method, kind):
     dtype = getattr(torch, kind)
     model, rows = build(name).to(dtype), three_rows(name)
@@ -186,7 +186,7 @@ def fingerprint(model, name):
     return hooks, own, dict(ALL_ATTENTION_FUNCTIONS._local_mapping), dict(ALL_ATTENTION_FUNCTIONS.items())
 
 
-@pytest.mark.parametrize(("name", "failing"), some(product(FAMILIES, (None, "tower", "decoder", "user")), 2))
+@pytest.mark.parametrize(("name", "failing"), some(product(FAMILIES, (None, "tower", "decoder", "user")), 4))
 def test_nothing_is_left_behind(name, failing):
     model, rows = model_of(name), three_rows(name)[:1]
     before, plain = fingerprint(model, name), generate(model, name, rows)

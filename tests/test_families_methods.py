@@ -29,7 +29,7 @@ def method_for(name, key):
     return cls(layer=None) if "before" in cls.stages and "layer" in method.settings() else None
 
 
-@pytest.mark.parametrize(("name", "key"), some(product(FAMILIES, BUILTIN), 6))
+@pytest.mark.parametrize(("name", "key"), some(product(FAMILIES, BUILTIN), 12))
 def test_a_batch_equals_each_row_alone(name, key):
     model, rows, method = model_of(name), three_rows(name), method_for(name, key)
     if method is None:
