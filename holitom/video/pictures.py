@@ -80,10 +80,9 @@ def _delays(path: Path, source: str) -> tuple[list[float], bool]:
     whole = True
     with opened(path, source) as image:
         if image.format == "GIF":
-            blocks = GifBlocks.of(path)
-            require_decoded(source, max(1, len(blocks.delays)), blocks.height, blocks.width)
-            delays = [delay or DEFAULT_DELAY for delay in blocks.delays]
-            whole = blocks.whole
+            given, whole, height, width = _gif_blocks(path)
+            require_decoded(source, max(1, len(given)), height, width)
+            delays = [delay or DEFAULT_DELAY for delay in given]
         else:
             count = getattr(image, "n_frames", 1) if image.format in ANIMATED else 1
             require_decoded(source, count, image.height, image.width)
@@ -130,52 +129,39 @@ def _first(image: Image.Image) -> int:
     return int(image.format == "PNG" and getattr(image, "default_image", False) and getattr(image, "n_frames", 1) > 1)
 
 
-@dataclass(frozen=True)
-class GifBlocks:
-    """The frames of a GIF whose data is there, as its blocks say, without painting one (GIF89a specification).
+def _gif_blocks(path: Path) -> tuple[list[float | None], bool, int, int]:
+    """What the blocks of a GIF say about its frames, without painting one (GIF89a specification).
 
-    Attributes:
-        delays: seconds that each is shown; None where the file does not say, or says 0.
-        whole: whether the file ends where a block does.
-        height: of the picture that all frames are painted on, in pixels.
-        width: of that picture, in pixels.
+    Returns:
+        For each frame whose data is there, the seconds that it is shown, None where the file does not say, or says 0;
+        whether the file ends where a block does; height and width of the picture that all are painted on, in pixels.
+
+    Raises:
+        struct.error: when the file is shorter than a header.
+        ValueError: when it is empty.
     """
-
-    delays: list[float | None]
-    whole: bool
-    height: int
-    width: int
-
-    @classmethod
-    def of(cls, path: Path) -> GifBlocks:
-        """Reads the blocks of a file.
-
-        Raises:
-            struct.error: when it is shorter than a header.
-            ValueError: when it is empty.
-        """
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            width, height, flags = struct.unpack_from("<HHB", data, 6)
-            place = 13 + _table(flags)
-            delays: list[float | None] = []
-            delay: float | None = None
-            try:
-                while place < len(data):
-                    kind, place = data[place], place + 1
-                    if kind == _TRAILER:
-                        break
-                    if kind == _EXTENSION:
-                        if data[place] == _CONTROL:
-                            delay = int.from_bytes(data[place + 3 : place + 5], "little") * _HUNDREDTH or None
-                        place = _behind(data, place + 1)
-                    elif kind == _IMAGE:
-                        left, top, across, down, flags = struct.unpack_from("<HHHHB", data, place)
-                        place = _behind(data, place + 9 + _table(flags) + 1)
-                        delays.append(delay)
-                        width, height, delay = max(width, left + across), max(height, top + down), None
-            except (IndexError, struct.error):
-                return cls(delays, False, height, width)
-            return cls(delays, True, height, width)
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        width, height, flags = struct.unpack_from("<HHB", data, 6)
+        place = 13 + _table(flags)
+        delays: list[float | None] = []
+        delay: float | None = None
+        try:
+            while place < len(data):
+                kind, place = data[place], place + 1
+                if kind == _TRAILER:
+                    break
+                if kind == _EXTENSION:
+                    if data[place] == _CONTROL:
+                        delay = int.from_bytes(data[place + 3 : place + 5], "little") * _HUNDREDTH or None
+                    place = _behind(data, place + 1)
+                elif kind == _IMAGE:
+                    left, top, across, down, flags = struct.unpack_from("<HHHHB", data, place)
+                    place = _behind(data, place + 9 + _table(flags) + 1)
+                    delays.append(delay)
+                    width, height, delay = max(width, left + across), max(height, top + down), None
+        except (IndexError, struct.error):
+            return delays, False, height, width
+        return delays, True, height, width
 
 
 def _table(flags: int) -> int:
