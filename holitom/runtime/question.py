@@ -7,7 +7,8 @@ whether it is true: ids that do not stand in a row's prompt are an error.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from bisect import bisect_left
+from collections.abc import Sequence
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -67,17 +68,9 @@ def _ids_of(tokenizer: Any, row: list[int], number: int, text: str) -> list[int]
         raise ValueError(
             f"row {number} of the prompt does not hold the question {text!r}: give the text as it was asked"
         )
-    end = _first(lambda end: holds(0, end), 1, len(row))
-    first = end - _first(lambda length: holds(end - length, end), 1, end)
-    return row[first:end]
-
-
-def _first(true: Callable[[int], bool], low: int, high: int) -> int:
-    """The smallest number of low..high from which a condition holds on; it holds at ``high``."""
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if true(middle) else (middle + 1, high)
-    return low
+    end = 1 + bisect_left(range(1, len(row)), True, key=lambda end: holds(0, end))
+    length = 1 + bisect_left(range(1, end), True, key=lambda length: holds(end - length, end))
+    return row[end - length : end]
 
 
 def question_for(
