@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageColor
 from report_traces import QUESTION, moving, pipeline, small
 
 from holitom.merge import Merge
 from holitom.methods import HoliTom, Renewal
-from holitom.report.colours import FILL, PALETTE, SCALE, colour_tokens, rgb
+from holitom.report.colours import FILL, PALETTE, SCALE, colour_tokens
 from holitom.report.overlay import BAR, contact_sheet, overlays, paint, write_gif, write_mp4, write_png
 from holitom.report.reprs import outcomes_of
 
@@ -57,7 +57,7 @@ def closest(colours, sight: str) -> float:
 class TestColours:
     @pytest.mark.parametrize("sight", ["normal", "protanopia", "deuteranopia", "tritanopia"])
     def test_any_two_are_told_apart_with_every_kind_of_sight(self, sight):
-        palette = np.array([rgb(colour) for colour in PALETTE]) / 255
+        palette = np.array([ImageColor.getrgb(colour) for colour in PALETTE]) / 255
         assert closest(palette, sight) > 25
         over_grey = FILL * palette + (1 - FILL) * 0.5  # as they lie over a picture
         assert closest(over_grey, sight) > 10
@@ -68,7 +68,7 @@ class TestColours:
         themes = re.findall(r"--stays: (#\w{6}); --merged: (#\w{6}); --dropped: (#\w{6})", css)
         assert len(themes) == 3
         for theme in themes:
-            assert closest(np.array([rgb(colour) for colour in theme]) / 255, sight) > 20, theme
+            assert closest(np.array([ImageColor.getrgb(colour) for colour in theme]) / 255, sight) > 20, theme
 
     def test_the_simulation_sees_red_and_green_fall_together(self):
         assert closest([[0.85, 0.2, 0.1], [0.45, 0.45, 0.1]], "normal") > 25
@@ -76,7 +76,7 @@ class TestColours:
 
     @pytest.mark.parametrize("sight", list(SIGHT))
     def test_the_scale_rises_in_lightness_with_every_kind_of_sight_and_in_print(self, sight):
-        lightness = lab(np.array([rgb(colour) for colour in SCALE]) / 255, sight)[:, 0]
+        lightness = lab(np.array([ImageColor.getrgb(colour) for colour in SCALE]) / 255, sight)[:, 0]
         assert (np.diff(lightness) > 5).all()
 
     def test_tokens_that_touch_differ(self):

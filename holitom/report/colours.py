@@ -16,11 +16,6 @@ SCALE = ("#00204c", "#31446b", "#666870", "#958f78", "#cab969", "#ffea46")
 """From low to high values: cividis, whose lightness alone tells the order."""
 
 
-def rgb(colour: str) -> tuple[int, int, int]:
-    """``#rrggbb`` as three numbers of 0 to 255."""
-    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
-
-
 def colour_tokens(merge: Merge, frames: int, grid: tuple[int, int]) -> NDArray[np.int64]:
     """A colour for each token that is made of several patches, so that tokens which touch differ where possible.
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holitom.merge import Merge
-from holitom.report.colours import FILL, PALETTE, colour_tokens, rgb
+from holitom.report.colours import FILL, PALETTE, colour_tokens
 
 if TYPE_CHECKING:
     from holitom.report.trace import Trace
@@ -143,7 +143,9 @@ def write_mp4(pictures: Overlays, path: Path) -> Path:
 def _fill(
     picture: NDArray[np.float32], target: NDArray[np.int64], colour: NDArray[np.int64], high: int, wide: int
 ) -> NDArray[np.float32]:
-    inks = np.array([*map(rgb, PALETTE), _WHITE], dtype=np.float32)
+    from PIL import ImageColor
+
+    inks = np.array([*map(ImageColor.getrgb, PALETTE), _WHITE], dtype=np.float32)
     shade = np.append(colour, -1)[target]  # a dropped patch has target -1, the appended place
     dropped = target < 0
     ink = inks[np.where(dropped, len(PALETTE), shade)]
