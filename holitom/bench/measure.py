@@ -97,8 +97,13 @@ def measure(
         inputs = with_encoded(model, inputs, encoded.output)
     if model.generation_config.eos_token_id is not None:
         inputs["min_new_tokens"] = workload.answer
-    stages, cache = StageTimer(device, clock=clock), _CacheSize()
-    watching = adapter.decoder.register_forward_hook(cache, with_kwargs=True)
+    stages, sizes = StageTimer(device, clock=clock), list[int]()
+
+    def note_size(decoder: Any, args: Any, kwargs: dict[str, Any], output: Any) -> None:
+        if not sizes and (cache := cache_in(kwargs)) is not None:  # once, when it holds the prompt
+            sizes.append(_bytes_of(cache))
+
+    watching = adapter.decoder.register_forward_hook(note_size, with_kwargs=True)
     try:
         session = Session(method, model, timer=timer or stages, question=workload.question)
         with session, peak_memory(device) as peak:
@@ -112,7 +117,7 @@ def measure(
     seconds = {TOWER: tower, COMPRESSION: compression, PREFILL: prefill, FIRST: tower + compression + prefill}
     if workload.answer > 1:
         seconds[NEXT] = statistics.median(made.steps)
-    return Run(seconds, cache.bytes, peak.total, peak.above, session.summary())
+    return Run(seconds, sum(sizes), peak.total, peak.above, session.summary())
 
 
 def measure_compiled(
@@ -151,19 +156,7 @@ def measure_compiled(
     }
 
 
-class _CacheSize:
-    """A hook behind the decoder that adds up the cache once, when it holds the prompt."""
-
-    def __init__(self) -> None:
-        self.bytes = 0
-
-    def __call__(self, decoder: Any, args: Any, kwargs: dict[str, Any], output: Any) -> None:
-        cache = cache_in(kwargs)
-        if self.bytes or cache is None:
-            return
-        self.bytes = sum(
-            part.numel() * part.element_size()
-            for layer in cache.layers
-            for part in (getattr(layer, "keys", None), getattr(layer, "values", None))
-            if isinstance(part, torch.Tensor)
-        )
+def _bytes_of(cache: Any) -> int:
+    """Bytes of the keys and values in a KV cache."""
+    held = (getattr(layer, name, None) for layer in cache.layers for name in ("keys", "values"))
+    return sum(part.nbytes for part in held if isinstance(part, torch.Tensor))

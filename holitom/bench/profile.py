@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -17,15 +18,6 @@ from holitom.methods.base import Method
 
 DECODER = "LLM"
 HEAVIEST, LONGEST = 15, 8  # operations and gaps in the summary
-
-
-class _Marks:
-    """A session's timer that marks stages in the trace, without waiting for the device."""
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        with torch.profiler.record_function(name):
-            yield
 
 
 def profile(workload: Workload, method: Method, folder: Path) -> dict[str, Any]:
@@ -45,7 +37,7 @@ def profile(workload: Workload, method: Method, folder: Path) -> dict[str, Any]:
     if workload.device.type == "cuda":
         activities.append(torch.profiler.ProfilerActivity.CUDA)
     with _decoder_marked(workload.model), torch.profiler.profile(activities=activities) as seen:
-        measure(workload, method, timer=_Marks())
+        measure(workload, method, timer=SimpleNamespace(stage=torch.profiler.record_function))  # waits for no device
     seen.export_chrome_trace(str(folder / f"trace-{name}.json"))
     averages = seen.key_averages()
     key = "self_device_time_total" if workload.device.type == "cuda" else "self_cpu_time_total"
