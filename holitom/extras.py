@@ -1,4 +1,4 @@
-"""Optional packages, and what is said where one is missing."""
+"""Optional packages, what is said where one is missing, and errors in words."""
 
 from __future__ import annotations
 
@@ -25,3 +25,10 @@ def require(module: str, what: str, install: str | None = None) -> None:
         found = False
     if not found:
         raise ImportError(f"{what} needs {module}: pip install {install or module}")
+
+
+def sentence(error: BaseException) -> str:
+    """An error in words, without the number that an operating system gives it."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error).strip() or type(error).__name__

@@ -19,6 +19,7 @@ from tiny_checkpoints import build_llava_onevision
 from holitom.cli import console, main
 from holitom.cli.ask import compared
 from holitom.cli.choices import choose
+from holitom.extras import sentence
 from holitom.pipeline import Pipeline
 
 
@@ -207,9 +208,7 @@ def test_a_full_disk_is_said_in_words(run, film):
     assert code == 1
     assert "No space left on device" in err
     assert "Errno" not in err
-    assert console.sentence(OSError(30, "Read-only file system", "/films/a.html")) == (
-        "/films/a.html: Read-only file system"
-    )
+    assert sentence(OSError(30, "Read-only file system", "/films/a.html")) == ("/films/a.html: Read-only file system")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names are bytes on Linux")

@@ -16,6 +16,8 @@ from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
 
+from holitom.extras import sentence
+
 out = Console()
 err = Console(stderr=True)
 
@@ -101,13 +103,6 @@ def fail(error: BaseException) -> NoReturn:
     logging.getLogger("holitom").debug("failed", exc_info=error)
     err.print(f"[red bold]error:[/] {escape(clean(sentence(error)))}", highlight=False, emoji=False, soft_wrap=True)
     sys.exit(1)
-
-
-def sentence(error: BaseException) -> str:
-    """An error in words, without the number that an operating system gives it."""
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return str(error).strip() or type(error).__name__
 
 
 def quiet_libraries() -> None:

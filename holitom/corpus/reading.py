@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from holitom.corpus.sources import Item
+from holitom.extras import sentence
 from holitom.video.remote import LIMITS, FetchLimits, fetched
 
 
@@ -80,13 +81,10 @@ def attempt(reader: Reader, item: Item) -> Video | Failure:
 
 def one_line(error: BaseException, item: Item | None = None) -> str:
     """An error as one line of text that every file format can hold; the video in it as the output names it."""
-    text = str(error)
-    if isinstance(error, OSError) and error.strerror:  # without "[Errno 28]"
-        text = error.strerror + (f": {error.filename}" if error.filename else "")
+    text = sentence(error)
     if item is not None:
         text = text.replace(item.address, item.path)
-    text = " ".join(text.split()) or type(error).__name__
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return " ".join(text.split()).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 @contextmanager

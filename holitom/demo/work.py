@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from holitom.demo.reading import ClipReader, Limits
+from holitom.extras import sentence
 from holitom.methods.base import Method
 from holitom.methods.registry import build, method_class, with_tower
 from holitom.pipeline import Answer, Pipeline
@@ -198,7 +199,7 @@ def _numbers(answer: Answer) -> str:
 
 def _sentence(error: BaseException, video: str | None) -> str:
     """The error in words, with the name that the user knows instead of the upload's path."""
-    text = str(error).strip() or type(error).__name__
+    text = sentence(error)
     if video:
         name = Path(video).name
         text = text.replace(str(video), name)
