@@ -56,7 +56,7 @@ def sums_in_order(rows: Tensor, source: Tensor, output: Tensor, weight: Tensor, 
     """
     wide = torch.promote_types(rows.dtype, torch.float32)
     if rows.dtype != wide and rows.device.type == "cpu":
-        out = torch.zeros(outputs, rows.shape[1], dtype=wide)
+        out = torch.zeros(outputs, rows.shape[1], dtype=wide, device="cpu")
         step = max(1, _CHUNK_BYTES // (4 * rows.shape[1]))
         for start in range(0, len(source), step):
             part = slice(start, start + step)
@@ -67,8 +67,8 @@ def sums_in_order(rows: Tensor, source: Tensor, output: Tensor, weight: Tensor, 
     weight, first = weight.to(wide), torch.searchsorted(output, torch.arange(outputs + 1, device=rows.device))
     if len(source) and not (rows.requires_grad and torch.is_grad_enabled()) and _has_sparse_products(rows.device):
         # reads each row once from its beginning to its end; embedding_bag goes through the rows of an output in slices
-        edges = torch.sparse_csr_tensor(first, source, weight, (outputs, len(rows)), check_invariants=False)
-        sums = rows.new_empty(outputs, rows.shape[1])
+        shape, sums = (outputs, len(rows)), rows.new_empty(outputs, rows.shape[1])
+        edges = torch.sparse_csr_tensor(first, source, weight, shape, device=rows.device, check_invariants=False)
         return torch.addmm(sums, edges, rows.detach(), beta=0, out=sums)
     return F.embedding_bag(source, rows, first[:-1], mode="sum", per_sample_weights=weight)
 
@@ -80,8 +80,8 @@ def _has_sparse_products(device: torch.device) -> bool:
         return False
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        none = torch.empty(0, dtype=torch.int64)
-        torch.sparse_csr_tensor(torch.tensor([0, 0]), none, none.float(), (1, 1))
+        none = torch.empty(0, dtype=torch.int64, device="cpu")
+        torch.sparse_csr_tensor(torch.tensor([0, 0], device="cpu"), none, none.float(), (1, 1), device="cpu")
     return True
 
 

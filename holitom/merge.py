@@ -74,7 +74,7 @@ class Merge:
         return self
 
     @classmethod
-    def identity(cls, tokens: int, device: torch.device | str | None = None) -> Merge:
+    def identity(cls, tokens: int, device: torch.device | str = "cpu") -> Merge:
         """The map that keeps ``tokens`` tokens as they are."""
         places = torch.arange(tokens, device=device)
         return cls(places, torch.ones(tokens, dtype=torch.float32, device=device), places)._knowing(tokens, True)

@@ -79,10 +79,12 @@ def test_exact_needs_a_retention_that_is_in_range() -> None:
 DTYPES = (torch.float64, torch.bfloat16, torch.float16)
 
 
-def in_other_precisions(make: Callable[[], Any]) -> list[Any]:
-    """What a call gives under autocast and each default dtype; the ordinary one is in force again at the end."""
+def in_other_surroundings(make: Callable[[], Any]) -> list[Any]:
+    """What a call gives under autocast, and with other default devices and dtypes; the ordinary ones come back."""
     with torch.autocast("cpu", torch.bfloat16):
         made = [make()]
+    with torch.device("meta"):  # where nothing can be computed
+        made.append(make())
     try:
         for dtype in DTYPES:
             torch.set_default_dtype(dtype)
@@ -101,7 +103,7 @@ VIDEOS = [make_video(9, (6, 6), 16, seed, motion) for seed, motion in enumerate(
 
 
 @pytest.mark.parametrize("method", OUTER, ids=repr)
-def test_maps_do_not_depend_on_the_default_dtype_or_autocast(method: Method) -> None:
+def test_maps_do_not_depend_on_surroundings(method: Method) -> None:
     settings = [method]
     if type(method)() == method and hasattr(method, "exact"):
         settings.append(replace(method, retention=0.3, exact=True))
@@ -112,7 +114,7 @@ def test_maps_do_not_depend_on_the_default_dtype_or_autocast(method: Method) -> 
 
     for each, video in product(settings, VIDEOS):
         expected, out = merged(each, video)
-        for merge, found in in_other_precisions(partial(merged, each, video)):
+        for merge, found in in_other_surroundings(partial(merged, each, video)):
             assert equal(merge, expected)
             assert torch.equal(found, out)
 
@@ -126,14 +128,14 @@ def spans(dtype: torch.dtype = torch.float32) -> Iterator[SpanStates]:
 
 
 @pytest.mark.parametrize("method", INNER, ids=repr)
-def test_inner_maps_do_not_depend_on_the_default_dtype_or_autocast(method: Method) -> None:
+def test_inner_maps_do_not_depend_on_surroundings(method: Method) -> None:
     made = [each for each in spans() if each.layer in method.layers(28)]
 
     def merged() -> list[Merge]:
         return [method.merge_span(replace(each, memory={})) for each in made]
 
     expected = merged()
-    for found in in_other_precisions(merged):
+    for found in in_other_surroundings(merged):
         assert all(equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
@@ -183,10 +185,10 @@ def states(method: Method, bad: float | None = None) -> Iterator[TowerStates]:
 
 
 @pytest.mark.parametrize("method", TOWER, ids=repr)
-def test_tower_maps_do_not_depend_on_the_default_dtype_or_autocast(method: Method) -> None:
+def test_tower_maps_do_not_depend_on_surroundings(method: Method) -> None:
     [made] = states(method)
     expected = method.merge_tower(made)
-    for found in in_other_precisions(lambda: method.merge_tower(made)):
+    for found in in_other_surroundings(lambda: method.merge_tower(made)):
         assert equal(found, expected)
 
 

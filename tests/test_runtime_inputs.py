@@ -188,6 +188,16 @@ def test_the_default_dtype_changes_nothing(model, method, dtype):
         assert torch.equal(session.videos[0].merge.anchor, kept)
 
 
+@pytest.mark.parametrize("method", [OUTER, INNER, Chain.of(Renewal(change=0.5), OUTER)], ids=lambda method: method.name)
+@torch.inference_mode()
+def test_the_default_device_changes_nothing(model, method):
+    given = pixels()
+    with method(model):
+        want = model(**given).logits
+        with torch.device("meta"):  # what is made without a device computes nothing
+            assert torch.equal(model(**given).logits, want)
+
+
 # autocast
 
 

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 import holitom
 
 PACKAGE = Path(holitom.__file__).parent
@@ -106,15 +108,21 @@ def test_torchvision_is_never_imported():
     assert [name_of(path) for path, names in IMPORTS.items() if any(n[0] == "torchvision" for n in names)] == []
 
 
-def test_tensors_of_floating_point_numbers_get_their_dtype():
-    """Whatever torch.set_default_dtype says."""
-    made = {"zeros", "ones", "empty", "eye", "rand", "randn", "linspace"}
+FLOATING = {"zeros", "ones", "empty", "eye", "rand", "randn", "linspace"}  # what torch.NAME makes by default
+
+
+@pytest.mark.parametrize(
+    ("given", "makers"),
+    [("dtype", FLOATING), ("device", FLOATING | {"tensor", "as_tensor", "full", "arange", "randint", "randperm"})],
+)
+def test_tensors_get_their_dtype_and_their_device(given, makers):
+    """Whatever torch.set_default_dtype and torch.set_default_device say."""
     calls = [
         f"{name_of(path)}:{node.lineno}: {ast.unparse(node)}"
         for path, tree in TREES.items()
         for node in ast.walk(tree)
-        if isinstance(node, ast.Call) and ast.unparse(node.func) in {f"torch.{name}" for name in made}
-        if "dtype" not in {keyword.arg for keyword in node.keywords}
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in {f"torch.{name}" for name in makers}
+        if given not in {keyword.arg for keyword in node.keywords}
     ]
     assert calls == []
 

@@ -40,14 +40,14 @@ def frames(count: int, side: int, seed: int = 0, noise: float = NOISE, static: f
     if count < 1 or side < 1:
         raise ValueError(f"count and side must be at least 1, got {count} and {side}")
     generator = torch.Generator().manual_seed(seed)
-    out = torch.empty(count, 3, side, side, dtype=torch.float32)
+    out = torch.empty(count, 3, side, side, dtype=torch.float32, device="cpu")
     done = 0
     for clip in islice(clips("train", seed), -(-count // 16)):
         part = torch.from_numpy(clip.frames[: count - done]).permute(0, 3, 1, 2).float() / 127.5 - 1
         out[done : done + len(part)] = functional.interpolate(part, (side, side), mode="bilinear", align_corners=False)
         done += len(part)
     for frame in out:  # one at a time: noise as large as a long video would double its memory
-        frame.add_(torch.randn(frame.shape, generator=generator, dtype=torch.float32), alpha=2 * noise)
+        frame.add_(torch.randn(frame.shape, generator=generator, dtype=torch.float32, device="cpu"), alpha=2 * noise)
     still = round(static * side)
     out[1:, :, :still] = out[:1, :, :still]
     return out

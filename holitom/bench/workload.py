@@ -120,10 +120,10 @@ def from_preset(
             placeholders = [*start, *patches * steps, *end]
         media = {
             "pixel_values_videos": torch.cat([values for values, _ in packed]),
-            "video_grid_thw": torch.tensor([grid for _, grid in packed]),
+            "video_grid_thw": torch.tensor([grid for _, grid in packed], device="cpu"),
         }
     questions = [after + [WORD] * (longer * row) for row in range(batch)]
-    rows = [torch.tensor([*before, *placeholders, *question]) for question in questions]
+    rows = [torch.tensor([*before, *placeholders, *question], device="cpu") for question in questions]
     ids = pad_sequence(rows, batch_first=True, padding_side="left")
     mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True, padding_side="left")
     inputs = {"input_ids": ids, "attention_mask": mask, **media}

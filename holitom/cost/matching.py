@@ -109,21 +109,21 @@ def visual_schedule(
         ValueError: when counts depend on the content and there is no video.
     """
     positions = grid[0] * grid[1]
-    place = torch.arange(frames * positions)
+    place = torch.arange(frames * positions, device="cpu")
     if "before" in method.stages:
         if video is not None:
             place = method.merge_video(video).anchor.cpu()
         else:
             count = method.token_count(frames, grid)
-            place = torch.arange(count) * (frames * positions) // count
+            place = torch.arange(count, device="cpu") * (frames * positions) // count
     entered, memory = len(place), dict[str, object]()
     layers = method.layers(depth)
     counts = []
     for layer in range(depth):
         if layer in layers:
             seen = layer > 0 or method.attention == "coming"
-            attention = torch.linspace(1, 0, len(place), dtype=torch.float32) if seen else None
-            hidden = torch.zeros(len(place), 1, dtype=torch.float32)
+            attention = torch.linspace(1, 0, len(place), dtype=torch.float32, device="cpu") if seen else None
+            hidden = torch.zeros(len(place), 1, dtype=torch.float32, device="cpu")
             span = SpanStates(hidden, attention, layer, depth, place, frames, grid, entered, memory)
             place = method.merge_span(span).gather(place)
         counts.append(len(place))

@@ -32,7 +32,7 @@ def _compiled() -> Any:
     try:
         found = importlib.import_module("holitom.kernels.compiled")
         apart = torch.ones(1, 3, 3, dtype=torch.float32, device="cuda")
-        first = torch.tensor([[1.0, 3.0, 2.0]], dtype=torch.float32).to("cuda")
+        first = torch.tensor([[1.0, 3.0, 2.0]], dtype=torch.float32, device="cpu").to("cuda")
         index, _, _ = found.pick_farthest(apart, first, None, 2, 1, 0.0)
         if index.tolist() != [[1, 0]]:
             raise RuntimeError(f"a kernel that should pick [[1, 0]] picked {index.tolist()}")

@@ -92,7 +92,8 @@ class CompressedVideo:
     @property
     def layout(self) -> VideoLayout:
         """How the tokens lie in a prompt."""
-        place = torch.cat([torch.arange(self.merge.outputs), torch.full((self.newlines,), -1)])
+        place = torch.arange(self.merge.outputs + self.newlines, device="cpu")
+        place[self.merge.outputs :] = -1
         return VideoLayout(self.frames, self.grid, place, merged=self.merge, tower=self.tower)
 
     def inputs(self, session: Session, preprocessor: Preprocessor, question: str) -> dict[str, Any]:

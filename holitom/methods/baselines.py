@@ -67,7 +67,7 @@ class UniformFrames(ExactMethod):
         """Whole frames. No synchronisation."""
         frames, positions, device = video.frames, video.positions, video.features.device
         count = max(1, round(frames * self.retention))
-        kept = torch.zeros(frames, dtype=torch.bool)
+        kept = torch.zeros(frames, dtype=torch.bool, device="cpu")
         kept[[(2 * i + 1) * frames // (2 * count) for i in range(count)]] = True
         kept = kept.to(device, non_blocking=True)[:, None].expand(-1, positions)
         return kept.flatten(), spread_scores(frames * positions, device)
@@ -161,10 +161,13 @@ class AveragePool(ExactMethod):
         """Averages each cell; a cell stands at its middle position. On the CPU."""
         (rows, columns), frames, positions = video.grid, video.frames, video.positions
         high, wide = self.cells(video.grid)
-        cell = ((torch.arange(rows) * high // rows)[:, None] * wide + torch.arange(columns) * wide // columns).flatten()
+        cell = (
+            (torch.arange(rows, device="cpu") * high // rows)[:, None] * wide
+            + torch.arange(columns, device="cpu") * wide // columns
+        ).flatten()
         size = torch.bincount(cell, minlength=high * wide)
         middle = _middles(rows, high)[:, None] * columns + _middles(columns, wide)
-        frame = torch.arange(frames)[:, None]
+        frame = torch.arange(frames, device="cpu")[:, None]
         merge = Merge(
             (cell + frame * high * wide).flatten(),
             size[cell].to(torch.float32).reciprocal().repeat(frames),
@@ -179,12 +182,12 @@ class AveragePool(ExactMethod):
 
 def _random_ranks(length: int, seed: int) -> Tensor:
     """(length,) int64 on the CPU: distinct, in random order, 0 the best and -(length - 1) the worst."""
-    return -torch.randperm(length, generator=torch.Generator().manual_seed(seed)).argsort()
+    return -torch.randperm(length, generator=torch.Generator().manual_seed(seed), device="cpu").argsort()
 
 
 def _middles(length: int, parts: int) -> Tensor:
     """(parts,) int64: the middle of each of the parts into which i -> i * parts // length cuts 0..length-1."""
-    part = torch.arange(parts)
+    part = torch.arange(parts, device="cpu")
     first, after = -(-part * length // parts), -(-(part + 1) * length // parts)
     return (first + after - 1) // 2
 

@@ -39,10 +39,10 @@ class Cells(Method):
 
     def cells(self, frames: int, grid: tuple[int, int]) -> Tensor:
         """(T*N,) int64 on the CPU: the cell of each token; cells count row by row, frame by frame."""
-        rows, columns = (torch.arange(size) // self.side for size in grid)
+        rows, columns = (torch.arange(size, device="cpu") // self.side for size in grid)
         wide = -(-grid[1] // self.side)
         cell = (rows[:, None] * wide + columns).flatten()
-        return (torch.arange(frames)[:, None] * self.token_count(1, grid) + cell).flatten()
+        return (torch.arange(frames, device="cpu")[:, None] * self.token_count(1, grid) + cell).flatten()
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class CellSample(Cells):
     def merge_video(self, video: VideoTokens) -> Merge:
         """Keeps the first token of each cell in a random order. No synchronisation."""
         cell = self.cells(video.frames, video.grid)
-        order = torch.randperm(len(cell), generator=torch.Generator().manual_seed(self.seed))
+        order = torch.randperm(len(cell), generator=torch.Generator().manual_seed(self.seed), device="cpu")
         by_cell = order[cell[order].argsort(stable=True)]
         sizes = torch.bincount(cell)
         chosen = by_cell[sizes.cumsum(0) - sizes].sort().values

@@ -90,7 +90,7 @@ class DyCoke(ExactMethod):
             for frame, earlier in pairs:
                 similarity[frame] = cosine_of_pairs(features[earlier][None], features[frame][None])[0]
         elif pairs:
-            frame, earlier = torch.tensor(pairs).T.contiguous().to(features.device, non_blocking=True)
+            frame, earlier = torch.tensor(pairs, device="cpu").T.contiguous().to(features.device, non_blocking=True)
             similarity.index_copy_(0, frame, cosine_of_pairs(features[earlier], features[frame]))
         return similarity
 
@@ -98,5 +98,7 @@ class DyCoke(ExactMethod):
         """What the reference frames do not show already. No synchronisation."""
         worth = -self.similarity(video.features)
         size = self.reduced(video.frames, video.positions)
-        counts = torch.tensor([size if earlier >= 0 else video.positions for earlier in self.references(video.frames)])
+        counts = torch.tensor(
+            [size if earlier >= 0 else video.positions for earlier in self.references(video.frames)], device="cpu"
+        )
         return keep_top(worth, counts.to(worth.device, non_blocking=True)).flatten(), worth.flatten()

@@ -103,7 +103,7 @@ class EarlyTom(SinkAware):
     def merge_video(self, video: VideoTokens) -> Merge:
         """Of the frames that are left in the tower, the most attended tokens; all frames where none merged there."""
         scores, _ = self.ranked(video)
-        kept, spans = torch.arange(video.frames), Spans()
+        kept, spans = torch.arange(video.frames, device="cpu"), Spans()
         if video.tower is not None and video.tower.spans is not None:
             kept, spans = _frames_of(video.tower, video.frames), list(video.tower.spans)
         else:

@@ -139,8 +139,8 @@ class FlashVID(SinkAware, ExactMethod):
         device, selected_count, merged_count = features.device, *self.split(positions)
         means = frame_means(features)
         spans = self.cut(means)
-        length = torch.tensor([last - first + 1 for first, last in spans])
-        segment = torch.repeat_interleave(torch.arange(len(spans)), length)
+        length = torch.tensor([last - first + 1 for first, last in spans], device="cpu")
+        segment = torch.repeat_interleave(torch.arange(len(spans), device="cpu"), length)
         together = (segment[:, None] == segment).float() / length[segment][:, None]
         agreement = together.to(device, non_blocking=True) @ means
         selected = self.select(features, scores, agreement, selected_count)

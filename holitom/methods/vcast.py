@@ -61,7 +61,7 @@ class VCast(ExactMethod):
     def frame_counts(self, means: Tensor, positions: int, total: int) -> Tensor:
         """How many tokens each frame keeps: unit frame means (T, D), N -> (T,) int64 on the CPU with sum ``total``."""
         frames = len(means)
-        curvature = torch.ones(frames, dtype=torch.float32)
+        curvature = torch.ones(frames, dtype=torch.float32, device="cpu")
         if frames > 2:
             curvature[1:-1] = 1 - consecutive_cosine(means.diff(dim=0)).cpu().nan_to_num()
         weight = (curvature / self.temperature).softmax(0)

@@ -49,7 +49,7 @@ class VideoLayout:
     @classmethod
     def contiguous(cls, frames: int, grid: tuple[int, int], newlines: int = 0, **extras: Any) -> VideoLayout:
         """All patches in order, then ``newlines`` tokens that are none."""
-        patches = torch.arange(frames * grid[0] * grid[1])
+        patches = torch.arange(frames * grid[0] * grid[1], device="cpu")
         return cls(frames, grid, torch.cat([patches, patches.new_full((newlines,), -1)]), **extras)
 
     def tokens(self, features: Tensor, question: Tensor | None = None) -> VideoTokens:

@@ -48,7 +48,7 @@ class Gemma4Adapter(Adapter):
         blocks = self.base.vision_tower.encoder.layers
         videos, first = [], 0
         positions = arguments["video_position_ids"].cpu()
-        sources = torch.arange(positions.shape[0] * positions.shape[1]).view(positions.shape[:2])
+        sources = torch.arange(positions.shape[0] * positions.shape[1], device="cpu").view(positions.shape[:2])
         for frames in arguments["num_frames_per_video"].tolist():
             mine = slice(first, first + frames)
             place = positions[first]

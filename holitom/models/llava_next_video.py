@@ -73,7 +73,7 @@ class VideoLlavaAdapter(LlavaNextVideoAdapter):
         size = self.model.config.vision_config.patch_size
         grid = (height // size, width // size)
         count = grid[0] * grid[1]
-        places = torch.arange(frames * count).view(frames, count)
+        places = torch.arange(frames * count, device="cpu").view(frames, count)
         place = torch.cat([places.new_full((frames, 1), -1), places], dim=1).flatten()
 
         def part(values: Tensor | None) -> list[Tensor | None]:

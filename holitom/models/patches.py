@@ -55,8 +55,8 @@ def window_order(frames: int, grid: tuple[int, int], window: int) -> Tensor:
     Returns:
         (T * h * w,) int64 on the CPU: the flat place t * h * w + row * w + column of the token worked on at each step.
     """
-    frame = torch.arange(frames)[:, None, None]
-    row, column = torch.arange(grid[0])[:, None], torch.arange(grid[1])[None]
+    frame = torch.arange(frames, device="cpu")[:, None, None]
+    row, column = torch.arange(grid[0], device="cpu")[:, None], torch.arange(grid[1], device="cpu")[None]
     across = -(-grid[1] // window)
     number = (frame * -(-grid[0] // window) + row // window) * across + column // window
     return number.flatten().argsort(stable=True)
@@ -81,6 +81,6 @@ def places_of_units(grid: tuple[int, int], side: int, order: Tensor | None = Non
     Returns:
         (h * w * side**2,) int64 on the CPU: row * columns + column of each patch.
     """
-    places = torch.arange(grid[0] * grid[1] * side**2).view(grid[0], side, grid[1], side)
+    places = torch.arange(grid[0] * grid[1] * side**2, device="cpu").view(grid[0], side, grid[1], side)
     units = places.permute(0, 2, 1, 3).reshape(grid[0] * grid[1], side**2)
     return (units if order is None else units[order]).flatten()

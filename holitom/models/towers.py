@@ -37,7 +37,7 @@ class TowerVideo:
     ) -> TowerVideo:
         """A video of T frames whose patches follow each other from state ``first`` on."""
         size = leading + grid[0] * grid[1]
-        return cls(first + torch.arange(frames * size).view(frames, size), grid, leading, order, first)
+        return cls(first + torch.arange(frames * size, device="cpu").view(frames, size), grid, leading, order, first)
 
     @property
     def index(self) -> slice | Tensor:
@@ -118,15 +118,17 @@ class TowerRecord:
         """
         count = self.grid[0] * self.grid[1]
         state = self.place.argsort()[self.leading :]
-        source = (torch.arange(self.frames)[:, None] * len(self.place) + state).flatten()
+        source = (torch.arange(self.frames, device="cpu")[:, None] * len(self.place) + state).flatten()
         merge = Merge.identity(self.frames * len(self.place)) if self.merge is None else self.merge.to("cpu")
         rows, target = torch.unique(merge.target[source], return_inverse=True)
         weight = merge.weight[source]
-        total = torch.zeros(len(rows), dtype=weight.dtype)
+        total = torch.zeros(len(rows), dtype=weight.dtype, device="cpu")
         total.index_add_(0, target, weight)
-        first = torch.full((len(rows),), len(source)).scatter_reduce_(0, target, torch.arange(len(source)), "amin")
-        patch = torch.full((merge.inputs,), -1)
-        patch[source] = torch.arange(self.frames * count)
+        first = torch.full((len(rows),), len(source), device="cpu").scatter_reduce_(
+            0, target, torch.arange(len(source), device="cpu"), "amin"
+        )
+        patch = torch.full((merge.inputs,), -1, device="cpu")
+        patch[source] = torch.arange(self.frames * count, device="cpu")
         anchor = patch[merge.anchor[rows]]
         return Merge(target, weight / total[target], torch.where(anchor < 0, first, anchor))
 
@@ -155,7 +157,7 @@ class TowerRecord:
 
 def _pooled_line(before: int, after: int) -> Tensor:
     """(before, after) float32: the share of each patch of a line in each place of the LLM's."""
-    each = torch.eye(before, dtype=torch.float32)[None]
+    each = torch.eye(before, dtype=torch.float32, device="cpu")[None]
     if before % after == 0:
         return torch.nn.functional.adaptive_avg_pool1d(each, after)[0]
     return torch.nn.functional.interpolate(each, size=after, mode="linear")[0]

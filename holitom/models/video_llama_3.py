@@ -60,8 +60,8 @@ class VideoLlama3Adapter(Adapter):
             return [None] * len(videos)
         rows = values.flatten(0, 1)
         rows = rows if rows.dim() == 2 else rows[:, None]
-        grids = torch.tensor([video[:3] for video in videos])
-        sides = torch.tensor([video[3] for video in videos])
+        grids = torch.tensor([video[:3] for video in videos], device="cpu")
+        sides = torch.tensor([video[3] for video in videos], device="cpu")
         reduced = self.base.vision_model.pixel_unshuffle(rows, grids, sides)
         parts = reduced.split([t * (h // side) * (w // side) for t, h, w, side in videos])
         shaped = [part.unflatten(0, (video[0], -1)) for part, video in zip(parts, videos, strict=True)]

@@ -71,7 +71,7 @@ def fit_count(merge: Merge, scores: Tensor, count: int) -> Merge:
     return Merge.from_edges(source, place[output], weight, anchor[order], merge.inputs)
 
 
-def spread_scores(count: int, device: torch.device | str | None = None) -> Tensor:
+def spread_scores(count: int, device: torch.device | str = "cpu") -> Tensor:
     """(count,) float32 scores whose best k lie evenly over 0..count-1, for every k (multiples of the golden ratio)."""
     steps = torch.arange(count, dtype=torch.float64, device=device) * 0.6180339887498949
     return (1 - steps.frac()).to(torch.float32)

@@ -83,14 +83,17 @@ def _one_by_one(
     centre_weight: float | None,
 ) -> Clusters:
     total = sum(group.size for group in groups)
-    number, share = torch.empty(total, dtype=torch.int64), torch.empty(total, dtype=torch.float32)
+    number, share = (
+        torch.empty(total, dtype=torch.int64, device="cpu"),
+        torch.empty(total, dtype=torch.float32, device="cpu"),
+    )
     centres, start, base = [], 0, 0
     for group in groups:
         part = slice(start, start + group.size)
         lost = None if penalty is None else penalty[part]
         if group.centres == group.size:
-            number[part], share[part] = torch.arange(base, base + group.size), 1.0
-            centres.append(torch.arange(start, start + group.size))
+            number[part], share[part] = torch.arange(base, base + group.size, device="cpu"), 1.0
+            centres.append(torch.arange(start, start + group.size, device="cpu"))
         else:
             rows = x[part] if points is None else x[points[part]]
             peaks = DensityPeaks.of(rows, group.centres, group.neighbours, ascending=ascending, penalty=lost)
@@ -98,7 +101,7 @@ def _one_by_one(
             number[part], share[part] = peaks.cluster + base, shares(size, centre_weight)[peaks.cluster]
             centres.append(peaks.centres + start)
             if centre_weight is not None:
-                share[centres[-1]] = torch.ones(group.centres, dtype=torch.float32).masked_fill_(
+                share[centres[-1]] = torch.ones(group.centres, dtype=torch.float32, device="cpu").masked_fill_(
                     size > 1, centre_weight
                 )
         start, base = start + group.size, base + group.centres
@@ -155,15 +158,15 @@ def _padded(
     centre_weight: float | None,
 ) -> Clusters:
     """As :func:`cluster_groups`; G groups of at most n points."""
-    on_host = torch.tensor([(group.size, group.centres, group.neighbours) for group in groups])
+    on_host = torch.tensor([(group.size, group.centres, group.neighbours) for group in groups], device="cpu")
     size, width = on_host[:, :1], max(group.size for group in groups)
-    places = torch.arange(width)
+    places = torch.arange(width, device="cpu")
     first = size.cumsum(0) - size
     rows = torch.where(places < size, first + places, first)  # an absent point is the group's first one again
     flat = (places < size).flatten().nonzero()[:, 0]
     leads = (places < on_host[:, 1:2]).flatten().nonzero()[:, 0]
-    offset = torch.tensor([0, *accumulate(group.centres for group in groups)][:-1])
-    group_of = torch.repeat_interleave(torch.arange(len(groups)), size[:, 0])
+    offset = torch.tensor([0, *accumulate(group.centres for group in groups)][:-1], device="cpu")
+    group_of = torch.repeat_interleave(torch.arange(len(groups), device="cpu"), size[:, 0])
     sent = [on_host, rows, flat, leads, offset[group_of], first[leads // width, 0]]
     table, rows, flat, leads, base, start = send(sent, x.device)
 

@@ -60,16 +60,16 @@ def farthest_rows(rows: Tensor, count: int) -> Tensor:
     first = most_isolated(rows, norms)
     if rows.device.type != "cpu":
         return _farthest_eager(rows, norms, first, count)
-    picked = torch.empty(count, dtype=torch.int64)
+    picked = torch.empty(count, dtype=torch.int64, device="cpu")
     picked[0] = first
-    units = torch.empty(count, width, dtype=torch.float32)
+    units = torch.empty(count, width, dtype=torch.float32, device="cpu")
     units[0] = rows[first].float() / norms[first]
 
     step = min(_BLOCK // 2, max(1, total // 16))
     blocks = [slice(start, min(start + step, total)) for start in range(0, total, step)]
     distance = _unpicked(norms)
     distance[first] = -torch.inf  # picked rows are out
-    bound = torch.full((len(blocks),), torch.inf, dtype=torch.float32)
+    bound = torch.full((len(blocks),), torch.inf, dtype=torch.float32, device="cpu")
     seen = [0] * len(blocks)
     for number in range(1, count):
         while True:

@@ -85,9 +85,11 @@ def merge_frames(similarity: list[list[float]], spans: Spans) -> Merge:
         if at == len(alike):
             join(0.0)  # the middle frame that is left over
         emit(last)
-    return Merge(torch.tensor(target), torch.tensor(weight, dtype=torch.float32), torch.tensor(anchor))._knowing(
-        len(target)
-    )
+    return Merge(
+        torch.tensor(target, device="cpu"),
+        torch.tensor(weight, dtype=torch.float32, device="cpu"),
+        torch.tensor(anchor, device="cpu"),
+    )._knowing(len(target))
 
 
 def of_patches(frames: Merge, patches: int) -> Merge:
@@ -117,8 +119,8 @@ def select_tokens(attention: Tensor, spans: Sequence[tuple[int, int]], retention
     ranked = attention.topk(min(positions, int(outer)), dim=1).indices.sort(dim=1).values
     count = max(1, round(positions * retention))
     sizes = [positions // count + (part < positions % count) for part in range(count)]
-    ends = torch.tensor(sizes).cumsum(0)[:, None].to(attention.device, non_blocking=True)
-    starts = torch.tensor([0, *sizes[:-1]]).cumsum(0).to(attention.device, non_blocking=True)
+    ends = torch.tensor(sizes, device="cpu").cumsum(0)[:, None].to(attention.device, non_blocking=True)
+    starts = torch.tensor([0, *sizes[:-1]], device="cpu").cumsum(0).to(attention.device, non_blocking=True)
     places = starts[:, None] + torch.arange(max(sizes), device=attention.device)
     inside, places = places < ends, places.clamp(max=positions - 1)
     best = attention[:, places].masked_fill(~inside, -torch.inf).argmax(-1) + starts

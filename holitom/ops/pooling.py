@@ -36,10 +36,10 @@ def nearest_targets(
         pool by pool, frame by frame, anchor by anchor. No synchronisation.
     """
     device, positions, most = features.device, features.shape[1], max(sizes)
-    size = torch.tensor(sizes)
-    inside = torch.arange(most) < size[:, None]
-    places = (size.cumsum(0) - size)[:, None] + torch.arange(most)
-    pairs = torch.tensor(anchor_pairs(pools))
+    size = torch.tensor(sizes, device="cpu")
+    inside = torch.arange(most, device="cpu") < size[:, None]
+    places = (size.cumsum(0) - size)[:, None] + torch.arange(most, device="cpu")
+    pairs = torch.tensor(anchor_pairs(pools), device="cpu")
     places, lost, pairs = send([places.clamp(max=len(targets) - 1), (~inside).long(), pairs], device)
     units = F.normalize(features.flatten(0, 1)[targets].float(), dim=-1)[places]  # (A, m, D)
     lost = lost.bool()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 
-def parents(size: int, device: torch.device | None = None) -> Tensor:
+def parents(size: int, device: torch.device | str = "cpu") -> Tensor:
     """(size,) int64: the node of the next coarser level that each line of a side belongs to."""
     return (torch.arange(size, device=device) + size % 2) // 2
 
@@ -88,8 +88,8 @@ class _Side:
 
     @classmethod
     def of_patches(cls, size: int) -> _Side:
-        lines = torch.arange(size)
-        return cls(lines, lines, torch.ones(size, dtype=torch.float32))
+        lines = torch.arange(size, device="cpu")
+        return cls(lines, lines, torch.ones(size, dtype=torch.float32, device="cpu"))
 
     def halved(self) -> _Side:
         parent = parents(self.nodes)

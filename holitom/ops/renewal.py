@@ -163,12 +163,12 @@ def within_budget(cut: Callable[[Tensor], Tensor], rows: float) -> Tensor:
     Thresholds are on the CPU, and so should be what is cut.
     """
     low, high = LARGEST_CHANGE / 2**_BISECTIONS, LARGEST_CHANGE
-    best = cut(torch.tensor(high, dtype=torch.float32))
+    best = cut(torch.tensor(high, dtype=torch.float32, device="cpu"))
     if rows_of(best) > rows:
         return best
     for _ in range(_BISECTIONS):
         middle = (low * high) ** 0.5
-        found = cut(torch.tensor(middle, dtype=torch.float32))
+        found = cut(torch.tensor(middle, dtype=torch.float32, device="cpu"))
         if rows_of(found) > rows:
             low = middle
         else:

@@ -100,7 +100,7 @@ def _(features: Tensor, step: int) -> Tensor:
 def _cosine_on_cpu(features: Tensor, step: int) -> Tensor:
     """The products of a row with itself and with the later one are taken together, while it is in the cache."""
     frames, positions, width = features.shape
-    dots = torch.empty(frames, positions, 2, dtype=torch.float32)
+    dots = torch.empty(frames, positions, 2, dtype=torch.float32, device="cpu")
     block = positions if features.dtype == torch.float32 else row_chunk(frames * width, features.device)
     for start in range(0, positions, block):
         x, own = features[:, start : start + block].float().numpy(), dots[:, start : start + block].numpy()

@@ -64,7 +64,13 @@ def sketch(features: Tensor, width: int) -> Tensor:
     group = channels // width
     whole = group * width
     coin = torch.Generator().manual_seed(0)
-    sign = torch.randint(0, 2, (group,), generator=coin).mul_(2).sub_(1).float().to(device, non_blocking=True)
+    sign = (
+        torch.randint(0, 2, (group,), generator=coin, device="cpu")
+        .mul_(2)
+        .sub_(1)
+        .float()
+        .to(device, non_blocking=True)
+    )
     short = torch.empty(len(rows), width, dtype=torch.float32, device=device)
     step = row_chunk(channels, device)
     for start in range(0, len(rows), step):
@@ -148,7 +154,7 @@ def spread_in_order(unit: Tensor, weight: Tensor, count: int, step: float) -> Pi
     score = distance * weights
     farthest, best = distance.max(1), score.max(1)
     apart = (step * np.abs(np.arange(1 - frames, frames))).astype(np.float32)
-    product = torch.empty(frames * positions, dtype=torch.float32)
+    product = torch.empty(frames * positions, dtype=torch.float32, device="cpu")
     fresh = product.numpy().reshape(frames, positions)
     index = np.empty(count, np.int64)
     for number in range(count):

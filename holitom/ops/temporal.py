@@ -140,16 +140,18 @@ def scene_means(features: Tensor, spans: list[tuple[int, int]]) -> tuple[Tensor,
         (C, N) float32 on the CPU, for which it waits; (C, N, D) the means, of the features' dtype.
     """
     if features.device.type == "cpu":
-        alike = torch.empty(len(spans), features.shape[1], dtype=torch.float32)
+        alike = torch.empty(len(spans), features.shape[1], dtype=torch.float32, device="cpu")
         means = features.new_empty(len(spans), *features.shape[1:])
         for scene, (first, last) in enumerate(spans):
             alike[scene], means[scene] = static_similarity(features[first : last + 1])
         return alike, means
-    positions, place = features.shape[1], torch.arange(features.shape[1])
-    length = torch.tensor([last - first + 1 for first, last in spans])
-    source = [(place[:, None] + torch.arange(first, last + 1) * positions).flatten() for first, last in spans]
+    positions, place = features.shape[1], torch.arange(features.shape[1], device="cpu")
+    length = torch.tensor([last - first + 1 for first, last in spans], device="cpu")
+    source = [
+        (place[:, None] + torch.arange(first, last + 1, device="cpu") * positions).flatten() for first, last in spans
+    ]
     each = length.repeat_interleave(positions)
-    begin = torch.cat([torch.zeros(1, dtype=torch.int64), each.cumsum(0)])
+    begin = torch.cat([torch.zeros(1, dtype=torch.int64, device="cpu"), each.cumsum(0)])
     tokens, begin, among = send([torch.cat(source), begin, each.repeat_interleave(each)], features.device)
     rows = features.detach().flatten(0, 1)
     units = sum_rows(rows, tokens, begin, (1 / row_norms(rows).clamp_(min=1e-12))[tokens], wide=True)

@@ -73,13 +73,16 @@ def grow_trees(features: Tensor, free: Tensor, spans: list[tuple[int, int]], sim
     places = torch.arange(frames * positions, device=device)
     if frames == 1:
         return Forest(places, torch.zeros_like(places), torch.ones_like(places))
-    length = torch.tensor([last - first + 1 for first, last in spans])
+    length = torch.tensor([last - first + 1 for first, last in spans], device="cpu")
     begin = length.cumsum(0) - length
-    segment = torch.repeat_interleave(torch.arange(len(spans)), length)
-    inside = torch.arange(int(length.max())) < length[:, None]
-    table = (begin[:, None] + torch.arange(inside.shape[1])).clamp(max=frames - 1)
+    segment = torch.repeat_interleave(torch.arange(len(spans), device="cpu"), length)
+    inside = torch.arange(int(length.max()), device="cpu") < length[:, None]
+    table = (begin[:, None] + torch.arange(inside.shape[1], device="cpu")).clamp(max=frames - 1)
     rank = torch.minimum(length * least, length * positions - 1)  # of the value that leaves one more than the least
-    moving, starts = length * (positions - least), torch.zeros(frames, dtype=torch.int64).index_fill_(0, begin, 1)
+    moving, starts = (
+        length * (positions - least),
+        torch.zeros(frames, dtype=torch.int64, device="cpu").index_fill_(0, begin, 1),
+    )
     sent = send([segment, table, (~inside).long(), rank[:, None], moving, starts], device)
     segment, table, absent, rank, moving, starts = sent
 
@@ -163,7 +166,9 @@ def cluster_trees(
     for some in _chunks(groups, row_chunk(rows.shape[1], device)):  # the sums of all trees may be as large as the video
         stop = start + sum(group.size for group in some)
         if device.type == "cpu":
-            part = slice(*(int(place) for place in torch.searchsorted(number, torch.tensor([start, stop]))))
+            part = slice(
+                *(int(place) for place in torch.searchsorted(number, torch.tensor([start, stop], device="cpu")))
+            )
             values = sums_in_order(rows, source[part], number[part] - start, share[part], stop - start)
         else:
             begin = torch.searchsorted(number, torch.arange(start, stop + 1, device=device))

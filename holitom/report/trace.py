@@ -198,7 +198,7 @@ def run_of(method: Method, answer: Answer, similarity: Tensor) -> Run:
 
 def segment_gains(similarity: Tensor, spans: Sequence[tuple[int, int]], threshold: float) -> tuple[int, ...]:
     """The objective of the segmentation (HoliTom, section 3.2) by segment: (frames - 1) * static positions."""
-    links = similarity > torch.tensor(threshold, dtype=torch.float32)
+    links = similarity > torch.tensor(threshold, dtype=torch.float32, device="cpu")
     return tuple((last - first) * int(links[first:last].all(0).sum()) if last > first else 0 for first, last in spans)
 
 
@@ -228,16 +228,16 @@ def some(stages: Sequence[Stage], most: int = MOST_STAGES) -> list[Stage]:
 
 def _arrange(anchor: Tensor, place: Tensor) -> Merge:
     """The map from outputs in a method's order, (M,) anchors, to tokens in the order of the sequence, (V,) places."""
-    slots = torch.arange(len(place)) if len(place) == len(anchor) else (place >= 0).nonzero()[:, 0]
+    slots = torch.arange(len(place), device="cpu") if len(place) == len(anchor) else (place >= 0).nonzero()[:, 0]
     target = torch.empty_like(anchor)
     target[anchor.argsort(stable=True)] = slots[place[slots].argsort(stable=True)]
-    return Merge(target, torch.ones(len(anchor), dtype=torch.float32), torch.zeros_like(place))
+    return Merge(target, torch.ones(len(anchor), dtype=torch.float32, device="cpu"), torch.zeros_like(place))
 
 
 def _on_patches(attention: Tensor | None, place: Tensor, record: VideoRecord) -> Tensor | None:
     if attention is None:
         return None
-    spread = torch.full((record.merge.inputs,), torch.nan, dtype=torch.float32)
+    spread = torch.full((record.merge.inputs,), torch.nan, dtype=torch.float32, device="cpu")
     patch = place >= 0
     spread[place[patch]] = attention.float().cpu()[patch]
     return spread

@@ -252,12 +252,12 @@ class _Remembering:
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         memory = vars(self)[_KEY]
-        memory.select(torch.arange(memory.rows).repeat_interleave(repeats))
+        memory.select(torch.arange(memory.rows, device="cpu").repeat_interleave(repeats))
         super().batch_repeat_interleave(repeats)  # type: ignore[misc]
 
     def batch_select_indices(self, indices: Tensor) -> None:
         memory = vars(self)[_KEY]
-        memory.select(torch.arange(memory.rows)[indices.cpu()])
+        memory.select(torch.arange(memory.rows, device="cpu")[indices.cpu()])
         super().batch_select_indices(indices)  # type: ignore[misc]
 
     def reset(self) -> None:

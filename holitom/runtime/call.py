@@ -231,7 +231,10 @@ class Call(Given):
         device, earlier = hidden.device, before.hidden.shape[1]
         if before.new is not None or self.new is not None:
             parts = ((before.new, earlier), (self.new, self.width))
-            real = [torch.ones(self.rows, width, dtype=torch.bool) if new is None else new for new, width in parts]
+            real = [
+                torch.ones(self.rows, width, dtype=torch.bool, device="cpu") if new is None else new
+                for new, width in parts
+            ]
             self.new = torch.cat([new.to(device) for new in real], 1)
         if before.mass is not None:
             self.mass = pad(before.mass.to(device), (0, self.width), value=1.0)
@@ -272,7 +275,7 @@ class Call(Given):
         for prompt, (merge, *_), right in zip(self.prompts, merged, self.right, strict=True):
             prompt.by_layer[layer:] = [merge.outputs - right] * (self.depth - layer)
         if self.new is not None or any(self.padding):
-            known = torch.ones(self.rows, width, dtype=torch.bool) if self.new is None else self.new
+            known = torch.ones(self.rows, width, dtype=torch.bool, device="cpu") if self.new is None else self.new
             self.new = batch.gather(known.to(device))
         self.mass = batch.mass(self.mass) if self.session.method.mass else None
         self.width = batch.length

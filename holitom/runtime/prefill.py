@@ -47,7 +47,7 @@ def enter_decoder(call: Call, decoder: Any, kwargs: dict[str, Any]) -> dict[str,
     if call.width == 1 or call.ids is None or call.ids.shape != (call.rows, call.width):
         return None if call.memory is None else _go_on(call, kwargs)
     valid = _real_tokens(call, kwargs)
-    rows, tail = _find(call, torch.ones(call.ids.shape, dtype=torch.bool) if valid is None else valid)
+    rows, tail = _find(call, torch.ones(call.ids.shape, dtype=torch.bool, device="cpu") if valid is None else valid)
     if not any(rows):
         return None if call.memory is None else _go_on(call, kwargs, valid)
     if valid is None:
@@ -78,7 +78,7 @@ def _real_tokens(call: Call, kwargs: dict[str, Any]) -> Tensor | None:
     """(B, Q) bool on the CPU: which tokens of this call are no padding; None for a mask that does not say it."""
     mask, width = _mask(call, kwargs), call.width
     if mask is None:
-        return torch.ones(call.rows, width, dtype=torch.bool)
+        return torch.ones(call.rows, width, dtype=torch.bool, device="cpu")
     if not isinstance(mask, Tensor):
         return None
     if mask.dim() == 2 and mask.shape[1] >= width:
@@ -280,7 +280,7 @@ def _note_following(call: Call, kwargs: dict[str, Any], maps: list[Merge]) -> No
     held = [past] * call.rows if before is None else before.sum(1).tolist()
     counts = [merge.outputs - after + real for merge, after, real in zip(maps, call.right, held, strict=True)]
     offsets = [place + 1 - count for place, count in zip(ends[0], counts, strict=True)]
-    memory.offset = torch.tensor(offsets, dtype=axes.dtype)[:, None].to(axes.device, non_blocking=True)
+    memory.offset = torch.tensor(offsets, dtype=axes.dtype, device="cpu")[:, None].to(axes.device, non_blocking=True)
 
 
 def _go_on(call: Call, kwargs: dict[str, Any], valid: Tensor | None = None) -> dict[str, Any]:

@@ -145,12 +145,12 @@ def resume(session: Session, prefixes: Sequence[Prefix], questions: Sequence[Seq
             )
     device = input_device(session.model)
     kept, asked = max(prefix.tokens for prefix in prefixes), max(map(len, questions))
-    mask = torch.zeros(len(prefixes), kept + asked, dtype=torch.long)
-    ids = torch.full((len(prefixes), asked), pad_id, dtype=torch.long)
+    mask = torch.zeros(len(prefixes), kept + asked, dtype=torch.long, device="cpu")
+    ids = torch.full((len(prefixes), asked), pad_id, dtype=torch.long, device="cpu")
     for row, (prefix, question) in enumerate(zip(prefixes, questions, strict=True)):
         mask[row, kept - prefix.tokens : kept] = 1
         mask[row, kept + asked - len(question) :] = 1
-        ids[row, asked - len(question) :] = torch.tensor(question, dtype=torch.long)
+        ids[row, asked - len(question) :] = torch.tensor(question, dtype=torch.long, device="cpu")
     ids, mask = ids.to(device), mask.to(device)
     cache = _stack(session, prefixes, kept)
     padded = any(prefix.tokens < kept for prefix in prefixes)
@@ -214,7 +214,7 @@ def _wait(session: Session, prefixes: Sequence[Prefix], lengths: list[int], kept
     joined.between = [asked - length for length in lengths]
     joined.seen = [_wider(each.seen[0], kept) for each in held]
     if any(joined.padding):
-        real = torch.arange(kept)[None] >= torch.tensor(joined.padding)[:, None]
+        real = torch.arange(kept, device="cpu")[None] >= torch.tensor(joined.padding, device="cpu")[:, None]
         joined.new = real.to(joined.hidden.device)
     return joined
 

@@ -145,7 +145,10 @@ def embedded(session: Session, question: tuple[int, ...], device: torch.device) 
 
 def contains(row: Sequence[int], part: Sequence[int]) -> bool:
     """Whether some ids follow each other in a row."""
-    ids, wanted = torch.tensor(row, dtype=torch.int64), torch.tensor(part, dtype=torch.int64)
+    ids, wanted = (
+        torch.tensor(row, dtype=torch.int64, device="cpu"),
+        torch.tensor(part, dtype=torch.int64, device="cpu"),
+    )
     return len(part) <= len(row) and bool((ids.unfold(0, len(part), 1) == wanted).all(1).any())
 
 

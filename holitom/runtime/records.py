@@ -72,10 +72,12 @@ class VideoRecord:
         if self.tower is None:
             return None
         rows, (patch, place, share) = self.tower.patches, self.tower.pooled(self.grid)
-        frame = torch.arange(self.frames)[:, None]
+        frame = torch.arange(self.frames, device="cpu")[:, None]
         patches, places = rows.inputs // self.frames, self.grid[0] * self.grid[1]
         source, output = (frame * patches + patch).flatten(), (frame * places + place).flatten()
-        most = torch.zeros(places, patches, dtype=torch.float32).index_put_((place, patch), share).argmax(1)
+        most = (
+            torch.zeros(places, patches, dtype=torch.float32, device="cpu").index_put_((place, patch), share).argmax(1)
+        )
         anchor = rows.target[(frame * patches + most).flatten()]  # of each place the row that it holds most of
         mixed = Merge.from_edges(
             rows.target[source], output, share.repeat(self.frames), anchor, rows.outputs

@@ -72,7 +72,7 @@ class Groups:
     def of(cls, rows: Rows, borders: list[int], seen: list[Tensor | None]) -> Groups:
         """Args: borders: of the groups among the S states. seen: for each group, its states that are no padding."""
         (target, anchor), device = rows.on_host, rows.anchor.device
-        bounds = torch.searchsorted(anchor, torch.tensor(borders)).tolist()
+        bounds = torch.searchsorted(anchor, torch.tensor(borders, device="cpu")).tolist()
         by_keys: dict[int, list[tuple[int, int, Tensor]]] = {}
         for number, (first, last) in enumerate(pairwise(bounds)):
             if last > first:
@@ -80,15 +80,17 @@ class Groups:
                 keys = keys if visible is None else keys[visible]
                 by_keys.setdefault(len(keys), []).append((first, last, keys))
         queries, visible_rows, calls = list[Tensor](), list[Tensor](), list[tuple[int, int, int]]()
-        place, asked = torch.empty(len(anchor), dtype=torch.int64), 0
+        place, asked = torch.empty(len(anchor), dtype=torch.int64, device="cpu"), 0
         for count, groups in by_keys.items():
             groups.sort(key=lambda group: group[0] - group[1])  # many queries first
             costs = (_CPU_CALL if device.type == "cpu" else _GPU_CALL) / max(1, count)
             for begin, end in _calls([last - first for first, last, _ in groups], costs):
-                firsts, lasts = (torch.tensor([group[at] for group in groups[begin:end]])[:, None] for at in (0, 1))
-                index = firsts + torch.arange(int(lasts[0] - firsts[0]))
+                firsts, lasts = (
+                    torch.tensor([group[at] for group in groups[begin:end]], device="cpu")[:, None] for at in (0, 1)
+                )
+                index = firsts + torch.arange(int(lasts[0] - firsts[0]), device="cpu")
                 real = index < lasts
-                place[index[real]] = asked + torch.arange(index.numel()).view_as(index)[real]
+                place[index[real]] = asked + torch.arange(index.numel(), device="cpu").view_as(index)[real]
                 asked += index.numel()
                 queries.append(index.minimum(lasts - 1).flatten())
                 visible_rows += [group[2] for group in groups[begin:end]]
@@ -164,8 +166,8 @@ def count_pairs(blocks: Sequence[tuple[Tensor | None, Tensor | range]], sources:
     for anchor, borders in blocks:
         key = id(anchor), id(borders)
         if key not in known:
-            ends = torch.as_tensor(borders).cpu()
-            group = torch.bucketize(torch.arange(int(ends[-1])), ends[1:], right=True)
+            ends = torch.as_tensor(borders, device="cpu")
+            group = torch.bucketize(torch.arange(int(ends[-1]), device="cpu"), ends[1:], right=True)
             mine = sources
             if anchor is not None:
                 mine = anchor.cpu()

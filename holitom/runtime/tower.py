@@ -299,12 +299,12 @@ class TowerPass:
             frames, patches = self.shape[:2]
             queries, keys = (each.reshape(each.shape[1], frames, patches, -1).transpose(0, 1) for each in full)
             return [(queries, keys)]
-        lengths = torch.tensor(self._groups()).diff().tolist()
+        lengths = torch.tensor(self._groups(), device="cpu").diff().tolist()
         return list(zip(*(torch.split(states, lengths, dim=2) for states in full), strict=True))
 
 
 def _record(video: TowerVideo) -> TowerRecord:
-    place = torch.arange(video.sources.shape[1]) if video.order is None else video.order
+    place = torch.arange(video.sources.shape[1], device="cpu") if video.order is None else video.order
     return TowerRecord(len(video.sources), video.grid, video.leading, place)
 
 

@@ -199,8 +199,8 @@ def pad_left(rows: Sequence[Sequence[int]], pad: int) -> dict[str, torch.Tensor]
     """Token ids of unequal length as ``input_ids`` and ``attention_mask``, (B, L) int64."""
     length = max(map(len, rows))
     return {
-        "input_ids": torch.tensor([[pad] * (length - len(row)) + list(row) for row in rows]),
-        "attention_mask": torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in rows]),
+        "input_ids": torch.tensor([[pad] * (length - len(row)) + list(row) for row in rows], device="cpu"),
+        "attention_mask": torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in rows], device="cpu"),
     }
 
 

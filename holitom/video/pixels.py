@@ -99,5 +99,7 @@ class PixelRecipe:
             return values if self.scale is None else values * self.scale
         # (x * scale - mean) / std, with the scale moved into mean and std: one pass less over the pixels.
         unit = 1.0 if self.scale is None else 1.0 / self.scale
-        mean, std = (torch.tensor(v, dtype=torch.float32).mul(unit).view(3, 1, 1) for v in (self.mean, self.std))
+        mean, std = (
+            torch.tensor(v, dtype=torch.float32, device="cpu").mul(unit).view(3, 1, 1) for v in (self.mean, self.std)
+        )
         return values.sub_(mean).div_(std)

@@ -106,7 +106,7 @@ class ProcessorPreprocessor(Preprocessor):
         if "video_second_per_grid" in inputs:  # Qwen-Omni's processors take the usual rate for that of every video
             paired = self.processor.video_processor.temporal_patch_size
             seconds = [paired * clip.duration / len(clip) for clip in clips]
-            inputs["video_second_per_grid"] = torch.tensor(seconds, dtype=torch.float32)
+            inputs["video_second_per_grid"] = torch.tensor(seconds, dtype=torch.float32, device="cpu")
         return inputs
 
     def shrink(self, frame: NDArray[np.uint8], frames: int) -> NDArray[np.uint8]:

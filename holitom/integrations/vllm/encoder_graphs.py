@@ -81,7 +81,7 @@ class GraphedVideos(QwenVideos):
         if "video_grid_thw" not in mm_kwargs:
             features: Tensor = super().encoder_eager_forward(mm_kwargs, *args, **kwargs)  # type: ignore[misc]
             return features
-        grids = torch.tensor(mm_kwargs["video_grid_thw"])
+        grids = torch.tensor(mm_kwargs["video_grid_thw"], device="cpu")
         videos = {**mm_kwargs, "type": "pixel_values_videos", "video_grid_thw": grids}
         with self.requested(mm_kwargs[FIELD]):
             (compressed,) = self._process_video_input(videos)

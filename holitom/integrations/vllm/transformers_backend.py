@@ -220,7 +220,7 @@ class BackendVideos(RequestSettings, PlacedVideos):
         """
         device = features.device
         is_patch = _patches(self.config, ids)
-        at = torch.arange(len(ids))
+        at = torch.arange(len(ids), device="cpu")
         starts = torch.where(is_patch & ~torch.roll(is_patch, 1), at, 0).cummax(0).values
         columns = at[is_patch]
         whole: Tensor = self.embed_input_ids(ids.to(device, non_blocking=True)).to(features.dtype)  # type: ignore[attr-defined]
