@@ -162,14 +162,14 @@ def test_a_video_that_vanishes_is_a_row_with_its_error(checkpoint, tmp_path):
 
 def test_no_death_of_a_worker_is_a_hang(tmp_path):
     names = ["a", "dies", "b", "once", "bad", "c", "sleeps", "d"]
-    with Pool(Crashing(f"{tmp_path}/"), workers=2, timeout=4.0) as pool:
+    with Pool(Crashing(f"{tmp_path}/"), workers=2, timeout=2.0) as pool:
         found = list(pool.read([Item(name, name) for name in names]))
     assert [each.path for each in found] == names
     errors = {each.path: each.error for each in found if isinstance(each, Failure)}
     assert set(errors) == {"dies", "bad", "sleeps"}
     assert "died (exit code 11), 2 times" in errors["dies"]
     assert errors["bad"] == "cannot be read"
-    assert "longer than 4 s" in errors["sleeps"]
+    assert "longer than 2 s" in errors["sleeps"]
 
 
 def test_no_more_videos_are_read_ahead_than_allowed(tmp_path):
@@ -184,11 +184,9 @@ def test_no_more_videos_are_read_ahead_than_allowed(tmp_path):
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="cores and niceness as Linux has them")
 def test_workers_share_the_cores_and_give_way_to_the_model():
     cores, own, threads = len(os.sched_getaffinity(0)), os.nice(0), torch.get_num_threads()
-    for workers in (1, 2):
-        with Pool(Telling(), workers) as pool:
-            [video] = pool.read([Item("a", "a")])
-        want = {"torch": 1, "decoder": max(1, cores // workers), "nice": min(19, own + NICENESS)}
-        assert video.content == want
+    with Pool(Telling(), 2) as pool:
+        [video] = pool.read([Item("a", "a")])
+    assert video.content == {"torch": 1, "decoder": max(1, cores // 2), "nice": min(19, own + NICENESS)}
     torch.set_num_threads(2)
     try:
         with Pool(Telling(), 0) as pool:

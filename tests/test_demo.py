@@ -153,7 +153,7 @@ class TestRefusals:
 
 
 def test_an_upload_that_takes_too_long_is_given_up_and_holds_up_nobody(pipe, film, tmp_path):
-    limits = Limits(reading=10.0)
+    limits = Limits(reading=4.0)
     queue = QuestionQueue(pipe, limits=limits)
     queue.clips.close()
     queue.clips = ClipReader(limits, Dawdling(limits))
@@ -165,7 +165,7 @@ def test_an_upload_that_takes_too_long_is_given_up_and_holds_up_nobody(pipe, fil
         assert ask(queue, film)[-1].status == "done"
         hostile.join(120)
         assert refused[0].failed
-        assert refused[0].status == "slow.mp4: it took longer than 10 s to read and was given up"
+        assert refused[0].status == "slow.mp4: it took longer than 4 s to read and was given up"
         assert ask(queue, film)[-1].status == "done", "its reader is there again"
     finally:
         queue.close()

@@ -31,7 +31,7 @@ def pipeline(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def clips():
-    return suite("test", 3, 0)
+    return suite("test", 2)
 
 
 def test_one_encoding_for_all_gives_what_asking_each_question_gives(pipeline, clips):

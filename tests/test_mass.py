@@ -124,7 +124,7 @@ def test_equal_tokens_merged_with_their_mass_change_nothing(monkeypatch) -> None
     assert (bare - plain).abs().max() > 1e-2
 
 
-@pytest.mark.parametrize(("name", "method"), some(product(CAN, METHODS), 2))
+@pytest.mark.parametrize(("name", "method"), some(product(CAN, METHODS), 4))
 def test_alone_and_in_a_batch_equal_a_computation_by_hand(name, method):
     settings, model, rows = parse(METHODS[method]), model_of(name), three_rows(name)
     if settings.layers(4) and settings.layers(4)[0] < max(1, FAMILIES[name].deepstack):
