@@ -65,7 +65,7 @@ def plain_logits(name: str) -> torch.Tensor:
         return model_of(name)(**batch(name, *three_rows(name))).logits
 
 
-@pytest.mark.parametrize(("family", "name"), some(CASES, 6, turn=2))
+@pytest.mark.parametrize(("family", "name"), some(CASES, 12, turn=2))
 def test_keeping_everything_changes_nothing(family: str, name: str) -> None:
     default = f"{name}:retention=1.0,exact=true"
     method = fitting(EVERYTHING.get(name, default), family)
@@ -77,7 +77,7 @@ def test_keeping_everything_changes_nothing(family: str, name: str) -> None:
     torch.testing.assert_close(logits, plain_logits(family), atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize(("family", "name"), some(CASES, 6, turn=4))
+@pytest.mark.parametrize(("family", "name"), some(CASES, 12, turn=4))
 def test_generates_with_fewer_tokens(family: str, name: str) -> None:
     method, model, rows = fitting(SOME.get(name, name), family), model_of(family), three_rows(family)
     with method(model, question=questions(*rows)) as session:

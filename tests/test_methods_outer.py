@@ -166,14 +166,15 @@ class LargestTensor(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(result):
-            if isinstance(tensor, torch.Tensor):
+            if isinstance(tensor, torch.Tensor) and tensor.layout == torch.strided:  # sparse ones are made of such
                 self.elements = max(self.elements, tensor.untyped_storage().nbytes() // tensor.element_size())
         return result
 
 
 @each_class
 def test_no_method_allocates_frames_times_positions_squared(cls: Any) -> None:
-    frames, grid, width = 100 if cls in (DivPrune, UnifiedST) else 160, (10, 10), 4  # whose time grows as its square
+    frames = {DivPrune: 60, UnifiedST: 75}.get(cls, 120)  # those two take time as its square
+    grid, width = (10, 10), 4
     positions = grid[0] * grid[1]
     for motion in (0.02, 1.0):
         video = make_video(frames, grid, width, 0, motion)
