@@ -40,7 +40,7 @@ def same(a: Merge, b: Merge) -> bool:
 
 @each_variant
 @given(video=videos())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_maps_are_sound(method: Method, video: VideoTokens) -> None:
     merge = method.merge_video(video)
     merge.validate()  # weights of an output sum to 1, anchors are among their own sources
@@ -74,7 +74,7 @@ def test_official_maps_are_sound_up_to_their_quirks(method: Method, video: Video
 
 @each_class
 @given(video=videos(), retention=st.sampled_from([1e-6, 0.01, 0.1, 0.25, 1 / 3, 0.5, 0.77, 0.9, 1.0]))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_exact_is_exact(cls: Any, video: VideoTokens, retention: float) -> None:
     method = cls(retention=retention, exact=True)
     merge = method.merge_video(video).validate()

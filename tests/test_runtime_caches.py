@@ -36,7 +36,7 @@ def ask(model, kept, question, rows=1):
     return model(input_ids=torch.tensor([question] * rows), past_key_values=kept, use_cache=True).logits
 
 
-@pytest.mark.parametrize(("name", "method", "how"), some([(*case, how) for case in CASES for how in HOWS], 3))
+@pytest.mark.parametrize(("name", "method", "how"), some([(*case, how) for case in CASES for how in HOWS], 6))
 @torch.inference_mode()
 def test_a_copy_goes_on_as_the_original_does(name, method, how):
     """transformers' way to share a prefix: read once, copied for each question; another video comes in between."""
@@ -57,7 +57,7 @@ def test_a_copy_goes_on_as_the_original_does(name, method, how):
             assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
 
 
-@pytest.mark.parametrize(("name", "method", "ids"), some([(*case, ids) for case in CASES for ids in ("all", "new")], 2))
+@pytest.mark.parametrize(("name", "method", "ids"), some([(*case, ids) for case in CASES for ids in ("all", "new")], 4))
 def test_a_session_for_each_turn(name, method, ids):
     """Three turns, in one session or in one each: the same tokens."""
     model, kept = model_of(name), {"max_new_tokens": 3, "do_sample": False, "return_dict_in_generate": True}

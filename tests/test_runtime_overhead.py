@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from functools import cache
+from itertools import product
 
 import pytest
 import torch
+from matrix import some
 from models import llava_onevision, padded, prompt, video
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -110,8 +112,7 @@ def test_no_mask_reaches_a_layer_where_no_row_is_padded(name, rows):
     assert all(mask is None for mask in masks)
 
 
-@pytest.mark.parametrize("rows", ROWS)
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(("name", "rows"), some(product(METHODS, ROWS), 2))
 @torch.inference_mode()
 def test_the_profiler_counts_at_most_two_percent_more(name, rows):
     counts = []
