@@ -200,6 +200,16 @@ def test_what_is_not_finite_never_breaks_a_tower_map(method: Method, bad: float)
         assert (merge.target >= 0).all()
 
 
+def test_stages_are_called_by_the_names_of_their_arguments() -> None:
+    [made] = states(TOWER[0])
+    assert equal(TOWER[0].merge_tower(states=made), TOWER[0].merge_tower(made))
+    assert equal(EVS().merge_video(video=VIDEOS[0]), EVS().merge_video(VIDEOS[0]))
+    [held] = (each for each in spans() if each.layer == 2)
+    assert equal(FastV(layer=2).merge_span(span=held), FastV(layer=2).merge_span(held))
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'video'"):
+        EVS().merge_video()  # type: ignore[call-arg]
+
+
 def test_tokens_that_are_not_finite_go_first() -> None:
     """They would spoil every answer: a method that ranks each token by itself keeps them last."""
     video = VIDEOS[2]

@@ -30,8 +30,10 @@ def chooses_as_given(stage: Callable[..., Merge]) -> Callable[..., Merge]:
     """A stage of a method, that is a function of the method and of the tokens it looks at, under :func:`as_given`."""
 
     @functools.wraps(stage)
-    def choose(method: Any, seen: Any) -> Merge:
-        with as_given((seen.features if isinstance(seen, VideoTokens) else seen.hidden).device):
-            return stage(method, seen)
+    def choose(method: Any, *given: Any, **named: Any) -> Merge:
+        seen = next(iter((*given, *named.values())), None)
+        looked_at = seen.features if isinstance(seen, VideoTokens) else getattr(seen, "hidden", None)
+        with as_given(torch.device("cpu") if looked_at is None else looked_at.device):
+            return stage(method, *given, **named)
 
     return choose
