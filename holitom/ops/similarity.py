@@ -33,7 +33,7 @@ def row_dots(x: Tensor, y: Tensor) -> Tensor:
 
 def products(x: Tensor) -> Tensor:
     """Inner products (n, n) of rows (n, D) with each other, exactly symmetric; on a CPU each pair's is taken once."""
-    if x.device.type != "cpu":
+    if x.device.type != "cpu" or not len(x):
         gram = x @ x.T
         return (gram + gram.T) / 2
     found = x.new_empty(len(x), len(x))
