@@ -176,3 +176,4 @@ def test_groups_are_neighbours_however_much_of_them_is_finished():
     plan = Plan(items, ("What?",), group=2)
     assert plan.left(()) == [items[:2], items[2:4], items[4:]]
     assert plan.left([(item.path, "What?") for item in items[:3]]) == [items[2:4], items[4:]]
+    assert plan.left((item.path, "What?") for item in items) == []

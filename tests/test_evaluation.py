@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from holitom.evaluation.run import UNCOMPRESSED, first_word
 from holitom.methods.baselines import RandomDrop
 from holitom.methods.dycoke import DyCoke
 from holitom.pipeline import Pipeline
+from holitom.resume import whole_file, write_json
 from holitom.video.chat import user_turn
 from holitom.video.clip import Clip
 from holitom.video.synthetic import suite
@@ -75,6 +78,17 @@ def test_a_method_that_refuses_its_budget_costs_nothing_else(pipeline, clips):
     assert "cannot come down to retention=0.1" in told[hopeless]
     with pytest.raises(ValueError, match="cannot come down"):
         evaluate(pipeline, clips, [hopeless], Log(None, {}))
+
+
+def test_a_file_is_put_in_place_whole_and_flushed_through_a_handle_that_may_write(tmp_path, monkeypatch):
+    """Others are refused on Windows."""
+    synced = []
+    monkeypatch.setattr("os.fsync", lambda handle: synced.append(fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_ACCMODE))
+    write_json(tmp_path / "here.json", {"a": 1})
+    with pytest.raises(TypeError), whole_file(tmp_path / "here.json") as part:
+        part.write_text(None)  # type: ignore[arg-type]
+    assert synced == [os.O_RDWR]
+    assert [(path.name, json.loads(path.read_text())) for path in tmp_path.iterdir()] == [("here.json", {"a": 1})]
 
 
 def test_other_settings_are_refused_with_the_difference(tmp_path):

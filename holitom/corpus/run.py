@@ -63,7 +63,7 @@ class Plan:
         Batches never reach beyond a group. So they are the same in a run that was interrupted, whatever it had
         finished, and with them every rounding.
         """
-        starts = range(0, len(self.items), self.group)
+        found, starts = set(found), range(0, len(self.items), self.group)
         groups = [list(self.items[start : start + self.group]) for start in starts]
         return [group for group in groups if self.unread(group, found)]
 
