@@ -12,11 +12,16 @@ from test_docs_commands import parse
 
 import holitom
 from holitom.corpus import Plan
+from holitom.cost import CostReport, activation_peak_bytes, matched_to
+from holitom.demo.app import launch
+from holitom.ops import neighbour_cosine
+from holitom.report.trace import trace
 
 PAGE = Path(__file__).parents[1] / "docs" / "upgrading.md"
 TEXT = PAGE.read_text("utf-8")
-NAMES = re.findall(r"^\| `(holitom\.[\w.]+)`[^|]* \| `(holitom\.[\w.]+)`", TEXT, re.MULTILINE)
+NAMES = re.findall(r"^\| `(holitom\.[\w.]+)`[^|]* \| (?:`(holitom\.[\w.]+)`|none)", TEXT, re.MULTILINE)
 OPTIONS = re.findall(r"^\| `holitom (\w+) (--\w+)` \| `holitom (\w+) (--\w+)` \|", TEXT, re.MULTILINE)
+ELSEWHERE = (Plan, CostReport, activation_peak_bytes, matched_to, launch, neighbour_cosine, trace)
 
 
 def found(path: str) -> bool:
@@ -37,8 +42,9 @@ def found(path: str) -> bool:
 
 @pytest.mark.parametrize(("old", "new"), NAMES)
 def test_names(old: str, new: str):
-    assert found(new)
+    assert not new or found(new)
     assert not found(old)
+    assert found(old.rsplit(".", 1)[0]), "where it was is still there"
 
 
 @pytest.mark.parametrize(("old", "new"), [((a, b), (c, d)) for a, b, c, d in OPTIONS])
@@ -51,11 +57,10 @@ def test_options(old: tuple[str, str], new: tuple[str, str]):
 
 def test_arguments():
     rows = re.findall(r"^\| `(\w[\w.]*)\(([^)]*)\)`[^|]*\| (?:`\w[\w.]*\(([^)]*)\)`|none)", TEXT, re.MULTILINE)
-    assert len(rows) == 4
+    assert len(rows) == 9
+    known = {n: getattr(holitom, n) for n in holitom.__all__} | {each.__name__: each for each in ELSEWHERE}
     for name, old, new in rows:
-        called = {"Plan": Plan}.get(name) or eval(
-            name, vars(holitom) | {n: getattr(holitom, n) for n in holitom.__all__}
-        )
+        called = eval(name, known)
         taken = inspect.signature(called).parameters
         wider = any(each.kind is each.VAR_KEYWORD for each in taken.values())
         for argument in re.findall(r"(\w+)=", old):
