@@ -34,7 +34,7 @@ PYTEST := OMP_NUM_THREADS=1 $(TEST_BIN)/python -m pytest -n 2 --dist worksteal -
 SERVING := OMP_NUM_THREADS=1 $(VENV_VLLM)/bin/python -m pytest -m "not slow"
 RUNNER_V2 := TRITON_INTERPRET=1 VLLM_USE_V2_MODEL_RUNNER=1
 APART := tests/serving/test_backend.py tests/serving/test_ranks.py
-ON_RUNNER_V2 := tests/serving/test_equalities.py -k "not qwen3_5"
+ON_RUNNER_V2 := tests/serving/test_equalities.py
 ON_NEWER := $(addprefix tests/serving/test_,names.py equalities.py transformers.py tower_limit.py start.py encoder_graphs.py)
 
 .PHONY: demo test slow newest ray browser docs serving serving-slow serving-newer dist lint format clean
