@@ -11,8 +11,8 @@ Needs `make serving`, and Linux for /proc and /dev/shm. The bundled model is ser
 2. SIGTERM under load, without and with --shutdown-timeout: what the requests in flight get, what is left.
 3. SIGKILL of the engine under load, and of the whole process group: what clients get, what is left.
 
-With --memory: good requests alone, to plain vLLM and with holitom, with KV caches of two sizes, and the resident memory
-after each part of them. Plain vLLM gets those that it can answer: no settings, no films of different lengths at once.
+With --memory: the good requests that plain vLLM can answer, with and without holitom, and the resident memory after
+each part of them; as they are, and with oneDNN's caches of what it compiled for each shape (1,024 entries) held small.
 
 The report is written after each; one that is there is continued.
 """
@@ -51,7 +51,9 @@ from holitom.integrations.vllm.launch import find_launcher
 IN_FLIGHT = 16
 MALFORMED, CANCELLED = 0.25, 0.10
 GONE, CUT = "no answer", "cut off"
-KV_CACHES, PARTS = (64, 1024), 8  # MiB; parts of the requests after which memory is looked at
+STOCK, PARTS = "plain vLLM", 8  # parts of the requests after which memory is looked at
+SMALL_CACHES = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "8", "LRU_CACHE_CAPACITY": "8"}
+KV_CACHE = 64 << 20  # bytes: soon in use from end to end, while each first use of a block makes its pages resident
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -76,9 +78,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         phases |= {name: functools.partial(ended, folder, *phase) for name, phase in ENDS.items()}
         if given.memory is not None:
             phases = {
-                f"{name}, KV cache of {size} MiB": functools.partial(memory, folder, given.memory, plain, size)
-                for size in KV_CACHES
-                for name, plain in (("holitom", False), ("plain vLLM", True))
+                f"memory, {name}{label}": functools.partial(memory, folder, given.memory, name == STOCK, variables)
+                for label, variables in (("", {}), (", small caches of oneDNN", SMALL_CACHES))
+                for name in ("holitom", STOCK)
             }
         for name, phase in phases.items():
             if name in report:
@@ -134,13 +136,13 @@ def as_on_the_hub(folder: Path) -> Path:
 class Served(Server):  # type: ignore[misc]
     """The bundled model; knows its processes and what lies in shared memory because of it."""
 
-    def __init__(self, folder: Path, *more: str, plain: bool = False) -> None:
+    def __init__(self, folder: Path, *more: str, plain: bool = False, **variables: str) -> None:
         words = [sys.executable, "-m", "holitom", "serve", "tiny", "--retention", str(SERVER["retention"]), "--"]
         if plain:
             words = [*find_launcher().words, str(as_on_the_hub(folder))]
         words += ["--dtype", "float32", "--enforce-eager", "--max-model-len", "2048", "--served-model-name", "tiny"]
         words += ["--allowed-local-media-path", str(folder), *more]
-        own = {**ENVIRONMENT, "VLLM_SERVER_DEV_MODE": "1", "OMP_NUM_THREADS": "1"}
+        own = {**ENVIRONMENT, "VLLM_SERVER_DEV_MODE": "1", "OMP_NUM_THREADS": "1", **variables}
         self.shared: set[str] = set()
         super().__init__(words, folder / "log.txt", environment=own)
 
@@ -257,22 +259,21 @@ def under_load(folder: Path, requests: int) -> dict[str, Any]:
     }
 
 
-def memory(folder: Path, requests: int, plain: bool, size: int) -> dict[str, Any]:
+def memory(folder: Path, requests: int, plain: bool, variables: dict[str, str]) -> dict[str, Any]:
     """Megabytes (1e6 bytes) that are resident, at the start and after each part of the requests.
 
     Args:
         folder: with the films.
         requests: in all.
         plain: vLLM without holitom.
-        size: of the KV cache, in MiB.
+        variables: of the server's environment.
     """
-    good = good_requests(folder)
-    if plain:
-        good = [each for each in good if each.label.startswith(("picture", "text", "film 0 ", "film 4 ", "film 8 "))]
-        good = [each for each in good if "mm_processor_kwargs" not in each.body]
+    comparable = ("picture", "text", "film 0 ", "film 4 ", "film 8 ")  # plain vLLM fails on other lengths at once
+    good = [each for each in good_requests(folder) if each.label.startswith(comparable)]
+    good = [each for each in good if "mm_processor_kwargs" not in each.body]
     order = random.Random(2)
     found: dict[str, list[int]] = {"engine": [], "other processes": []}
-    with Served(folder, "--kv-cache-memory-bytes", str(size << 20), plain=plain) as server:
+    with Served(folder, "--kv-cache-memory-bytes", str(KV_CACHE), plain=plain, **variables) as server:
         for part in range(PARTS + 1):
             chosen = order.choices(good, k=requests // PARTS) if part else good
             answers = asyncio.run(send_all(server, [("good", each, 0.0) for each in chosen], IN_FLIGHT))
@@ -389,14 +390,16 @@ async def send_all(
 async def ask(client: httpx.AsyncClient, asked: Asked, retries: int) -> dict[str, Any]:
     """The status, and what was said: tokens with their log-probabilities, or a message.
 
-    A status of 500 and above is tried again, as OpenAI's client does.
+    A status of 500 and above, or no answer, is tried again, as OpenAI's client does.
     """
     for attempt in range(retries + 1):
         try:
             answer = await client.post(
                 "/v1/chat/completions", content=asked.content, headers={"content-type": "application/json"}
             )
-        except httpx.TransportError:
+        except httpx.TransportError:  # the server is gone, or has closed a connection that was idle
+            if attempt < retries:
+                continue
             return {"status": GONE, "said": "", "retries": attempt}
         if answer.status_code < 500:
             break
