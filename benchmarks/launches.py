@@ -33,10 +33,12 @@ class Launches:
             allocations are free. An operation that a GPU does in several kernels, as a sort, counts once.
         waits: how often the host waited, by the operation: for a value, a copy to the host, a copy to the device that
             was not asked for as non_blocking, or a result whose size depends on values.
+        on_host: how often each of torch's operations ran on the host's own tensors meanwhile.
     """
 
     operations: Counter[str] = field(default_factory=Counter)
     waits: Counter[str] = field(default_factory=Counter)
+    on_host: Counter[str] = field(default_factory=Counter)
 
     def __str__(self) -> str:
         return f"{self.operations.total()} operations, {self.waits.total()} waits"
@@ -84,7 +86,9 @@ class _Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
             placed = isinstance(args[0], _Placed)
         else:
             placed = given if wanted is None else torch.device(wanted).type == DEVICE.type
-        if given or placed:
+        if not (given or placed):
+            self.found.on_host[name] += not _is_free(name, function._schema)
+        else:
             self._count(name, function._schema, tensors, args, kwargs, given, placed)
         if wanted is not None:
             kwargs["device"] = torch.device("cpu")
@@ -101,8 +105,7 @@ class _Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _count(
         self, name: str, schema: Any, tensors: list[Tensor], args: Any, kwargs: Any, given: bool, placed: bool
     ) -> None:
-        own = schema.returns[0].alias_info if schema.returns else None
-        if name in FREE or (own is not None and not own.is_write):
+        if _is_free(name, schema):
             return
         strangers = [tensor for tensor in tensors if tensor.dim() and not isinstance(tensor, _Placed)]
         moves = name in ("_to_copy", "copy_") and (given != placed or bool(strangers))
@@ -115,6 +118,11 @@ class _Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
         blocks = moves and not (kwargs.get("non_blocking") or args[2:3] == (True,))
         if name in VALUES or name in SIZED_BY_VALUES or unknown or masks or blocks or (strangers and indexes):
             self.found.waits[name] += 1
+
+
+def _is_free(name: str, schema: Any) -> bool:
+    own = schema.returns[0].alias_info if schema.returns else None
+    return name in FREE or (own is not None and not own.is_write)
 
 
 @contextmanager

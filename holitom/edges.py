@@ -14,6 +14,7 @@ from torch import Tensor
 from holitom import kernels
 
 _CHUNK_BYTES = 1 << 21  # rows copied at a time on a CPU, so that they are added while still in its cache
+_WIDE = 256  # channels from which on making a sparse matrix takes less than it saves
 Edges = tuple[Tensor, Tensor, Tensor]
 
 
@@ -65,7 +66,8 @@ def sums_in_order(rows: Tensor, source: Tensor, output: Tensor, weight: Tensor, 
     if rows.dtype != wide:
         rows, source = rows[source].to(wide), torch.arange(len(source), device=rows.device)
     weight, first = weight.to(wide), torch.searchsorted(output, torch.arange(outputs + 1, device=rows.device))
-    if len(source) and not (rows.requires_grad and torch.is_grad_enabled()) and _has_sparse_products(rows.device):
+    learns, wide_enough = rows.requires_grad and torch.is_grad_enabled(), rows.shape[1] >= _WIDE
+    if len(source) and wide_enough and not learns and _has_sparse_products(rows.device):
         # reads each row once from its beginning to its end; embedding_bag goes through the rows of an output in slices
         shape, sums = (outputs, len(rows)), rows.new_empty(outputs, rows.shape[1])
         edges = torch.sparse_csr_tensor(first, source, weight, shape, device=rows.device, check_invariants=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -45,6 +46,12 @@ class VideoLayout:
     frame_embeddings: Tensor | None = None
     merged: Merge | None = None
     tower: TowerRecord | None = None
+
+    @cached_property
+    def newlines(self) -> int | None:
+        """How many tokens that are no patches follow its patches in order; None: it is not in order."""
+        count = int((self.place >= 0).sum())
+        return len(self.place) - count if self.place[:count].equal(torch.arange(count, device="cpu")) else None
 
     @classmethod
     def contiguous(cls, frames: int, grid: tuple[int, int], newlines: int = 0, **extras: Any) -> VideoLayout:

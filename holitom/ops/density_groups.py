@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -158,17 +158,19 @@ def _padded(
     centre_weight: float | None,
 ) -> Clusters:
     """As :func:`cluster_groups`; G groups of at most n points."""
-    on_host = torch.tensor([(group.size, group.centres, group.neighbours) for group in groups], device="cpu")
-    size, width = on_host[:, :1], max(group.size for group in groups)
-    places = torch.arange(width, device="cpu")
-    first = size.cumsum(0) - size
-    rows = torch.where(places < size, first + places, first)  # an absent point is the group's first one again
-    flat = (places < size).flatten().nonzero()[:, 0]
-    leads = (places < on_host[:, 1:2]).flatten().nonzero()[:, 0]
-    offset = torch.tensor([0, *accumulate(group.centres for group in groups)][:-1], device="cpu")
-    group_of = torch.repeat_interleave(torch.arange(len(groups), device="cpu"), size[:, 0])
-    sent = [on_host, rows, flat, leads, offset[group_of], first[leads // width, 0]]
-    table, rows, flat, leads, base, start = send(sent, x.device)
+    numbers = np.array([(group.size, group.centres, group.neighbours) for group in groups])
+    size, centres = numbers[:, 0], numbers[:, 1]
+    places, first = np.arange(size.max()), size.cumsum() - size
+    there = places < size[:, None]
+    on_host = (
+        numbers,
+        np.where(there, places, 0) + first[:, None],  # an absent point is the group's first one again
+        np.flatnonzero(there),
+        np.flatnonzero(places < centres[:, None]),
+        (centres.cumsum() - centres).repeat(size),
+        first.repeat(centres),
+    )
+    table, rows, flat, leads, base, start = send([torch.from_numpy(each) for each in on_host], x.device)
 
     padded = x[rows if points is None else points[rows]].float()
     padded = padded - padded[:, :1]  # differences stay, and with smaller numbers less of them is lost to rounding

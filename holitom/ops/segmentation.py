@@ -62,7 +62,7 @@ def segment_links(links: np.ndarray, max_frames: int | None = None) -> Segmentat
     best = np.zeros(frames + 1, dtype=np.int64)  # best[e+1]: the most tokens saved in frames 0..e
     length = [1] * frames  # of the last segment in the best cut that ends at frame e
     saved = [0] * frames  # by that segment
-    run = np.zeros(positions, dtype=np.int64)  # links that end at frame e without a gap, for each position
+    run = np.zeros(positions, dtype=np.int32)  # links that end at frame e without a gap, for each position
     for first in range(1, frames, _BLOCK):
         runs = _runs(links[first - 1 : first - 1 + _BLOCK], run)
         run, longest = runs[-1], min(int(runs.max(initial=0)) + 1, limit) - 1  # in links
@@ -83,8 +83,8 @@ def segment_links(links: np.ndarray, max_frames: int | None = None) -> Segmentat
 
 
 def _runs(links: np.ndarray, run: np.ndarray) -> np.ndarray:
-    """(F, N) bool links and (N,) the run in front of them -> (F, N) int64, the run of links that ends with each."""
-    number = np.arange(1, len(links) + 1)[:, None]
+    """(F, N) bool links and (N,) the run in front of them -> (F, N) int32, the run of links that ends with each."""
+    number = np.arange(1, len(links) + 1, dtype=np.int32)[:, None]
     gap = np.maximum.accumulate(np.where(links, 0, number), 0)  # the latest link that does not hold; 0: none
     return np.where(gap > 0, number - gap, number + run)
 

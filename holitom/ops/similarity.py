@@ -14,6 +14,7 @@ from holitom import kernels
 _CPU_CHUNK_BYTES = 1 << 21  # a chunk's product is summed while it is still in the cache
 _DEVICE_CHUNK_BYTES = 1 << 28  # bounds the memory beside the features on an accelerator
 _ROWS = 48  # of a block of products
+_FEW = 1 << 14  # numbers that are multiplied in one block
 _TINY = torch.finfo(torch.float32).tiny
 
 
@@ -33,7 +34,7 @@ def row_dots(x: Tensor, y: Tensor) -> Tensor:
 
 def products(x: Tensor) -> Tensor:
     """Inner products (n, n) of rows (n, D) with each other, exactly symmetric; on a CPU each pair's is taken once."""
-    if x.device.type != "cpu" or not len(x):
+    if x.device.type != "cpu" or x.numel() < _FEW:
         gram = x @ x.T
         return (gram + gram.T) / 2
     found = x.new_empty(len(x), len(x))

@@ -17,23 +17,31 @@ class Located:
 
     Args:
         layout: how it was encoded.
-        columns: (P,) int64 on the CPU, the row's columns of its placeholders.
-        blocks: (P,) int64 on the CPU, the first column of the unbroken run of patches that each stands in.
+        columns: (P,) int64 on the CPU, ascending, the row's columns of its placeholders.
     """
 
     layout: VideoLayout
     columns: Tensor
-    blocks: Tensor
 
     def patches(self, device: torch.device) -> tuple[Tensor, Tensor, int | None]:
         """(T*N,) columns and blocks of the patches by flat position, on a device; or on the CPU, with the first column,
         where they are one run in order."""
-        place = self.layout.place
-        real = place >= 0
-        by_place = place[real].argsort()
-        columns, blocks = self.columns[real][by_place], self.blocks[real][by_place]
-        run = bool((columns.diff() == 1).all()) and bool((blocks == columns[0]).all())
-        return (columns, blocks, int(columns[0])) if run else (*send([columns, blocks], device), None)  # type: ignore[return-value]
+        if self.layout.newlines is not None:
+            patches = self.columns[: len(self.columns) - self.layout.newlines]
+            first = int(patches[0])
+            if int(patches[-1]) - first + 1 == len(patches):
+                return patches, patches[:1].expand(len(patches)), first
+        real = self.layout.place >= 0
+        by_place = self.layout.place[real].argsort()
+        return (*send([self.columns[real][by_place], self._blocks[real][by_place]], device), None)  # type: ignore[return-value]
+
+    @property
+    def _blocks(self) -> Tensor:
+        """(P,) int64, the first column of the unbroken run of patches that each stands in."""
+        patch = self.layout.place >= 0  # a newline or a frame's class token keeps its place between runs of patches
+        starts = torch.ones_like(patch)
+        starts[1:] = (self.columns.diff() != 1) | (patch[1:] != patch[:-1])
+        return self.columns[starts][starts.cumsum(0) - 1]
 
 
 def locate(marked: Tensor, layouts: list[VideoLayout], in_chunks: bool = False) -> list[list[Located]]:
@@ -84,18 +92,16 @@ def locate(marked: Tensor, layouts: list[VideoLayout], in_chunks: bool = False) 
 def _split(columns: Tensor, layouts: list[VideoLayout]) -> list[Located]:
     located, start = [], 0
     for layout in layouts:
-        mine = columns[start : start + len(layout.place)]
-        patch = layout.place >= 0  # a newline or a frame's class token keeps its place between runs of patches
-        starts = torch.ones_like(patch)
-        starts[1:] = (mine[1:] != mine[:-1] + 1) | (patch[1:] != patch[:-1])
-        located.append(Located(layout, mine, mine[starts][starts.cumsum(0) - 1]))
+        located.append(Located(layout, columns[start : start + len(layout.place)]))
         start += len(layout.place)
     return located
 
 
 def padding_of(valid: Tensor) -> tuple[list[int], list[int]]:
     """For each row of (B, Q) bool on the CPU: the padding before its first and after its last real token."""
-    width = valid.shape[1]
+    rows, width = valid.shape
+    if bool(valid.all()):
+        return [0] * rows, [0] * rows
     counts = valid.long()
     leading = torch.where(valid.any(1), counts.argmax(1), width)
     trailing = torch.where(valid.any(1), counts.flip(1).argmax(1), 0)

@@ -128,8 +128,9 @@ def _find(call: Call, valid: Tensor) -> tuple[list[list[Located]], list[int]]:
     """The videos of this call's rows, and for each row the columns after the token whose attention decides."""
     ids, beyond = call.ids_on_host, min(call.width, _beyond_prompt(call))
     assert ids is not None
-    asked = valid.clone()
-    asked[:, call.width - beyond :] = False  # prompt lookup proposes placeholders that stand for nothing
+    asked = valid.clone() if beyond else valid
+    if beyond:
+        asked[:, -beyond:] = False  # prompt lookup proposes placeholders that stand for nothing
     marked, layouts = call.session.adapter.arrange(ids, asked, call.layouts or [])
     if call.layouts is None and bool(marked.any()):
         raise ValueError(
@@ -171,9 +172,8 @@ def _compress(
             whole = merge if layout.merged is None else layout.merged
             given = with_masses(given, embeds, row, index, layout.merged) if session.method.mass else None
             prompt.tokens += whole.inputs - merge.inputs
-            record = VideoRecord(row, layout.frames, layout.grid, whole, scores=layout.scores, tower=layout.tower)
-            record.newlines = int((layout.place < 0).sum())
-            prompt.videos.append(record)
+            shape = row, layout.frames, layout.grid, whole, len(layout.place) - merge.inputs
+            prompt.videos.append(VideoRecord(*shape, scores=layout.scores, tower=layout.tower))
         merge, places, text = row_merge(width, padding[row], parts, device)
         prompt.by_layer[:] = [merge.outputs - call.right[row]] * call.depth
         maps.append(merge)
@@ -195,7 +195,7 @@ def _compress(
             span.columns = span.columns + (padding[row] if untouched else batch.length - maps[row].outputs)
     call.spans, call.tail, call.memory = spans, tail, call.memory or _begin(call, kwargs)
     call.dropping, call.mass = width - batch.length, batch.mass(given) if session.method.mass else None
-    call.tail_tokens = width - 1 - max(int(video.columns.max()) for videos in rows for video in videos)
+    call.tail_tokens = width - 1 - max(int(video.columns[-1]) for videos in rows for video in videos)
     _note_following(call, kwargs, maps)
     if call.reads_prefix:
         call.memory.unfinished = Unfinished(prompts=prompts)

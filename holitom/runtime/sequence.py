@@ -57,16 +57,7 @@ def row_merge(length: int, padding: int, spans: list[Span], device: torch.device
     """
     known = all(span.first is not None for span in spans)
     where = torch.device("cpu") if known else device
-    visual = sum(span.columns.numel() for span in spans)
-    text = torch.zeros(length, dtype=torch.int8, device=where)
-    text[:padding] = 1
-    for span in spans:
-        if span.first is None:
-            text.index_fill_(0, span.columns, 1)
-        else:
-            text.narrow(0, span.first, span.columns.numel()).fill_(1)
-    text_columns = text.argsort(stable=True)[: length - padding - visual]
-
+    text_columns = _text_columns(length, padding, spans, where)
     keys = [text_columns]
     for span in spans:
         count, first = span.merge.outputs, span.first
@@ -74,28 +65,45 @@ def row_merge(length: int, padding: int, spans: list[Span], device: torch.device
     order = torch.cat(keys).argsort(stable=True)
     rank = torch.empty_like(order)
     rank[order] = torch.arange(len(order), device=where)
+    sizes = [len(text_columns), *(span.merge.outputs for span in spans)]
     text_places = torch.full((length,), DROPPED, dtype=torch.int64, device=where)
     text_places[text_columns] = rank[: len(text_columns)]
-    sizes = [len(text_columns), *(span.merge.outputs for span in spans)]
     places = torch.split(rank, sizes)[1:]
-
-    sent = [text_places, rank, order, text_columns]
-    target, rank, order, text_columns = send(sent, device) if known else sent
+    lookups = [F.pad(place, (0, 1), value=DROPPED) for place in places]
+    sent = [text_places, order, text_columns, *lookups]
+    target, order, text_columns, *lookups = send(sent, device) if known else sent
     target = target.clone() if target is text_places else target
     weight = torch.ones(length, dtype=torch.float32, device=device)
     anchors, shares = [text_columns], []
-    for span, place in zip(spans, torch.split(rank, sizes)[1:], strict=True):
+    for span, lookup in zip(spans, lookups, strict=True):
         merge = span.merge
-        target[span.index] = F.pad(place, (0, 1), value=DROPPED)[merge.target]
+        target[span.index] = lookup[merge.target]
         weight[span.index] = merge.weight
         anchors.append(span.columns_of(merge.anchor))
         if merge.shares is not None:
             more = merge.shares
-            shares.append((span.columns_of(more.source), place[more.output], more.weight))
+            shares.append((span.columns_of(more.source), lookup[more.output], more.weight))
     extra = Shares(*(torch.cat(parts) for parts in zip(*shares, strict=True))) if shares else None
     counts = [span.merge._kept for span in spans]
     kept = None if None in counts else len(text_columns) + sum(count for count in counts if count is not None)
     return Merge(target, weight, torch.cat(anchors)[order], extra)._knowing(kept), list(places), text_places
+
+
+def _text_columns(length: int, padding: int, spans: list[Span], device: torch.device) -> Tensor:
+    """The columns of a row that are neither padding nor of a span, ascending."""
+    firsts = [span.first for span in spans if span.first is not None]
+    if device.type == "cpu" and len(firsts) == len(spans):
+        begins = [padding, *(first + len(span.columns) for first, span in zip(firsts, spans, strict=True))]
+        return torch.cat([torch.arange(*each, device=device) for each in zip(begins, [*firsts, length], strict=True)])
+    text = torch.zeros(length, dtype=torch.int8, device=device)
+    text[:padding] = 1
+    for span in spans:
+        if span.first is None:
+            text.index_fill_(0, span.columns, 1)
+        else:
+            text.narrow(0, span.first, span.columns.numel()).fill_(1)
+    visual = sum(span.columns.numel() for span in spans)
+    return text.argsort(stable=True)[: length - padding - visual]
 
 
 @dataclass(frozen=True, eq=False)
