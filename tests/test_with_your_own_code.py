@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import shutil
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -33,11 +34,22 @@ def sessions(monkeypatch: pytest.MonkeyPatch) -> list[Session]:
     return found
 
 
+EAGERLY = functools.partial(torch.compile, backend="eager")  # other backends take minutes
+
+
+@pytest.mark.parametrize(
+    "compiled",
+    [
+        pytest.param(lambda forward: forward, id="as it is"),
+        pytest.param(EAGERLY, id="compiled", marks=pytest.mark.slow),
+    ],
+)
 def test_the_blocks_run_and_compress(
-    film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sessions: list[Session]
+    compiled: Callable, film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sessions: list[Session]
 ):
+    """By default torch.compile() leaves the model as it is; tests/test_runtime_compiled.py compiles decode steps."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))  # others take minutes
+    monkeypatch.setattr(torch, "compile", compiled)
     shutil.copy(film, tmp_path / "film.mp4")
     names: dict[str, object] = {"__name__": "page"}
     blocks = BLOCK.findall(PAGE.read_text("utf-8"))
