@@ -53,12 +53,12 @@ def test_one_encoding_for_all_gives_what_asking_each_question_gives(pipeline, cl
 
 
 def test_a_killed_run_continues_and_gives_the_same_rows(pipeline, clips, tmp_path):
-    whole = evaluate(pipeline, clips, METHODS, Log(tmp_path / "whole.jsonl", {"seed": 0}))
+    whole = evaluate(pipeline, clips, METHODS, Log(tmp_path / "whole.jsonl", {"seed": 0}), max_new_tokens=3)
     torn = tmp_path / "torn.jsonl"
     data = (tmp_path / "whole.jsonl").read_bytes()
     for length in (10, len(data) // 3, len(data) - 1):
         torn.write_bytes(data[:length])
-        again = evaluate(pipeline, clips, METHODS, Log(torn, {"seed": 0}))
+        again = evaluate(pipeline, clips, METHODS, Log(torn, {"seed": 0}), max_new_tokens=3)
         assert again == whole
         assert torn.read_bytes() == data
 
