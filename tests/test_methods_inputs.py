@@ -210,6 +210,30 @@ def test_stages_are_called_by_the_names_of_their_arguments() -> None:
         EVS().merge_video()  # type: ignore[call-arg]
 
 
+def test_a_stage_from_elsewhere_runs_without_autocast_too() -> None:
+    """One of a class that is no method; and one that is switched off stays off in what is derived."""
+    autocast = []
+
+    class Halves:
+        def merge_video(self, video: VideoTokens) -> Merge:
+            autocast.append(torch.is_autocast_enabled("cpu"))
+            return Merge.identity(video.frames * video.positions)
+
+    class Mixed(Halves, Method):
+        pass
+
+    class Off(EVS):
+        merge_video = Method.merge_video
+
+    class Derived(Off):
+        pass
+
+    with torch.autocast("cpu", torch.bfloat16):
+        Mixed().merge_video(VIDEOS[0])
+    assert autocast == [False]
+    assert (Mixed.stages, Off.stages, Derived.stages) == (("before",), (), ())
+
+
 def test_tokens_that_are_not_finite_go_first() -> None:
     """They would spoil every answer: a method that ranks each token by itself keeps them last."""
     video = VIDEOS[2]

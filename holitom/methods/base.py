@@ -86,8 +86,10 @@ class Method:
             "inside": Method.merge_span,
         }
         cls.stages = tuple(stage for stage, entry in entries.items() if getattr(cls, entry.__name__) is not entry)
-        for name in {entry.__name__ for entry in entries.values()} & vars(cls).keys():
-            setattr(cls, name, chooses_as_given(vars(cls)[name]))
+        for name in (entries[stage].__name__ for stage in cls.stages):
+            home = next(base for base in cls.__mro__ if name in vars(base))
+            if home is cls or not issubclass(home, Method):  # other methods' own are wrapped already
+                setattr(cls, name, chooses_as_given(vars(home)[name]))
 
     def __post_init__(self) -> None:
         """Checks the settings' types, and a stage inside the LLM. A method that checks more calls it first."""
