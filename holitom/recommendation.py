@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,8 +61,14 @@ class Recommendation:
         return share if isinstance(share, float) else None
 
     def write(self, checkpoint: str | Path) -> Path:
-        """Writes the file beside the weights in a folder, over one that is there."""
+        """Writes the file beside the weights in a folder, over one that is there.
+
+        Raises:
+            FileNotFoundError: when there is no such folder.
+        """
         path = Path(checkpoint) / FILE
+        if not path.parent.is_dir():
+            raise FileNotFoundError(errno.ENOENT, "there is no such folder of a checkpoint", str(checkpoint))
         write_json(path, {"method": spell(self.method), "measured_on": self.measured_on})
         return path
 

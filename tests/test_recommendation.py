@@ -63,6 +63,15 @@ def test_positions_without_a_method_and_wrong_words_are_refused(folder):
         choose("none", None, folder, "original")
 
 
+def test_it_is_written_beside_weights_alone(tmp_path, monkeypatch):
+    """A folder of the name of a model on the hub would hide it."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match="no such folder of a checkpoint: 'maker/model'"):
+        Recommendation(EVS(), "ten clips").write("maker/model")
+    assert not list(tmp_path.iterdir())
+    assert Recommendation.beside(Recommendation(EVS(), "ten clips").write(tmp_path).parent).method == EVS()
+
+
 def test_the_model_inside_the_package_carries_one():
     own = recommended("tiny")
     assert own == Recommendation.beside(resolve("tiny"))
