@@ -80,6 +80,13 @@ def test_a_method_that_refuses_its_budget_costs_nothing_else(pipeline, clips):
         evaluate(pipeline, clips, [hopeless], Log(None, {}))
 
 
+def test_a_file_of_something_else_is_left_as_it_is(tmp_path):
+    (tmp_path / "notes").write_text("no row\nnor this")
+    with pytest.raises(json.JSONDecodeError):
+        Log(tmp_path / "notes", {})
+    assert (tmp_path / "notes").read_text() == "no row\nnor this"
+
+
 def test_a_file_is_put_in_place_whole_and_flushed_through_a_handle_that_may_write(tmp_path, monkeypatch):
     """Others are refused on Windows."""
     synced = []

@@ -82,6 +82,7 @@ def _whole_lines(path: Path) -> list[dict[str, Any]]:
     """What the lines of a file say; the file, which may be missing, is cut behind the last whole one."""
     data = path.read_bytes() if path.exists() else b""
     whole = data[: data.rfind(b"\n") + 1]
+    lines = [json.loads(line) for line in whole.splitlines()]  # before the file is changed: it may be another's
     if len(whole) < len(data):
         os.truncate(path, len(whole))
-    return [json.loads(line) for line in whole.splitlines()]
+    return lines
