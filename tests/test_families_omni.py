@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -113,30 +114,33 @@ def test_positions_of_qwen3_omni_are_fractions_in_these_tests():
 # the sound of a video, between its frames
 
 
-def sounding(name: str, folder: Path, seed: int, seconds: int = 3) -> Row:
-    """A question about a video and its sound, as the model's own processor writes it."""
+def sounding(name: str, folder: Path, seed: int, *seconds: int) -> Row:
+    """A question about videos of so many seconds and their sound, as the model's own processor writes it."""
     reader = processor(name, folder)
     random = np.random.default_rng(seed)
-    frames = torch.from_numpy(random.integers(0, 256, (2 * seconds, 3, 90, 120), dtype=np.uint8))
-    frames[seconds:] = frames[:1]
+    videos = [torch.from_numpy(random.integers(0, 256, (2 * each, 3, 90, 120), dtype=np.uint8)) for each in seconds]
+    for each, frames in zip(seconds, videos, strict=True):
+        frames[each:] = frames[:1]
     inputs = reader(
-        text=["user: <|vision_start|><|video_pad|><|vision_end|>What is heard?\nassistant:"],
-        videos=[frames],
-        audio=[random.standard_normal(16000 * seconds).astype(np.float32)],
+        text=["user: " + "<|vision_start|><|video_pad|><|vision_end|>" * len(videos) + "What is heard?\nassistant:"],
+        videos=videos,
+        audio=[random.standard_normal(16000 * each).astype(np.float32) for each in seconds],
         load_audio_from_video=True,
-        audio_from_video_indices=[0],
+        audio_from_video_indices=[*range(len(videos))],
         do_sample_frames=False,
         return_tensors="pt",
     )
     ids, _ = inputs.pop("input_ids")[0].tolist(), inputs.pop("attention_mask")
-    return Row(ids, [([], dict(inputs))], [[at for at, token in enumerate(ids) if token == VIDEO]])
+    columns = iter([at for at, token in enumerate(ids) if token == VIDEO])
+    counts = [int(grid.prod()) // 4 for grid in inputs["video_grid_thw"]]
+    return Row(ids, [([], dict(inputs))], [list(islice(columns, count)) for count in counts])
 
 
 @pytest.fixture(scope="module", params=OMNI)
 def talking(request, tmp_path_factory):
-    """Two questions; the model, and the same with eager attention."""
+    """Questions about one video and about two; the model, and the same with eager attention."""
     name = request.param
-    rows = [sounding(name, tmp_path_factory.mktemp(name), seed) for seed in (1, 2)]
+    rows = [sounding(name, tmp_path_factory.mktemp(name), seed, *seconds) for seed, seconds in ((1, (3,)), (2, (2, 3)))]
     return name, rows, *(build(name, kind, vocab_size=VOCABULARY) for kind in ("sdpa", "eager"))
 
 
@@ -150,11 +154,28 @@ def test_a_video_and_its_sound_equal_a_computation_by_hand(talking, method: str)
     with settings(model) as session:
         tokens, logits = generate(model, batch(name, *rows), use_audio_in_video=True)
         prompts = session.prompts
+    assert [len(prompt.videos) for prompt in prompts] == [1, 2]
     for number, one in enumerate(rows):
         want, expected = by_hand(eager, name, one, prompts[number].videos, settings, use_audio_in_video=True)
         torch.testing.assert_close(logits[number], expected, atol=5e-4, rtol=0)
         assert tokens[number] == want
         assert prompts[number].videos[0].merge.retention < 0.6
+
+
+def test_a_second_question_about_a_video_and_its_sound(talking):
+    name, [one, _], model, eager = talking
+    kept = {"max_new_tokens": STEPS, "do_sample": False, "return_dict_in_generate": True}
+    with METHODS["outer"](model) as session:
+        first = model.generate(**batch(name, one), **kept, use_audio_in_video=True)
+        videos = session.prompts[0].videos
+        history = [*first.sequences[0].tolist(), *words(6, 9)]
+        second = model.generate(
+            input_ids=torch.tensor([history]), past_key_values=first.past_key_values, output_logits=True, **kept
+        )
+    whole, said = whole_prompt(eager, name, one, use_audio_in_video=True), history[len(one.ids) :]
+    forced = [*said, *second.sequences[0, -STEPS:].tolist()]
+    _, want = continue_by_hand(eager, shortened(whole, one, videos), METHODS["outer"], len(forced), forced)
+    torch.testing.assert_close(torch.cat(second.logits), want[len(said) :], atol=5e-4, rtol=0)
 
 
 def test_every_token_of_sound_stays_at_its_place(talking):
