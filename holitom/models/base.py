@@ -188,7 +188,7 @@ class Adapter:
         """Looks at the arguments of a model call; raises ValueError for what cannot be compressed."""
 
     def check_generate(self, arguments: dict[str, Any]) -> None:
-        """The same for the arguments of ``generate()``."""
+        """The same for the arguments of ``generate()``, where a method has a stage."""
 
     def arrange(self, ids: Tensor, valid: Tensor, encoded: list[VideoLayout]) -> tuple[Tensor, list[VideoLayout]]:
         """Which tokens of a batch belong to videos, and to which.

@@ -298,7 +298,8 @@ class Hooks:
         if session is None:
             return generate(*args, **kwargs)
         arguments = bound_arguments(generate, args, kwargs)
-        self.adapter.check_generate(arguments)
+        if session.method.stages:
+            self.adapter.check_generate(arguments)
         ids, mask = arguments.get("input_ids", arguments.get("inputs")), arguments.get("attention_mask")
         generation = Generation(session, here.generation, ids, mask)
         chunk = getattr(arguments.get("generation_config") or self.model.generation_config, "prefill_chunk_size", None)
