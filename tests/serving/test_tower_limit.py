@@ -94,3 +94,19 @@ def test_a_long_video_is_encoded_in_parts_as_in_one_pass(name: str, tmp_path: Pa
         assert sum(parts) == 19_200
         assert peaks[0] > 3 * at_start, "what would have been needed without parts"
     assert_same(in_parts, in_one_pass)
+
+
+def test_videos_that_take_more_positions_than_there_are_are_refused(tmp_path: Path):
+    """Qwen2.5-VL counts a video's seconds; positions beyond vLLM's table would end the engine."""
+    name = "qwen2_5_vl"
+    few = {"max_model_len": 1024, "limit_mm_per_prompt": {"video": 3, "image": 0}}
+    with engine(build_checkpoint(name, tmp_path / name), name, SERVED, **few) as llm:
+        places = 4 * llm.llm_engine.model_config.hf_text_config.max_position_embeddings - few["max_model_len"]
+        rate = 4 * 2 * 2 / places  # of 8 frames, 4 steps of two frames, which take two positions a second
+        most = prompt(name, ("video", 8, 1), " ?", fps=1.01 * rate)
+        alone = answers(llm, most)[0]
+        for videos in (1, 2, 3):  # and the last two times with what the processor has cached
+            far = prompt(name, *[("video", 8, 1)] * videos, " ?", fps=0.99 * rate * min(videos, 2))
+            with pytest.raises(ValueError, match="send frames that lie closer together"):
+                answers(llm, far)
+        assert_same(answers(llm, most)[0], alone)

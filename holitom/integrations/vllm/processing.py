@@ -30,11 +30,13 @@ class VideoShape:
         frames: T.
         grid: (h, w) of a frame after pooling.
         text: tokens beside the T * h * w patches (newlines, timestamps), which stay.
+        places: positions that the video takes, where these follow its seconds; else 0.
     """
 
     frames: int
     grid: tuple[int, int]
     text: int = 0
+    places: int = 0
 
     @property
     def patches(self) -> int:
@@ -48,6 +50,7 @@ class VideoPlaceholders(PromptUpdateDetails):  # type: ignore[misc]
 
     before: int = 0
     after: int = 0
+    places: int = 0
 
 
 class CompressedVideos:
@@ -105,7 +108,8 @@ class CompressedVideos:
         def placeholders(number: int) -> VideoPlaceholders:
             shape = self.video_shape(number, mm_items, out_mm_kwargs)
             after = token_count(self.server, self.serving, shape.frames, shape.grid)
-            return VideoPlaceholders([self.video_token] * (after + shape.text), before=shape.patches, after=after)
+            ids = [self.video_token] * (after + shape.text)
+            return VideoPlaceholders(ids, before=shape.patches, after=after, places=shape.places)
 
         stock: Sequence[Any] = super()._get_prompt_updates(  # type: ignore[misc]
             mm_items=mm_items, hf_processor_mm_kwargs=hf_processor_mm_kwargs, out_mm_kwargs=out_mm_kwargs
@@ -126,13 +130,17 @@ class CompressedVideos:
         return super()._get_mm_hashes(dataclasses.replace(inputs, hf_processor_mm_kwargs=options))  # type: ignore[misc]
 
     def _maybe_apply_prompt_updates(self, mm_items: Any, mm_res: Any) -> Any:
+        contents = [update.content for updates in mm_res.prompt_updates.get("video", []) for update in updates]
+        videos = [content for content in contents if isinstance(content, VideoPlaceholders)]
+        self.check_places(sum(video.places for video in videos))
         applied = super()._maybe_apply_prompt_updates(mm_items, mm_res)  # type: ignore[misc]
         if not self._dummy:
-            for updates in mm_res.prompt_updates.get("video", []):
-                for update in updates:
-                    if isinstance(update.content, VideoPlaceholders):
-                        count_video(update.content.before, update.content.after)
+            for video in videos:
+                count_video(video.before, video.after)
         return applied
+
+    def check_places(self, places: int) -> None:
+        """Raises a ValueError where a prompt's videos take more positions than the model has."""
 
     def get_dummy_mm_inputs(self, *args: Any, **kwargs: Any) -> Any:
         """The inputs that vLLM measures its memory with; they count for nothing."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, SupportsFloat
 
 import numpy as np
 from torch import Tensor
@@ -17,15 +19,37 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from holitom.integrations.vllm.encoder_graphs import GraphedVideos
 from holitom.integrations.vllm.positions import grid_places
+from holitom.integrations.vllm.processing import VideoShape
 from holitom.integrations.vllm.qwen_vl import QwenProcessor
 from holitom.integrations.vllm.vllm_names import checked
 from holitom.models.base import PatchRecord
 from holitom.models.patches import from_window_order, mean_of_packed
 
+_ROPE_TABLE = 4  # vLLM's table of rotary positions holds so many times the model's, because of videos' seconds
+
 
 @checked
 class Processor(QwenProcessor, Qwen2_5_VLMultiModalProcessor):  # type: ignore[misc]
     """Placeholders of compressed videos."""
+
+    def video_shape(self, number: int, items: Any, kwargs: Mapping[str, Any]) -> VideoShape:
+        """Positions go on by seconds, or by the larger side of the grid."""
+        shape = super().video_shape(number, items, kwargs)
+        seconds = kwargs["video"][number].get("second_per_grid_ts")
+        step = seconds_to_places(self.info.get_hf_config(), None if seconds is None else seconds.data)
+        return dataclasses.replace(shape, places=math.ceil(shape.frames * step) + max(shape.grid))
+
+    def check_places(self, places: int) -> None:
+        """Positions beyond vLLM's table would end the engine. All of a prompt's text may stand behind the videos."""
+        model = self.info.ctx.model_config
+        last = places + model.max_model_len
+        limit = _ROPE_TABLE * int(model.hf_text_config.max_position_embeddings)
+        if last > limit:
+            raise ValueError(
+                f"the videos of this prompt take {places:,} positions, counted by their seconds; with up to "
+                f"{model.max_model_len:,} tokens beside them, the model has {limit:,}: send frames that lie closer "
+                "together"
+            )
 
 
 @MULTIMODAL_REGISTRY.register_processor(
@@ -47,11 +71,8 @@ class HoliTomQwen2_5_VLForConditionalGeneration(GraphedVideos, Qwen2_5_VLForCond
 
     def video_places(self, grid: tuple[int, int, int], item: Mapping[str, Any]) -> np.ndarray:
         """Time goes on by seconds, as in vLLM without compression."""
-        seconds = item.get("second_per_grid_ts")
-        factor = (1.0 if seconds is None else float(seconds)) * getattr(
-            self.config.vision_config, "tokens_per_second", 1.0
-        )
-        return grid_places((np.arange(grid[0]) * factor).astype(np.int64), grid[1:])
+        step = seconds_to_places(self.config, item.get("second_per_grid_ts"))
+        return grid_places((np.arange(grid[0]) * step).astype(np.int64), grid[1:])
 
     def by_token(self, record: PatchRecord, frames: int, grid: tuple[int, int]) -> tuple[Tensor | None, Tensor | None]:
         """The tower works in windows: its order is turned back."""
@@ -64,3 +85,8 @@ class HoliTomQwen2_5_VLForConditionalGeneration(GraphedVideos, Qwen2_5_VLForCond
             for values in (record.received, record.keys)
         )
         return scores, keys
+
+
+def seconds_to_places(config: Any, seconds: SupportsFloat | None) -> float:
+    """By how many positions a video goes on in the seconds of one step, as in vLLM; unknown seconds are one."""
+    return (1.0 if seconds is None else float(seconds)) * float(getattr(config.vision_config, "tokens_per_second", 1.0))
