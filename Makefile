@@ -55,7 +55,7 @@ demo: $(VENV)/ready
 	@echo; echo "A model of real size with random weights: it takes the time of LLaVA-OneVision-0.5B and knows nothing."
 	$(BIN)/holitom bench $(REAL_SHAPE) --dtype $(DTYPE)
 
-# All tests but the slow ones, those on Ray and those in a browser: four and a half minutes on two quiet cores.
+# All tests but the slow ones, those on Ray and those in a browser: four minutes on two quiet cores (251 s).
 test: $(VENV_TEST)/ready
 	$(PYTEST) -m "not slow and not ray"
 

@@ -48,8 +48,8 @@ class Runs:
         if found is None or found[2] not in STOCK or (report.when != "call" and report.passed):
             return
         outcomes = self.outcomes.setdefault(found[2], {})
-        if outcomes.get(found[1]) in (None, "passed"):  # of several cases of one test the worst
-            outcomes[found[1]] = report.outcome
+        worst = ("skipped", "passed", "failed")  # of several cases of one test; skipped ones say nothing
+        outcomes[found[1]] = max(outcomes.get(found[1], "skipped"), report.outcome, key=worst.index)
 
     def pytest_sessionfinish(self) -> None:
         known: dict[str, Any] = json.loads(self.path.read_text("utf-8")) if self.path.exists() else {}
