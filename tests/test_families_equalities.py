@@ -11,7 +11,7 @@ from matrix import some
 from holitom import HoliTom
 from holitom.runtime import Session
 
-STEPS = 3
+STEPS = 5
 OUTER = HoliTom(retention=0.25, layer=None)
 METHODS = {
     "outer": OUTER,

@@ -40,7 +40,7 @@ def same(a: Merge, b: Merge) -> bool:
 
 @each_variant
 @given(video=videos())
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_maps_are_sound(method: Method, video: VideoTokens) -> None:
     merge = method.merge_video(video)
     merge.validate()  # weights of an output sum to 1, anchors are among their own sources
@@ -67,14 +67,14 @@ def test_the_same_video_gives_the_same_map(method: Method, video: VideoTokens) -
 
 @pytest.mark.parametrize("method", OFFICIAL, ids=repr)
 @given(video=videos())
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_official_maps_are_sound_up_to_their_quirks(method: Method, video: VideoTokens) -> None:
     method.merge_video(video).validate(normalised=False)
 
 
 @each_class
 @given(video=videos(), retention=st.sampled_from([1e-6, 0.01, 0.1, 0.25, 1 / 3, 0.5, 0.77, 0.9, 1.0]))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_exact_is_exact(cls: Any, video: VideoTokens, retention: float) -> None:
     method = cls(retention=retention, exact=True)
     merge = method.merge_video(video).validate()
@@ -104,7 +104,7 @@ NO_IDENTITY = (VidCom2, PruneVid, FastVID, VisionZip)
 
 @pytest.mark.parametrize("cls", [cls for cls in OUTER if cls not in NO_IDENTITY], ids=lambda cls: cls.__name__)
 @given(video=videos())
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_a_retention_of_one_is_the_identity(cls: Any, video: VideoTokens) -> None:
     merge = cls(retention=1.0).merge_video(video)
     assert same(merge, Merge.identity(merge.inputs))
@@ -112,7 +112,7 @@ def test_a_retention_of_one_is_the_identity(cls: Any, video: VideoTokens) -> Non
 
 @pytest.mark.parametrize("cls", OUTER, ids=lambda c: c.__name__)
 @given(video=videos())
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_an_exact_retention_of_one_is_the_identity(cls: Any, video: VideoTokens) -> None:
     merge = cls(retention=1.0, exact=True).merge_video(video)
     assert torch.equal(merge.apply(video.features.flatten(0, 1)), video.features.flatten(0, 1))

@@ -16,7 +16,7 @@ from holitom.methods.pyramiddrop import PyramidDrop
 from holitom.runtime import Session
 from holitom.runtime.prefix import hold, resume
 
-STEPS = 3
+STEPS = 5
 METHODS = {
     "none": Uncompressed(),
     "outer": HoliTom(retention=0.25, layer=None),

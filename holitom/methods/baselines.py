@@ -161,10 +161,8 @@ class AveragePool(ExactMethod):
         """Averages each cell; a cell stands at its middle position. On the CPU."""
         (rows, columns), frames, positions = video.grid, video.frames, video.positions
         high, wide = self.cells(video.grid)
-        cell = (
-            (torch.arange(rows, device="cpu") * high // rows)[:, None] * wide
-            + torch.arange(columns, device="cpu") * wide // columns
-        ).flatten()
+        down = torch.arange(rows, device="cpu") * high // rows
+        cell = (down[:, None] * wide + torch.arange(columns, device="cpu") * wide // columns).flatten()
         size = torch.bincount(cell, minlength=high * wide)
         middle = _middles(rows, high)[:, None] * columns + _middles(columns, wide)
         frame = torch.arange(frames, device="cpu")[:, None]

@@ -98,7 +98,6 @@ class DyCoke(ExactMethod):
         """What the reference frames do not show already. No synchronisation."""
         worth = -self.similarity(video.features)
         size = self.reduced(video.frames, video.positions)
-        counts = torch.tensor(
-            [size if earlier >= 0 else video.positions for earlier in self.references(video.frames)], device="cpu"
-        )
-        return keep_top(worth, counts.to(worth.device, non_blocking=True)).flatten(), worth.flatten()
+        counts = [size if earlier >= 0 else video.positions for earlier in self.references(video.frames)]
+        counted = torch.tensor(counts, device="cpu").to(worth.device, non_blocking=True)
+        return keep_top(worth, counted).flatten(), worth.flatten()

@@ -177,9 +177,8 @@ class FastVID(SinkAware, ExactMethod):
             return None
         costs = [self.penalty(sinks, length) for length in lengths]
         sizes = torch.tensor([group.size for group in groups], device="cpu")
-        which = torch.repeat_interleave(torch.arange(len(sizes), device="cpu"), sizes).to(
-            place.device, non_blocking=True
-        )
+        which = torch.repeat_interleave(torch.arange(len(sizes), device="cpu"), sizes)
+        which = which.to(place.device, non_blocking=True)
         return torch.stack([torch.zeros_like(sinks) if cost is None else cost for cost in costs])[which, place]
 
     def penalty(self, sinks: Tensor | None, frames: int) -> Tensor | None:

@@ -82,9 +82,8 @@ class VidCom2(ExactMethod):
             return keep_top(-score, self.frame_counts(usual, positions)).flatten(), -score.flatten()
         counts = self.frame_counts(usual.cpu(), positions)
         order = score.nan_to_num(nan=torch.inf, posinf=torch.inf).argsort(dim=1, stable=True)
-        wanted = (
-            (torch.arange(positions, device="cpu") < counts[:, None]).flatten().nonzero()[:, 0]
-        )  # places in that order
+        chosen = torch.arange(positions, device="cpu") < counts[:, None]
+        wanted = chosen.flatten().nonzero()[:, 0]  # places in that order
         first = wanted - wanted % positions
         wanted, first = torch.stack([wanted, first]).to(order.device, non_blocking=True)
         return Merge.keep((order.flatten()[wanted] + first).sort().values, score.numel()), score

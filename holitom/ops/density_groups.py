@@ -83,10 +83,8 @@ def _one_by_one(
     centre_weight: float | None,
 ) -> Clusters:
     total = sum(group.size for group in groups)
-    number, share = (
-        torch.empty(total, dtype=torch.int64, device="cpu"),
-        torch.empty(total, dtype=torch.float32, device="cpu"),
-    )
+    number = torch.empty(total, dtype=torch.int64, device="cpu")
+    share = torch.empty(total, dtype=torch.float32, device="cpu")
     centres, start, base = [], 0, 0
     for group in groups:
         part = slice(start, start + group.size)

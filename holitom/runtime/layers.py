@@ -27,9 +27,8 @@ def known_tokens(call: Call, stage: Stage, device: torch.device) -> Tensor | Non
     """(B, L) bool: which tokens of a stage are real; None where attention needs no word of it."""
     real = stage.first(stage.length)
     if real is None and reads_packed(call.decoder) and fixed_length(call.cache, stage.layer, call.depth) is not None:
-        real = torch.ones(
-            call.rows, stage.length, dtype=torch.bool, device="cpu"
-        )  # flash attention takes the length of keys from it
+        # flash attention takes the length of keys from it
+        real = torch.ones(call.rows, stage.length, dtype=torch.bool, device="cpu")
     return None if real is None else real.to(device)
 
 
